@@ -1,0 +1,99 @@
+"""What usage costs: one tariff, one sum, one division.
+
+A charge is always ``price(total usage)``. Rounding each tick down instead lost 5.9 % of the revenue
+in a measured run (research: style.md §0.3).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .resources import Resources
+from .units import GIB, HOUR, KIB, MILLISECOND, Duration, Msat
+from .usage import Usage
+
+
+class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prices in msat per coarse unit, as printed on an offer. Each is a visible line; each may be 0."""
+
+    cpu_hour: int = 0
+    """Per core-hour used."""
+    memory_gib_hour: int = 0
+    disk_gib_hour: int = 0
+    net_in_gib: int = 0
+    net_out_gib: int = 0
+    internet_out_gib: int = 0
+    cpu_reserved_hour: int = 0
+    """Per core-hour kept free for the lease."""
+    memory_reserved_gib_hour: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        return not any(getattr(self, f) for f in self.__struct_fields__)
+
+    @property
+    def is_sane(self) -> bool:
+        """False for a peer's nonsense: a negative price, or one past the whole bitcoin supply."""
+        return all(0 <= getattr(self, f) <= 2_100_000_000_000_000_000 for f in self.__struct_fields__)
+
+
+_CPU_UNIT = HOUR
+_SPACE_UNIT = GIB // KIB * (HOUR // MILLISECOND)
+_SCALE = _CPU_UNIT * GIB
+# One common denominator, so that a price is rounded once and not once per resource.
+_SPACE_FACTOR = _SCALE // _SPACE_UNIT
+assert _SPACE_FACTOR * _SPACE_UNIT == _SCALE
+
+
+def price(usage: Usage, tariff: Tariff) -> Msat:
+    """The whole charge for *usage* in msat, rounded down once: in the tenant's favour."""
+    return Msat(sum(lines(usage, tariff).values()) // _SCALE)
+
+
+def lines(usage: Usage, tariff: Tariff) -> dict[str, int]:
+    """What each resource contributes, in msat times ``SCALE``: exact, so the lines add up to the sum."""
+    return {
+        "cpu": usage.cpu_ns * tariff.cpu_hour * GIB,
+        "memory": usage.memory_kib_ms * tariff.memory_gib_hour * _SPACE_FACTOR,
+        "disk": usage.disk_kib_ms * tariff.disk_gib_hour * _SPACE_FACTOR,
+        "net_in": usage.net_in_bytes * tariff.net_in_gib * _CPU_UNIT,
+        "net_out": usage.net_out_bytes * tariff.net_out_gib * _CPU_UNIT,
+        "internet_out": usage.internet_out_bytes * tariff.internet_out_gib * _CPU_UNIT,
+        "cpu_reserved": usage.cpu_reserved_ns * tariff.cpu_reserved_hour * GIB,
+        "memory_reserved": usage.memory_reserved_kib_ms * tariff.memory_reserved_gib_hour * _SPACE_FACTOR,
+    }
+
+
+def ceiling(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
+    """The most that *limits* can cost in *time*, network aside: the worst case shown in a quote."""
+    ms = time // MILLISECOND
+    full = Usage(
+        cpu_ns=limits.cpu_milli * ms * 1000,
+        memory_kib_ms=limits.memory_bytes // KIB * ms,
+        disk_kib_ms=limits.disk_bytes // KIB * ms,
+        cpu_reserved_ns=limits.cpu_milli * ms * 1000,
+        memory_reserved_kib_ms=limits.memory_bytes // KIB * ms,
+    )
+    return price(full, tariff)
+
+
+PRESETS = {
+    "fair": Tariff(
+        cpu_hour=8_000,
+        memory_gib_hour=4_000,
+        disk_gib_hour=100,
+        net_in_gib=0,
+        net_out_gib=20_000,
+        internet_out_gib=20_000,
+    ),
+    "cheap": Tariff(
+        cpu_hour=4_000,
+        memory_gib_hour=2_000,
+        disk_gib_hour=50,
+        net_in_gib=0,
+        net_out_gib=10_000,
+        internet_out_gib=10_000,
+    ),
+    "free": Tariff(),
+}
+"""Named tariffs. *fair* puts a small container (0.05 core, 256 MiB) near 1,000 sat a month."""

@@ -1,0 +1,232 @@
+"""What the daemon needs from the outside world: one Protocol each, by role.
+
+Adapters implement them; ``daemon/system.py`` alone knows which adapter stands behind which port. Each
+port says its limits: what may block, for how long, and which error means what. ``UsageError`` and
+``Unavailable`` (domain/errors.py) are the only exceptions that cross a port, besides cancellation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.resources import Resources
+from dockage.domain.units import Instant, Sat
+from dockage.domain.usage import Reading
+
+
+# -- the machine itself ------------------------------------------------------------------------------
+class Clock(Protocol):
+    def now(self) -> Instant:
+        """Wall time, ns since the epoch."""
+
+
+class Keys(Protocol):
+    """The node's Ed25519 identity. The secret never leaves the adapter."""
+
+    @property
+    def node(self) -> NodeKey: ...
+
+    def sign(self, message: bytes) -> bytes:
+        """A 64-byte Ed25519 signature (RFC 8032)."""
+
+    def verify(self, key: NodeKey, message: bytes, signature: bytes) -> bool:
+        """False for anything that is not a valid signature, whatever its length or shape."""
+
+
+class Row(NamedTuple):
+    """One machine's state: the lease or channel *key* of *kind* is now *value*."""
+
+    kind: str
+    key: bytes
+    value: bytes
+
+
+class Journal(Protocol):
+    """The durable state of every machine. Written before any effect is performed."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """All rows or none; returns only once they would survive ``kill -9``."""
+
+    def load(self) -> Iterable[Row]:
+        """The newest row of each (kind, key), in the order of first writing."""
+
+    def close(self) -> None: ...
+
+
+# -- peers -------------------------------------------------------------------------------------------
+class Stream(Protocol):
+    """One bidirectional byte stream to an authenticated peer, with back-pressure and half-close."""
+
+    async def read(self, limit: int) -> bytes:
+        """Up to *limit* bytes as soon as there are any; ``b""`` once the peer finished. Raises Unavailable
+        if the connection broke."""
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the bytes are taken over by the transport."""
+
+    async def finish(self) -> None:
+        """Half-close: no more writing; the peer reads to the end and can still answer."""
+
+    def abort(self) -> None:
+        """Drop both directions now. Never raises, may be called twice."""
+
+
+class Address(NamedTuple):
+    """How a node can be reached, as it says itself: a relay URL or "" and ``ip:port`` strings."""
+
+    relay: str
+    direct: tuple[str, ...]
+
+
+AcceptStream = Callable[[NodeKey, Stream], Awaitable[None]]
+"""Serves one incoming stream of the peer whose key the handshake proved; owns and closes the stream."""
+
+
+class PeerLink(Protocol):
+    """Connections by key. One stream per call; connections are kept and shared underneath."""
+
+    @property
+    def node(self) -> NodeKey: ...
+
+    def address(self) -> Address: ...
+
+    def learn(self, peer: NodeKey, address: Address) -> None:
+        """Remember how *peer* can be reached (bounded memory; the newest wins)."""
+
+    async def open(self, peer: NodeKey, timeout: float = 10.0) -> Stream:
+        """A new stream, over the live connection if there is one (also one that the peer dialled).
+        Raises Unavailable("peer.unreachable") after *timeout* seconds."""
+
+    async def serve(self, accept: AcceptStream) -> None:
+        """Accept until cancelled."""
+
+    async def close(self) -> None: ...
+
+
+class Directory(Protocol):
+    """The market's notice board: signed records under topics. Its answers are already verified."""
+
+    async def publish(self, topic: bytes, record: bytes) -> int:
+        """Store at the closest nodes; returns how many took it. Raises Unavailable("market.unreachable")."""
+
+    async def search(self, topic: bytes) -> Sequence[bytes]:
+        """The newest valid record of each publisher under *topic*."""
+
+
+# -- containers --------------------------------------------------------------------------------------
+class HostFacts(NamedTuple):
+    """What this machine is, for the offer and for ``dockage provide`` to print."""
+
+    engine_version: str
+    cgroup_version: int
+    cgroup_driver: str
+    architecture: str
+    capacity: Resources
+
+
+class ContainerHost(Protocol):
+    """The provider's machine, lease by lease. Every method is idempotent: recovery calls them again."""
+
+    async def facts(self) -> HostFacts:
+        """Raises Unavailable("engine.unreachable") with what to do."""
+
+    async def prepare(self, lease: LeaseId, limits: Resources) -> None:
+        """Make (or adjust) the lease's cgroup, bridge, firewall and disk."""
+
+    async def pause(self, lease: LeaseId) -> None: ...
+
+    async def thaw(self, lease: LeaseId) -> None: ...
+
+    async def read(self, lease: LeaseId) -> Reading:
+        """One raw reading now; about 40 us of CPU."""
+
+    async def teardown(self, lease: LeaseId) -> None:
+        """Remove everything of the lease: afterwards nothing of it is left on the machine."""
+
+    async def present(self) -> frozenset[LeaseId]:
+        """The leases that still have anything on the machine."""
+
+    async def serve_engine(self, lease: LeaseId, stream: Stream) -> None:
+        """One HTTP/1.1 exchange of the Docker Engine API, through the allow-list filter."""
+
+    async def serve_tunnel(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
+        """Splice *stream* to a TCP port of a container of this lease, counting payload bytes."""
+
+    async def serve_layers(self, lease: LeaseId, stream: Stream) -> None:
+        """Receive one image by content: only the layers that are missing here."""
+
+
+# -- bitcoin -----------------------------------------------------------------------------------------
+class Outpoint(NamedTuple):
+    txid: str
+    """Hex in the usual (reversed) display order."""
+    vout: int
+
+
+class Coin(NamedTuple):
+    """An unspent output as the node sees it now."""
+
+    value: Sat
+    script: bytes
+    confirmations: int
+    coinbase: bool
+
+
+class ChainTx(NamedTuple):
+    txid: str
+    raw: bytes
+    fee: Sat
+
+
+class Chain(Protocol):
+    """A view of the bitcoin chain. Raises Unavailable("chain.unreachable") when the node does not answer."""
+
+    async def network(self) -> str:
+        """ "regtest", "signet", "testnet4" or "main"."""
+
+    async def height(self) -> int: ...
+
+    async def coin(self, outpoint: Outpoint) -> Coin | None:
+        """None if unknown or spent (the mempool counts as spent)."""
+
+    async def depth(self, txid: str) -> int | None:
+        """Confirmations, 0 in the mempool, None if the node does not know it (or it was replaced)."""
+
+    async def spender(self, outpoint: Outpoint, from_height: int) -> ChainTx | None:
+        """The confirmed transaction that spent *outpoint*, looked for from block *from_height* on (fee 0 =
+        not known)."""
+
+    async def broadcast(self, raw: bytes) -> str:
+        """The txid; idempotent for a known one. Raises UsageError("chain.refused") with the reason."""
+
+    async def feerate(self, target_blocks: int) -> int:
+        """sat per 1000 vB, never below the relay minimum, capped."""
+
+
+class Balance(NamedTuple):
+    confirmed: Sat
+    pending: Sat
+
+
+class Wallet(Protocol):
+    """The user's own coins. Never holds anybody else's."""
+
+    async def receive(self) -> str:
+        """A fresh bech32m address."""
+
+    async def script(self) -> bytes:
+        """The scriptPubKey of a fresh address."""
+
+    async def balance(self) -> Balance: ...
+
+    async def fund(self, outputs: Sequence[tuple[bytes, Sat]], feerate: int) -> ChainTx:
+        """A signed transaction that pays *outputs* (scriptPubKey, sat); its coins are locked, it is NOT yet
+        broadcast. Raises UsageError("wallet.insufficient") naming what is missing."""
+
+    async def forget(self, tx: ChainTx) -> None:
+        """Unlock the coins of a transaction that will not be broadcast."""
+
+    async def send(self, address: str, amount: Sat, feerate: int) -> ChainTx:
+        """Pay a plain address and broadcast."""

@@ -1,0 +1,36 @@
+"""Length-limited frames over a Stream: 4 bytes big-endian length, then that many bytes.
+
+The limit is the caller's, so that each conversation states the largest thing it will hold in memory.
+Spec: docs/spec/01-frames.md.
+"""
+
+from __future__ import annotations
+
+from dockage.domain.errors import PeerError
+from dockage.ports import Stream
+
+PIECE = 1 << 18
+"""Reads are asked for in pieces of 256 KiB: larger ones measured slower over iroh (network.md §6.5)."""
+
+
+async def read_exactly(stream: Stream, size: int) -> bytes:
+    """Raises PeerError("frame.truncated") if the peer finished before *size* bytes."""
+    buffer = bytearray()
+    while len(buffer) < size:
+        piece = await stream.read(min(PIECE, size - len(buffer)))
+        if not piece:
+            raise PeerError("frame.truncated", f"the peer ended a frame after {len(buffer)} of {size} bytes")
+        buffer += piece
+    return bytes(buffer)
+
+
+async def read_frame(stream: Stream, limit: int) -> bytes:
+    """Raises PeerError("frame.oversized") before reading a byte of a frame longer than *limit*."""
+    size = int.from_bytes(await read_exactly(stream, 4), "big")
+    if size > limit:
+        raise PeerError("frame.oversized", f"the peer announced {size} bytes; the limit is {limit}")
+    return await read_exactly(stream, size)
+
+
+async def write_frame(stream: Stream, body: bytes) -> None:
+    await stream.write(len(body).to_bytes(4, "big") + body)
