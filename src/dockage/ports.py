@@ -158,6 +158,39 @@ class ContainerHost(Protocol):
         """Receive one image by content: only the layers that are missing here."""
 
 
+LEASE_LABEL = "dockage.lease"
+"""On every container, network and image of a lease; the value is the lease id in full hex."""
+
+
+class LeaseRoom(Protocol):
+    """What a lease has on the machine, for the filter that rewrites its Engine API calls.
+
+    The names are pure functions of the lease id; volumes are files with a hard size."""
+
+    def cgroup_parent(self, lease: LeaseId) -> str:
+        """``HostConfig.CgroupParent`` of every container of the lease."""
+
+    def network(self, lease: LeaseId) -> str:
+        """Name of the engine network that ``prepare`` made: where containers go by default."""
+
+    def bridge_name(self, lease: LeaseId, n: int) -> str:
+        """Linux interface name (at most 15 characters) of the lease's *n*-th network, 0 to 999; 0 is the default
+        network. The firewall covers exactly these names."""
+
+    def network_options(self, lease: LeaseId, n: int) -> dict[str, str]:
+        """``Options`` of ``POST /networks/create`` for the lease's *n*-th network (the driver is ``bridge``)."""
+
+    async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
+        """The host path to bind, on a file system of at most *size* bytes. Idempotent by name (the first size
+        stays). Raises UsageError("volume.*") when the lease's disk is not enough or the name is bad."""
+
+    async def remove_volume(self, lease: LeaseId, name: str) -> None:
+        """Also succeeds when there is none. Raises UsageError("volume.busy") while a container uses it."""
+
+    async def volumes(self, lease: LeaseId) -> dict[str, str]:
+        """Name to host path."""
+
+
 # -- bitcoin -----------------------------------------------------------------------------------------
 class Outpoint(NamedTuple):
     txid: str
