@@ -7,7 +7,7 @@ port says its limits: what may block, for how long, and which error means what. 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dockage.domain.identity import LeaseId, NodeKey
@@ -189,6 +189,52 @@ class LeaseRoom(Protocol):
 
     async def volumes(self, lease: LeaseId) -> dict[str, str]:
         """Name to host path."""
+
+
+# -- the tenant's side of the market, as the Docker front sees it --------------------------------------
+Progress = Callable[[str], None]
+"""Takes one line for people about a step that takes longer than a second."""
+
+
+class LeaseInfo(NamedTuple):
+    """A lease of ours, for labels on ``docker ps`` and for errors."""
+
+    id: LeaseId
+    deployment: str
+    provider: NodeKey
+    state: str
+    """A ``domain.lease.LeaseState`` value."""
+    limits: Resources
+    msat_hour: int
+    """Worst-case price of one hour, network aside."""
+    reason: str
+    """Why it is paused or ended; "" while it runs."""
+
+
+class Leases(Protocol):
+    """Rents engines in the market. Everything it opens is a Stream to the provider that holds the lease."""
+
+    async def obtain(
+        self, deployment: str, need: Resources, wishes: Mapping[str, str], progress: Progress
+    ) -> LeaseInfo:
+        """The running lease of *deployment*, grown by *need* if it is there, else a new one: finds a provider,
+        opens the channel, waits until the lease runs. *wishes* are ``dockage.*`` labels. Raises
+        UsageError("market.nothing-fits" | "wallet.insufficient" | "channel.small" | ...) or Unavailable."""
+
+    async def release(self, lease: LeaseId) -> None:
+        """End the lease at its provider; returns once the provider confirmed or 10 s passed."""
+
+    def all(self) -> Sequence[LeaseInfo]:
+        """Every lease that has not ended, oldest first."""
+
+    async def engine(self, lease: LeaseId) -> Stream:
+        """For one HTTP/1.1 exchange of the Engine API. Raises Unavailable("lease.ended" | "peer.unreachable")."""
+
+    async def tunnel(self, lease: LeaseId, container: str, port: int) -> Stream:
+        """To a TCP port of a container of the lease (full container id); payload is counted."""
+
+    async def layers(self, lease: LeaseId) -> Stream:
+        """For the sending of one image (spec 06)."""
 
 
 # -- bitcoin -----------------------------------------------------------------------------------------

@@ -1,0 +1,205 @@
+"""A payment channel as a state machine: the tenant pays, the provider is paid, one direction only.
+
+Nothing here signs, stores, waits or reads a clock. Both sides run the same machine; what only one of
+them does is said at the event. Signatures were checked at the edge before an event gets here
+(``protocol/bitcoin``); amounts are whole satoshis and *cumulative*.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from .errors import PeerError
+from .identity import ChannelId, NodeKey
+from .reason import Reason
+from .units import Sat
+
+NOTHING = Sat(0)
+RESERVE = Sat(330)
+"""The tenant's output is never dust, so that it always exists and the template never changes shape."""
+SETTLE_BEFORE_EXPIRY = 144
+"""Blocks. After expiry the tenant's refund races the close: the provider must be a day early."""
+STOP_BEFORE_EXPIRY = 288
+"""Blocks. No lease is served on a channel this near to its expiry."""
+BURIED = 6
+"""Confirmations after which a close is history."""
+
+
+class ChannelState(enum.StrEnum):
+    OPENING = "opening"
+    """Terms agreed; no funding transaction known yet."""
+    FUNDED = "funded"
+    """The funding transaction is known but not yet as deep as the provider wants it."""
+    OPEN = "open"
+    CLOSING = "closing"
+    """A close is on its way to the chain."""
+    CLOSED = "closed"
+    """The close is buried."""
+    REFUNDING = "refunding"
+    """Tenant only: the expiry has passed and the whole output is on its way back."""
+    ABANDONED = "abandoned"
+    """Never funded, or the funding was double-spent."""
+
+
+TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
+    ChannelState.OPENING: frozenset({ChannelState.FUNDED, ChannelState.ABANDONED}),
+    ChannelState.FUNDED: frozenset(
+        {
+            ChannelState.OPEN,
+            ChannelState.CLOSING,
+            ChannelState.CLOSED,
+            ChannelState.REFUNDING,
+            ChannelState.ABANDONED,
+        }
+    ),
+    ChannelState.OPEN: frozenset(
+        {
+            ChannelState.FUNDED,  # a reorganisation took confirmations away
+            ChannelState.CLOSING,
+            ChannelState.CLOSED,
+            ChannelState.REFUNDING,
+            ChannelState.ABANDONED,  # the same, and the coins were spent elsewhere
+        }
+    ),
+    ChannelState.CLOSING: frozenset({ChannelState.CLOSED, ChannelState.REFUNDING}),
+    ChannelState.REFUNDING: frozenset({ChannelState.CLOSED}),
+    ChannelState.CLOSED: frozenset(),
+    ChannelState.ABANDONED: frozenset(),
+}
+"""Read by the property test, by the diagram in the docs, and by people."""
+
+
+class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything the funding script and the templates are built from. Immutable for the channel's life."""
+
+    tenant_key: bytes
+    """33-byte compressed secp256k1 public key."""
+    provider_key: bytes
+    expiry_height: int
+    """Absolute block height from which the tenant can take everything back."""
+    capacity: Sat
+    tenant_script: bytes
+    """scriptPubKey of the tenant's change and refund."""
+
+    @property
+    def spendable(self) -> Sat:
+        return Sat(self.capacity - RESERVE)
+
+
+class SpendingTx(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transaction that spends the channel: stored before it is broadcast, kept for ever."""
+
+    txid: str
+    raw: bytes
+    fee: Sat
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    id: ChannelId
+    peer: NodeKey
+    terms: Terms
+    state: ChannelState = ChannelState.OPENING
+    txid: str = ""
+    vout: int = 0
+    funding_raw: bytes = b""
+    """Tenant only: kept for rebroadcast until it is buried."""
+    funding_fee: Sat = NOTHING
+    opened_height: int = 0
+    """Where to start looking for the transaction that spends the channel."""
+    confirmations: int = 0
+    needed: int = 1
+    """Confirmations that make it OPEN."""
+    paid: Sat = NOTHING
+    signature: bytes = b""
+    """Provider: the tenant's signature over ``paid``. Tenant: its own newest one is re-made when needed."""
+    spending: tuple[SpendingTx, ...] = ()
+    """Closes (provider) or refunds (tenant) made so far, newest last."""
+    settled_txid: str = ""
+    """The transaction that did spend it, once it is on the chain."""
+    reason: Reason | None = None
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.id.hex()[:8]} {self.state} paid {self.paid}/{self.terms.capacity} sat>"
+
+    @property
+    def remaining(self) -> Sat:
+        return Sat(self.terms.spendable - self.paid)
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in (ChannelState.FUNDED, ChannelState.OPEN)
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in (ChannelState.CLOSED, ChannelState.ABANDONED)
+
+    def serves_at(self, height: int) -> bool:
+        """Whether a lease may still be served on it at *height*."""
+        return self.is_live and height < self.terms.expiry_height - STOP_BEFORE_EXPIRY
+
+    def must_settle_at(self, height: int) -> bool:
+        return self.is_live and height >= self.terms.expiry_height - SETTLE_BEFORE_EXPIRY
+
+
+def move(channel: Channel, state: ChannelState, reason: Reason | None = None) -> Channel:
+    """Go to *state*. A move that is not in the table is a bug of ours, never a peer's doing."""
+    if state is channel.state:
+        return channel
+    assert state in TRANSITIONS[channel.state], (channel, state)
+    return replace(channel, state=state, reason=reason or channel.reason)
+
+
+def fund(channel: Channel, txid: str, vout: int, height: int) -> Channel:
+    """The funding outpoint is known. The same one twice changes nothing; another one is refused."""
+    if channel.state is not ChannelState.OPENING:
+        if (txid, vout) != (channel.txid, channel.vout):
+            raise PeerError("channel.refunded-twice", "the channel already has another funding outpoint")
+        return channel
+    return replace(
+        move(channel, ChannelState.FUNDED), txid=txid, vout=vout, opened_height=max(0, height - BURIED)
+    )
+
+
+def confirm(channel: Channel, confirmations: int) -> Channel:
+    """The chain shows the funding at this depth: deeper opens it, a reorganisation un-opens it."""
+    if not channel.is_live:
+        return channel
+    state = ChannelState.OPEN if confirmations >= channel.needed else ChannelState.FUNDED
+    return replace(move(channel, state), confirmations=confirmations)
+
+
+def vanish(channel: Channel, reason: Reason) -> Channel:
+    """The funding can no longer confirm: somebody spent its coins elsewhere."""
+    return move(channel, ChannelState.ABANDONED, reason) if channel.is_live else channel
+
+
+def pay(channel: Channel, total: Sat, signature: bytes) -> Channel:
+    """A payment of *total*, whose signature is already verified. Each refusal leaves no trace."""
+    if not channel.is_live:
+        raise PeerError("channel.not-open", f"the channel is {channel.state}; it takes no payment")
+    if total <= channel.paid:
+        raise PeerError("channel.not-increasing", f"{total} sat is not more than the {channel.paid} sat paid")
+    if total > channel.terms.spendable:
+        raise PeerError(
+            "channel.overdrawn", f"{total} sat is more than the {channel.terms.spendable} sat it can pay"
+        )
+    return replace(channel, paid=total, signature=signature)
+
+
+def spend(channel: Channel, tx: SpendingTx, state: ChannelState) -> Channel:
+    """A close or refund was built: remember it before anybody broadcasts it."""
+    if any(known.txid == tx.txid for known in channel.spending):
+        return channel
+    return replace(move(channel, state), spending=(*channel.spending, tx))
+
+
+def settle(channel: Channel, txid: str, depth: int) -> Channel:
+    """The chain shows *txid* spending the channel at *depth*."""
+    if channel.is_over:
+        return channel
+    seen = replace(channel, settled_txid=txid)
+    return move(seen, ChannelState.CLOSED) if depth >= BURIED else seen

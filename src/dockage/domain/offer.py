@@ -1,0 +1,123 @@
+"""What a provider sells, and whether it fits what a tenant wants.
+
+An offer is a directory entry: it invites a quote and binds nobody. The quote is signed, binding for
+its lifetime, and names one lease.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .identity import LeaseId, NodeKey
+from .pricing import Tariff, ceiling
+from .resources import Resources
+from .units import HOUR, Instant, Msat, Sat
+
+OPACITIES = ("open", "sealed", "confidential")
+"""What the provider can see of the container, least secret first."""
+ISOLATIONS = ("container", "gvisor", "vm")
+"""What the container can do to the provider, least isolated first."""
+
+
+class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    provider: NodeKey
+    free: Resources
+    """What is left to rent now."""
+    tariff: Tariff
+    region: str
+    architecture: str
+    """As the kernel names it: x86_64, aarch64."""
+    network: str
+    """The bitcoin network that payment settles on; "" if the offer is free."""
+    opacity: str = "open"
+    isolation: str = "container"
+    confirmations: int = 1
+    """How deep the channel's funding must be before the lease opens (beyond ``credit_sat``)."""
+    credit_sat: Sat = Sat(0)
+    """How much is served on unconfirmed funding."""
+    only_for: tuple[NodeKey, ...] = ()
+    """If not empty, nobody else is served: a private market."""
+
+    @property
+    def is_sane(self) -> bool:
+        """False for a peer's nonsense; a record that holds it is not stored."""
+        return (
+            self.free.is_sane
+            and self.tariff.is_sane
+            and len(self.provider) == 32
+            and 0 < len(self.region) <= 32
+            and len(self.architecture) <= 16
+            and len(self.network) <= 16
+            and self.opacity in OPACITIES
+            and self.isolation in ISOLATIONS
+            and 0 <= self.confirmations <= 100
+            and len(self.only_for) <= 16
+        )
+
+
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a tenant wants of the market for one lease."""
+
+    tenant: NodeKey
+    limits: Resources
+    region: str = ""
+    """"" = anywhere."""
+    architecture: str = "x86_64"
+    opacity: str = "open"
+    isolation: str = "container"
+    max_msat_hour: Msat | None = None
+    """Worst-case price (all of the limits used, network aside) that is still acceptable."""
+    network: str = ""
+    """The network our wallet is on; "" = no wallet, only free offers fit."""
+
+
+def hourly_ceiling(offer: Offer, limits: Resources) -> Msat:
+    """The worst case of one hour on *offer*: every limit used to the full, network aside."""
+    return ceiling(limits, offer.tariff, HOUR)
+
+
+def obstacles(offer: Offer, wish: Wish) -> tuple[str, ...]:
+    """Why *offer* does not fit, one plain clause each; empty if it fits. Read by placement and ``why``."""
+    found = [f"only {_room(offer.free, name)} left" for name in wish.limits.lacking(offer.free)]
+    if wish.region and offer.region != wish.region:
+        found.append(f"region is {offer.region}")
+    if offer.architecture != wish.architecture:
+        found.append(f"architecture is {offer.architecture}")
+    if OPACITIES.index(offer.opacity) < OPACITIES.index(wish.opacity):
+        found.append(f"opacity is only {offer.opacity}")
+    if ISOLATIONS.index(offer.isolation) < ISOLATIONS.index(wish.isolation):
+        found.append(f"isolation is only {offer.isolation}")
+    if offer.only_for and wish.tenant not in offer.only_for:
+        found.append("not open to your key")
+    if not offer.tariff.is_free and offer.network != wish.network:
+        found.append(f"is paid on {offer.network}, your wallet is on {wish.network or 'no network'}")
+    price = hourly_ceiling(offer, wish.limits)
+    if wish.max_msat_hour is not None and price > wish.max_msat_hour:
+        found.append(f"costs up to {price} msat an hour")
+    return tuple(found)
+
+
+def _room(free: Resources, name: str) -> str:
+    amount = getattr(free, name)
+    if name == "cpu_milli":
+        return f"{amount / 1000:g} cores"
+    return f"{amount >> 20} MiB of {name.removesuffix('_bytes')}"
+
+
+def rank(offers: tuple[Offer, ...], wish: Wish) -> tuple[Offer, ...]:
+    """The offers that fit, cheapest first; equal prices by key, so that every run agrees."""
+    fitting = [offer for offer in offers if not obstacles(offer, wish)]
+    return tuple(sorted(fitting, key=lambda o: (hourly_ceiling(o, wish.limits), o.provider)))
+
+
+class Quote(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="quote"):
+    """A provider's signed, binding word for one lease until ``expires``."""
+
+    lease: LeaseId
+    tenant: NodeKey
+    limits: Resources
+    tariff: Tariff
+    network: str
+    confirmations: int
+    credit_sat: Sat
+    expires: Instant

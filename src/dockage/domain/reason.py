@@ -1,0 +1,21 @@
+"""Why something ended, was refused or was paused. Stable codes for programs, a sentence for people."""
+
+from __future__ import annotations
+
+import msgspec
+
+CODE_MAX = 64
+TEXT_MAX = 400
+
+
+class Reason(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    code: str
+    """Dotted, lower case, listed in docs/reference/errors.md."""
+    text: str
+
+    @property
+    def is_sane(self) -> bool:
+        return len(self.code) <= CODE_MAX and len(self.text) <= TEXT_MAX
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.code})"

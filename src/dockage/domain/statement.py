@@ -1,0 +1,123 @@
+"""One tick's bill, and what the tenant checks before it pays.
+
+A statement is cumulative and chained: sequence number, hash of the previous one, the tariff's hash. The
+tenant countersigns by paying. Two signed statements with one sequence number prove equivocation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from .identity import LeaseId
+from .pricing import Tariff, price
+from .reason import Reason
+from .resources import Resources
+from .units import KIB, MIB, MILLISECOND, SECOND, Duration, Instant, Msat, Sat
+from .usage import Usage
+
+CLOCK_SLACK = Duration(5 * SECOND)
+"""Two machines' clocks, a message on its way, a start-up charged at once."""
+CPU_SLACK_NS = 2 * SECOND
+"""CFS bandwidth lets a burst through that was saved up before; over a lease this bounds it."""
+IN_FLIGHT = 32 * MIB
+"""Tunnel bytes that one end has counted and the other has not yet."""
+
+_canonical = msgspec.msgpack.Encoder()
+
+
+class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="statement"):
+    lease: LeaseId
+    seq: int
+    """1, 2, 3, ...: no gap, though a statement may be lost on the way."""
+    previous: bytes
+    """SHA-256 of the previous statement's canonical bytes; 32 zero bytes before the first."""
+    at: Instant
+    """Provider's wall clock."""
+    usage: Usage
+    tariff: bytes
+    """SHA-256 of the tariff's canonical bytes."""
+    due: Msat
+    """``price(usage, tariff)`` of this lease alone."""
+    received_sat: Sat
+    """What the provider holds signed over all channels of the pair: heals a lost payment."""
+    memory_bytes: int
+    """Gauges of this moment, for display."""
+    disk_bytes: int
+    containers: int
+
+
+GENESIS = bytes(32)
+
+
+def digest(record: Statement | Tariff) -> bytes:
+    """SHA-256 of the canonical encoding (msgpack, fields in order; docs/spec/04-statements.md)."""
+    return hashlib.sha256(_canonical.encode(record)).digest()
+
+
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the tenant knows by itself when a statement arrives."""
+
+    sent_bytes: int
+    """Payload it handed to the tunnel."""
+    received_bytes: int
+    """Payload it got out of the tunnel."""
+    elapsed: Duration
+    """Since it saw the lease open."""
+
+
+def fault(
+    statement: Statement,
+    last: Statement | None,
+    limits: Resources,
+    tariff: Tariff,
+    view: View,
+) -> Reason | None:
+    """What is wrong with *statement*, or None. Order of checks: chain, arithmetic, physics, our own view."""
+    return (
+        _chain_fault(statement, last)
+        or _price_fault(statement, tariff)
+        or _physics_fault(statement, limits, view)
+    )
+
+
+def _chain_fault(statement: Statement, last: Statement | None) -> Reason | None:
+    expected = digest(last) if last else GENESIS
+    first = last.seq + 1 if last else 1
+    if statement.seq < first:
+        return Reason("statement.replayed", f"statement {statement.seq} came after {first - 1}")
+    if statement.seq == first and statement.previous != expected:
+        return Reason("statement.forked", f"statement {statement.seq} does not follow the one before it")
+    if last and (not statement.usage.covers(last.usage) or statement.at < last.at):
+        return Reason("statement.backwards", "a total or the clock went backwards")
+    return None
+
+
+def _price_fault(statement: Statement, tariff: Tariff) -> Reason | None:
+    if statement.tariff != digest(tariff):
+        return Reason("statement.tariff", "the statement is not by the tariff of the quote")
+    due = price(statement.usage, tariff)
+    if statement.due != due:
+        return Reason("statement.sum", f"the statement says {statement.due} msat, its usage costs {due}")
+    return None
+
+
+def _physics_fault(statement: Statement, limits: Resources, view: View) -> Reason | None:
+    used, time = statement.usage, view.elapsed + CLOCK_SLACK
+    ms = time // MILLISECOND
+    most_cpu = limits.cpu_milli * ms * 1000
+    most_memory = limits.memory_bytes // KIB * ms
+    excess = (
+        ("cpu", used.cpu_ns, most_cpu + most_cpu // 100 + CPU_SLACK_NS),
+        ("memory", used.memory_kib_ms, most_memory),
+        ("disk", used.disk_kib_ms, 2 * limits.disk_bytes // KIB * ms),
+        ("reserved cpu", used.cpu_reserved_ns, most_cpu),
+        ("reserved memory", used.memory_reserved_kib_ms, most_memory),
+        ("bytes in", used.net_in_bytes, view.sent_bytes + IN_FLIGHT),
+        ("bytes out", used.net_out_bytes, view.received_bytes + IN_FLIGHT),
+    )
+    for name, said, most in excess:
+        if said > most:
+            return Reason("statement.impossible", f"{name}: {said} stated, at most {most} possible")
+    return None
