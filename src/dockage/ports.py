@@ -124,6 +124,8 @@ class HostFacts(NamedTuple):
     cgroup_driver: str
     architecture: str
     capacity: Resources
+    warnings: tuple[str, ...] = ()
+    """What does not work here and what to do about it, one sentence each."""
 
 
 class ContainerHost(Protocol):
@@ -174,11 +176,11 @@ class LeaseRoom(Protocol):
         """Name of the engine network that ``prepare`` made: where containers go by default."""
 
     def bridge_name(self, lease: LeaseId, n: int) -> str:
-        """Linux interface name (at most 15 characters) of the lease's *n*-th network, 0 to 999; 0 is the default
-        network. The firewall covers exactly these names."""
+        """Linux interface name (at most 15 characters) of the lease's *n*-th network, 0 to 999; 0 is the
+        default network. The firewall covers exactly these names."""
 
     def network_options(self, lease: LeaseId, n: int) -> dict[str, str]:
-        """``Options`` of ``POST /networks/create`` for the lease's *n*-th network (the driver is ``bridge``)."""
+        """``Options`` of ``POST /networks/create`` for the lease's *n*-th network (driver ``bridge``)."""
 
     async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
         """The host path to bind, on a file system of at most *size* bytes. Idempotent by name (the first size
