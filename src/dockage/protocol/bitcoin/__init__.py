@@ -1,0 +1,1 @@
+"""The channel on bitcoin: transactions, scripts, digests and the templates, all derived from the terms."""
