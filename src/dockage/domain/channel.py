@@ -199,7 +199,7 @@ def spend(channel: Channel, tx: SpendingTx, state: ChannelState) -> Channel:
 
 def settle(channel: Channel, txid: str, depth: int) -> Channel:
     """The chain shows *txid* spending the channel at *depth*."""
-    if channel.is_over:
-        return channel
+    if channel.is_over or depth < 1:
+        return channel  # a mempool may still drop it
     seen = replace(channel, settled_txid=txid)
     return move(seen, ChannelState.CLOSED) if depth >= BURIED else seen

@@ -1,0 +1,82 @@
+"""Everything a mind can want of the world: the complete list. Each may be performed twice without harm."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from dockage.domain.channel import Terms
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.resources import Resources
+from dockage.domain.units import Sat
+from dockage.protocol.messages import AnyMessage
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """Base of the effects below."""
+
+
+class Send(Effect, frozen=True):
+    """Best effort; the kinds that are signed get their signature at the edge."""
+
+    to: NodeKey
+    message: AnyMessage
+
+
+class Pay(Effect, frozen=True):
+    """Sign *paid* on the channel and send it as a Payment."""
+
+    to: NodeKey
+    channel: ChannelId
+    paid: Sat
+
+
+# -- the machine -------------------------------------------------------------------------------------
+class Prepare(Effect, frozen=True):
+    """Answered by HostPrepared or HostFailed."""
+
+    lease: LeaseId
+    limits: Resources
+
+
+class Pause(Effect, frozen=True):
+    lease: LeaseId
+
+
+class Thaw(Effect, frozen=True):
+    lease: LeaseId
+
+
+class Finish(Effect, frozen=True):
+    """Freeze, take the final reading (MeterRead, final), remove everything (HostCleared)."""
+
+    lease: LeaseId
+
+
+# -- the chain ---------------------------------------------------------------------------------------
+class Fund(Effect, frozen=True):
+    """Build and sign the funding transaction. Answered by FundingBuilt or FundingFailed."""
+
+    channel: ChannelId
+    terms: Terms
+
+
+class Settle(Effect, frozen=True):
+    """Build and sign the close for what was paid. Answered by SpendBuilt or SpendFailed."""
+
+    channel: ChannelId
+
+
+class Refund(Effect, frozen=True):
+    """Build and sign the refund of the whole output. Answered by SpendBuilt or SpendFailed."""
+
+    channel: ChannelId
+
+
+class Broadcast(Effect, frozen=True):
+    channel: ChannelId
+    raw: bytes
+
+
+AnyEffect: TypeAlias = Send | Pay | Prepare | Pause | Thaw | Finish | Fund | Settle | Refund | Broadcast

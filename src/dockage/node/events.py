@@ -1,0 +1,183 @@
+"""Everything a mind can be told: the complete list.
+
+Names tell the origin: ``Received`` is a peer's message (decoded, bounded, its signature verified at the
+edge); ``Host*`` and ``MeterRead`` come from the machine; ``Funding*`` and ``Close*`` from the chain; the
+rest are our own user's wishes and the passing of time. ``now`` is an argument of every step.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from dockage.domain.channel import SpendingTx
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.statement import View
+from dockage.domain.units import Msat, Sat
+from dockage.domain.usage import Reading
+from dockage.protocol.messages import AnyMessage
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Base of the events below."""
+
+
+# -- from a peer -------------------------------------------------------------------------------------
+class Received(Event, frozen=True):
+    peer: NodeKey
+    """Proven by the connection's handshake."""
+    message: AnyMessage
+    signature: bytes = b""
+    """The peer's, already verified, on the kinds that are signed."""
+    view: View | None = None
+    """With a Statement: what we counted ourselves by then."""
+    our_key: bytes = b""
+    """With a ProposeChannel: our public key for that channel."""
+
+
+# -- from the machine --------------------------------------------------------------------------------
+class HostPrepared(Event, frozen=True):
+    lease: LeaseId
+
+
+class HostFailed(Event, frozen=True):
+    lease: LeaseId
+    reason: Reason
+
+
+class MeterRead(Event, frozen=True):
+    lease: LeaseId
+    reading: Reading
+    final: bool = False
+
+
+class HostCleared(Event, frozen=True):
+    """Nothing of the lease is left on the machine."""
+
+    lease: LeaseId
+
+
+# -- from the chain ----------------------------------------------------------------------------------
+class BlockSeen(Event, frozen=True):
+    """Told at every poll of the chain, also when the height is the same: what is due is asked for again."""
+
+    height: int
+
+
+class FundingBuilt(Event, frozen=True):
+    """Signed, not broadcast: it must be remembered first."""
+
+    channel: ChannelId
+    txid: str
+    vout: int
+    raw: bytes
+    fee: Sat
+
+
+class FundingFailed(Event, frozen=True):
+    channel: ChannelId
+    reason: Reason
+
+
+class FundingSeen(Event, frozen=True):
+    channel: ChannelId
+    confirmations: int
+
+
+class FundingGone(Event, frozen=True):
+    """The output is wrong, or its coins were spent elsewhere."""
+
+    channel: ChannelId
+    reason: Reason
+
+
+class SpendBuilt(Event, frozen=True):
+    """A close (provider) or refund (tenant): signed, not broadcast."""
+
+    channel: ChannelId
+    tx: SpendingTx
+
+
+class SpendFailed(Event, frozen=True):
+    channel: ChannelId
+    reason: Reason
+
+
+class SpendSeen(Event, frozen=True):
+    """The chain shows the channel's output spent by *txid*, this deep (0: in the mempool)."""
+
+    channel: ChannelId
+    txid: str
+    depth: int
+
+
+# -- from our user -----------------------------------------------------------------------------------
+class ChannelPlan(msgspec.Struct, frozen=True):
+    """What a new channel to one candidate would be: fresh id, key and script come from outside."""
+
+    id: ChannelId
+    tenant_key: bytes
+    tenant_script: bytes
+    capacity: Sat
+    expiry_height: int
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A provider whose offer fits, and what it listed."""
+
+    provider: NodeKey
+    msat_hour: Msat
+    plan: ChannelPlan | None = None
+    """None where the offer is free."""
+
+
+class RentRequested(Event, frozen=True):
+    lease: LeaseId
+    deployment: str
+    limits: Resources
+    candidates: tuple[Candidate, ...]
+    """Best first; the next one is tried when one refuses or stays silent."""
+
+
+class GrowRequested(Event, frozen=True):
+    lease: LeaseId
+    limits: Resources
+
+
+class EndRequested(Event, frozen=True):
+    lease: LeaseId
+    reason: Reason
+
+
+class CloseRequested(Event, frozen=True):
+    channel: ChannelId
+
+
+# -- time --------------------------------------------------------------------------------------------
+class Ticked(Event, frozen=True):
+    """About once a second."""
+
+
+AnyEvent: TypeAlias = (
+    Received
+    | HostPrepared
+    | HostFailed
+    | MeterRead
+    | HostCleared
+    | BlockSeen
+    | FundingBuilt
+    | FundingFailed
+    | FundingSeen
+    | FundingGone
+    | SpendBuilt
+    | SpendFailed
+    | SpendSeen
+    | RentRequested
+    | GrowRequested
+    | EndRequested
+    | CloseRequested
+    | Ticked
+)

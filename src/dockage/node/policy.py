@@ -1,0 +1,79 @@
+"""What the two sides are willing to risk: one frozen record each, its fields documented as in the manual."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dockage.domain.identity import NodeKey
+from dockage.domain.offer import Offer
+from dockage.domain.pricing import Tariff, ceiling, price
+from dockage.domain.resources import Resources
+from dockage.domain.units import MIB, MINUTE, SECOND, Duration, Msat, Sat
+from dockage.domain.usage import Usage
+
+
+class ProviderPolicy(msgspec.Struct, frozen=True):
+    tariff: Tariff
+    capacity: Resources
+    """How much of the machine is for sale."""
+    region: str = "local"
+    architecture: str = "x86_64"
+    network: str = ""
+    """The bitcoin network of our wallet; "" sells only for free."""
+    only_for: tuple[NodeKey, ...] = ()
+    blocked: frozenset[NodeKey] = frozenset()
+    credit_sat: Sat = Sat(0)
+    """Served on unconfirmed funding, per tenant: what a double spend can cost us."""
+    patience: Duration = Duration(5 * SECOND)
+    """How long a tick may stay unpaid before the containers are frozen."""
+    grace: Duration = Duration(60 * SECOND)
+    """How long frozen containers are held before the lease ends."""
+    quote_life: Duration = Duration(60 * SECOND)
+    tick: Duration = Duration(1 * SECOND)
+    """Time between two statements."""
+    leases_per_tenant: int = 64
+    channels_per_tenant: int = 4
+    """Not yet funded ones: each costs us a row."""
+    smallest_channel: Sat = Sat(3_000)
+    largest_channel: Sat = Sat(50_000_000)
+    longest_channel_blocks: int = 25_000
+    """About half a year: longer locks the tenant's coins up if we vanish."""
+
+    def confirmations(self, capacity: Sat) -> int:
+        """How deep funding of this size must be (bitcoin.md §5)."""
+        return 1 if capacity <= 50_000 else 3 if capacity <= 500_000 else 6
+
+    def exposure(self, limits: Resources) -> Msat:
+        """The most a lease may owe at any moment: its worst case over the patience, with some traffic."""
+        traffic = Usage(net_out_bytes=64 * MIB, net_in_bytes=64 * MIB, internet_out_bytes=64 * MIB)
+        return Msat(ceiling(limits, self.tariff, self.patience) + price(traffic, self.tariff) + 1000)
+
+    def offer(self, provider: NodeKey, free: Resources) -> Offer:
+        return Offer(
+            provider=provider,
+            free=free,
+            tariff=self.tariff,
+            region=self.region,
+            architecture=self.architecture,
+            network="" if self.tariff.is_free else self.network,
+            confirmations=self.confirmations(Sat(0)),
+            credit_sat=self.credit_sat,
+            only_for=self.only_for,
+        )
+
+
+class TenantPolicy(msgspec.Struct, frozen=True):
+    ask_again: Duration = Duration(2 * SECOND)
+    """Between two sendings of an unanswered request."""
+    answer_within: Duration = Duration(8 * SECOND)
+    """Before the next candidate is asked instead."""
+    open_within: Duration = Duration(60 * SECOND)
+    """For a provider to prepare a lease, once it is asked to."""
+    end_within: Duration = Duration(10 * SECOND)
+    """Before an unanswered end is an end all the same: we stop paying at once in any case."""
+    silence: Duration = Duration(5 * SECOND)
+    """Without a statement before we ask what became of the lease."""
+    silence_max: Duration = Duration(10 * MINUTE)
+    """Without a statement before the lease counts as lost; nothing is paid meanwhile."""
+    faults_max: int = 3
+    """Wrong statements in a row before we leave. None of them is paid."""

@@ -1,0 +1,229 @@
+"""Everything two nodes say to each other about leases and channels. Spec: docs/spec/04-messages.md.
+
+Each message is one way and may be lost: whoever needs an answer asks again. A message is a tagged
+msgpack array of at most ``MESSAGE_MAX`` bytes; the kinds in ``SIGNED`` carry the sender's Ed25519
+signature, so that they can be shown to a third party. Whatever does not decode is a ``PeerError``.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from dockage.domain.channel import ChannelState
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.lease import LeaseState
+from dockage.domain.offer import Quote
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.statement import Statement
+from dockage.domain.units import Instant, Sat
+
+MESSAGE_MAX = 16 * 1024
+SIGNING_CONTEXT = b"dockage/1\0message\0"
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of the messages below; ``Quote`` and ``Statement`` live in the domain."""
+
+
+# -- tenant to provider ------------------------------------------------------------------------------
+class AskQuote(Message, frozen=True, tag="ask-quote"):
+    """Answered by Quote or Refusal."""
+
+    lease: LeaseId
+    limits: Resources
+
+
+class OpenLease(Message, frozen=True, tag="open-lease"):
+    """The provider's own quote and its signature come back: it need not remember what it quoted."""
+
+    quote: Quote
+    signature: bytes
+
+
+class GrowLease(Message, frozen=True, tag="grow-lease"):
+    """Ask for new limits (larger or smaller). Answered by LeaseNotice with the limits in force, or Refusal."""
+
+    lease: LeaseId
+    limits: Resources
+
+
+class AskLease(Message, frozen=True, tag="ask-lease"):
+    """After a silence or a restart. Answered by LeaseNotice, or Refusal ``lease.unknown``."""
+
+    lease: LeaseId
+
+
+class EndLease(Message, frozen=True, tag="end-lease"):
+    lease: LeaseId
+
+
+class ProposeChannel(Message, frozen=True, tag="propose-channel"):
+    """Answered by AcceptChannel or Refusal."""
+
+    channel: ChannelId
+    tenant_key: bytes
+    expiry_height: int
+    capacity: Sat
+    tenant_script: bytes
+
+
+class AnnounceFunding(Message, frozen=True, tag="announce-funding"):
+    """Never the transaction itself: the provider looks the outpoint up on its own node."""
+
+    channel: ChannelId
+    txid: str
+    vout: int
+
+
+class Payment(Message, frozen=True, tag="payment"):
+    """``paid`` is cumulative over the channel's life; ``signature`` is BIP340 over the locally built template."""
+
+    channel: ChannelId
+    paid: Sat
+    signature: bytes
+
+
+class CloseChannel(Message, frozen=True, tag="close-channel"):
+    channel: ChannelId
+
+
+# -- provider to tenant ------------------------------------------------------------------------------
+class Refusal(Message, frozen=True, tag="refusal"):
+    """``about`` is the lease's or channel's id."""
+
+    about: bytes
+    reason: Reason
+
+
+class AcceptChannel(Message, frozen=True, tag="accept-channel"):
+    channel: ChannelId
+    provider_key: bytes
+    confirmations: int
+    """How deep the funding must be."""
+
+
+class ChannelNotice(Message, frozen=True, tag="channel-notice"):
+    """The provider's view: ``paid`` and its signature let a tenant that lost state resume by its own signature."""
+
+    channel: ChannelId
+    state: ChannelState
+    confirmations: int
+    paid: Sat
+    signature: bytes
+    closing_txid: str
+    reason: Reason | None
+
+
+class LeaseNotice(Message, frozen=True, tag="lease-notice"):
+    """Signed: a lease's state, why, and the limits in force."""
+
+    lease: LeaseId
+    state: LeaseState
+    limits: Resources
+    at: Instant
+    reason: Reason | None
+
+
+AnyMessage: TypeAlias = (
+    AskQuote
+    | OpenLease
+    | GrowLease
+    | AskLease
+    | EndLease
+    | ProposeChannel
+    | AnnounceFunding
+    | Payment
+    | CloseChannel
+    | Refusal
+    | AcceptChannel
+    | ChannelNotice
+    | LeaseNotice
+    | Quote
+    | Statement
+)
+SIGNED = (Quote, Statement, LeaseNotice)
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    body: bytes
+    """The canonical encoding of one message."""
+    signature: bytes
+    """64 bytes over ``SIGNING_CONTEXT + body`` for the kinds in SIGNED, else empty."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_messages: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_envelopes = msgspec.msgpack.Decoder(Envelope)
+
+
+def encode_body(message: AnyMessage) -> bytes:
+    return _encoder.encode(message)
+
+
+def encode_envelope(body: bytes, signature: bytes = b"") -> bytes:
+    return _encoder.encode(Envelope(body, signature))
+
+
+def decode_envelope(frame: bytes) -> tuple[AnyMessage, Envelope]:
+    """Raises PeerError("message.oversized" | "message.malformed"). The signature is the caller's to check."""
+    if len(frame) > MESSAGE_MAX:
+        raise PeerError("message.oversized", f"a message of {len(frame)} bytes; {MESSAGE_MAX} is the limit")
+    try:
+        envelope = _envelopes.decode(frame)
+        message = _messages.decode(envelope.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError("message.malformed", f"not a message of dockage/1: {error}") from None
+    _check(message)
+    return message, envelope
+
+
+def _check(message: AnyMessage) -> None:
+    """Sizes and signs that the types do not say; everything behind this line may rely on them."""
+    match message:
+        case ProposeChannel(tenant_key=key, tenant_script=script, capacity=capacity, expiry_height=height):
+            sane = (
+                len(key) == 33 and len(script) <= 42 and 0 < capacity < 2_100_000_000_000_000 and height > 0
+            )
+        case AcceptChannel(provider_key=key, confirmations=confirmations):
+            sane = len(key) == 33 and 0 <= confirmations <= 100
+        case Payment(paid=paid, signature=signature):
+            sane = paid > 0 and len(signature) == 64
+        case AnnounceFunding(txid=txid, vout=vout):
+            sane = len(txid) == 64 and all(c in "0123456789abcdef" for c in txid) and 0 <= vout < 1 << 32
+        case AskQuote(limits=limits) | GrowLease(limits=limits) | LeaseNotice(limits=limits):
+            sane = limits.is_sane
+        case OpenLease(quote=quote, signature=signature):
+            sane = _sane_quote(quote) and len(signature) == 64
+        case Quote():
+            sane = _sane_quote(message)
+        case _:
+            sane = True
+    if not (sane and _sane_ids(message)):
+        raise PeerError("message.out-of-range", f"a {type(message).__name__} with an impossible value")
+
+
+def _sane_quote(quote: Quote) -> bool:
+    return (
+        quote.limits.is_sane and quote.tariff.is_sane and len(quote.tenant) == 32 and len(quote.lease) == 16
+    )
+
+
+def _sane_ids(message: AnyMessage) -> bool:
+    for name in ("lease", "channel", "about"):
+        if len(getattr(message, name, bytes(16))) != 16:
+            return False
+    reason = getattr(message, "reason", None)
+    return reason is None or reason.is_sane
+
+
+def must_be_signed(message: AnyMessage) -> bool:
+    return isinstance(message, SIGNED)
+
+
+def signer_matters(tenant: NodeKey, quote: Quote) -> bool:
+    """A quote is for the tenant it names and for nobody else."""
+    return quote.tenant == tenant
