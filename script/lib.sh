@@ -11,20 +11,24 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # step "what" command...: says it, does it, says how long it took; the output is shown only if it fails.
 step() {
-  local what=$1 began=$SECONDS log
+  local what=$1 began=$SECONDS log code
   shift
   mkdir -p "$DEV/log"
   log=$(mktemp "$DEV/log/step.XXXXXX")
   printf '%s ... ' "$what"
-  if ("$@") >"$log" 2>&1; then
+  # Not `if (...)`: a shell ignores set -e inside a condition, and a fault in the middle would pass.
+  set +e
+  (set -e; "$@") >"$log" 2>&1
+  code=$?
+  set -e
+  if [ $code = 0 ]; then
     printf '%d s\n' $((SECONDS - began))
-    rm -f "$log"
   else
     printf 'failed after %d s\n' $((SECONDS - began))
     tail -40 "$log" >&2
-    rm -f "$log"
-    return 1
   fi
+  rm -f "$log"
+  return $code
 }
 
 retry() {

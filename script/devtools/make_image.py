@@ -17,6 +17,7 @@ import tarfile
 from pathlib import Path
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+CREATED = "2026-01-01T00:00:00Z"  # a constant, as everything in an image
 
 
 def main(out: Path, name: str, config: str, *folders: str) -> None:
@@ -49,10 +50,10 @@ def image_config(config: dict[str, object], diff_ids: list[str]) -> bytes:
     document = {
         "architecture": MACHINES[platform.machine()],
         "os": "linux",
-        "created": "1970-01-01T00:00:00Z",
+        "created": CREATED,
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}" for diff_id in diff_ids]},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "dockage script/images"} for _ in diff_ids],
+        "history": [{"created": CREATED, "created_by": "dockage script/images"} for _ in diff_ids],
     }
     return json.dumps(document, sort_keys=True).encode()
 
