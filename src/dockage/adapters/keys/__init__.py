@@ -1,0 +1,5 @@
+"""The node's identity on disk."""
+
+from .files import FileKeys
+
+__all__ = ["FileKeys"]

@@ -1,0 +1,258 @@
+"""IrohLink: the PeerLink port over QUIC connections dialled by key (iroh).
+
+``serve`` owns every task: accepting, handlers, heartbeats. It must run for as long as the link is used, also in a
+node that only calls others: a peer behind a NAT is reached over the connection that it dialled itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from weakref import WeakValueDictionary
+
+import structlog
+from iroh import iroh_ffi
+from iroh.iroh_ffi import EndpointAddr, EndpointId, EndpointOptions, IrohError, RelayMode
+
+from dockage.domain.errors import DockageError, Unavailable
+from dockage.domain.identity import NodeKey, short
+from dockage.ports import AcceptStream, Address, Stream
+
+from . import fast
+from .book import AddressBook, Line, Switchboard
+from .limits import ALPN, DEFAULT, Limits
+from .stream import IrohStream
+
+log = structlog.get_logger("dockage.link")
+fast.apply()
+
+
+class IrohLink:
+    """Make one with ``IrohLink.create``; close it when done. Two links with one secret fight: lock the identity."""
+
+    def __init__(self, endpoint: Any, limits: Limits) -> None:
+        self._endpoint, self._limits = endpoint, limits
+        self._node = NodeKey(endpoint.id().to_bytes())
+        self._book = AddressBook(limits)
+        self._lines = Switchboard(limits)
+        self._dialling: WeakValueDictionary[NodeKey, asyncio.Lock] = WeakValueDictionary()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._accept: AcceptStream | None = None
+        self._handshakes = self._streams = 0
+
+    @classmethod
+    async def create(
+        cls, secret: bytes, bind: str = "127.0.0.1:0", relays: Sequence[str] = (), limits: Limits = DEFAULT
+    ) -> IrohLink:
+        """*secret* is the 32-byte Ed25519 seed, *bind* an ``ip:port`` (port 0 = any), *relays* URLs of relays
+        of our own choice: none means direct connections only. Raises Unavailable("link.bind")."""
+        iroh_ffi.uniffi_set_event_loop(
+            asyncio.get_running_loop()
+        )  # callbacks come from the transport's threads
+        # Without a preset the binding would announce this node at its makers' servers and use their relays.
+        options = EndpointOptions(
+            preset=iroh_ffi.preset_minimal(),
+            alpns=[ALPN],
+            relay_mode=RelayMode.custom_from_urls(list(relays)) if relays else RelayMode.disabled(),
+            secret_key=secret,
+            bind_addr=bind,
+        )
+        try:
+            return cls(await iroh_ffi.Endpoint.bind(options), limits)
+        except IrohError as error:
+            raise Unavailable(
+                "link.bind", f"cannot open the peer link on {bind}: {_first_line(error)}"
+            ) from None
+
+    # -- the port ------------------------------------------------------------------------------------
+    @property
+    def node(self) -> NodeKey:
+        return self._node
+
+    def address(self) -> Address:
+        own = self._endpoint.addr()
+        return Address(own.relay_url() or "", tuple(own.direct_addresses()))
+
+    def learn(self, peer: NodeKey, address: Address) -> None:
+        self._book.learn(peer, address)
+
+    async def open(self, peer: NodeKey, timeout: float = 10.0) -> Stream:
+        try:
+            async with asyncio.timeout(timeout):
+                line = await self._line(peer)
+                return line.stream(await line.connection.open_bi())
+        except TimeoutError:
+            raise _unreachable(peer, f"no answer within {timeout:g} s") from None
+        except IrohError as error:
+            raise _unreachable(peer, _first_line(error)) from None
+
+    async def serve(self, accept: AcceptStream) -> None:
+        """Runs until cancelled, or until ``close``."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks, self._accept = tasks, accept
+            try:
+                for line in self._lines:
+                    self._adopt(line)
+                while (incoming := await self._endpoint.accept_next()) is not None:
+                    tasks.create_task(self._welcome(incoming))
+            finally:
+                self._tasks = self._accept = None
+
+    async def close(self) -> None:
+        for line in self._lines:
+            line.close(b"closing")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.close_sec):
+                await self._endpoint.close()
+
+    # -- what only this transport can tell -----------------------------------------------------------
+    def seen(self, peer: NodeKey) -> str:
+        """The ``ip:port`` that *peer* uses now, as we see it; "" if there is no direct path to it."""
+        line = self._lines.find(peer)
+        paths = line.connection.paths() if line else []
+        direct = [path for path in paths if path.is_ip]
+        direct.sort(key=lambda path: not path.is_selected)
+        return direct[0].remote_addr if direct else ""
+
+    async def advertise(self, address: str) -> None:
+        """Add the ``ip:port`` that others see us at to our own address: what makes hole punching work."""
+        try:
+            await self._endpoint.add_external_addr(address)
+        except IrohError as error:
+            raise Unavailable(
+                "link.address", f"{address} cannot be advertised: {_first_line(error)}"
+            ) from None
+
+    async def use_relay(self, url: str) -> None:
+        await self._endpoint.insert_relay(iroh_ffi.RelayConfig(url=url))
+
+    async def leave_relay(self, url: str) -> None:
+        """The transport itself leaves a dead relay only after some 50 s."""
+        await self._endpoint.remove_relay(url)
+
+    # -- connections ---------------------------------------------------------------------------------
+    async def _line(self, peer: NodeKey) -> Line:
+        if line := self._lines.find(peer):
+            return line
+        lock = self._dialling.setdefault(peer, asyncio.Lock())
+        async with lock:  # many calls to a new peer share one dial
+            return self._lines.find(peer) or await self._dial(peer)
+
+    async def _dial(self, peer: NodeKey) -> Line:
+        address = self._book.find(peer)
+        if address is None:
+            raise _unreachable(peer, "no address of it is known")
+        target = EndpointAddr(EndpointId.from_bytes(peer), address.relay or None, list(address.direct))
+        self._lines.make_room()
+        return self._keep(await self._endpoint.connect(target, ALPN))
+
+    async def _welcome(self, incoming: Any) -> None:
+        try:
+            if not await self._admits(incoming):
+                return
+            self._handshakes += 1
+            try:
+                async with asyncio.timeout(self._limits.handshake_sec):
+                    connection = await (await incoming.accept()).connect()
+            finally:
+                self._handshakes -= 1
+            self._keep(connection)
+        except (IrohError, TimeoutError) as error:
+            log.debug("link.handshake-failed", why=_first_line(error))
+
+    async def _admits(self, incoming: Any) -> bool:
+        if self._handshakes >= self._limits.handshakes or not self._lines.make_room():
+            await incoming.refuse()
+            return False
+        if self._handshakes >= self._limits.handshakes // 4 and not incoming.remote_addr_validated():
+            await incoming.retry()
+            return False
+        return True
+
+    def _keep(self, connection: Any) -> Line:
+        connection.set_max_concurrent_bi_streams(self._limits.streams_per_connection)
+        connection.set_max_concurrent_uni_streams(0)
+        connection.set_receive_window(self._limits.unread)
+        line = Line(NodeKey(connection.remote_id().to_bytes()), connection)
+        self._lines.add(line)
+        log.debug("link.connected", peer=short(line.peer))
+        self._adopt(line)
+        return line
+
+    def _adopt(self, line: Line) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(self._attend(line))
+
+    async def _attend(self, line: Line) -> None:
+        """Accept the peer's streams and feel its pulse until the connection ends."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                pulse = tasks.create_task(self._feel_pulse(line))
+                await self._take_streams(line)
+                pulse.cancel()
+        finally:
+            line.close(b"closing")
+            self._lines.remove(line)
+            log.debug("link.disconnected", peer=short(line.peer))
+
+    async def _feel_pulse(self, line: Line) -> None:
+        """A probe must be acknowledged by the peer's *transport*: a busy interpreter there costs no connection,
+        a dead process or a cut path does."""
+        while line.is_live:
+            await asyncio.sleep(self._limits.heartbeat_sec)
+            if not await self._answers(line):
+                log.debug("link.silent", peer=short(line.peer))
+                line.close(b"silent")
+
+    async def _answers(self, line: Line) -> bool:
+        heard = line.connection.stats().udp_rx_datagrams
+        for _ in range(3):  # datagrams get lost: one lost probe must not cost a connection
+            try:
+                line.connection.send_datagram(b"\0")
+            except IrohError:
+                return not line.is_live  # already ended: nothing to close
+            for _ in range(10):
+                await asyncio.sleep(self._limits.silence_sec / 30)
+                if line.connection.stats().udp_rx_datagrams > heard:
+                    return True
+        return False
+
+    # -- streams -------------------------------------------------------------------------------------
+    async def _take_streams(self, line: Line) -> None:
+        try:
+            while self._tasks is not None:
+                stream = line.stream(await line.connection.accept_bi())
+                if self._streams >= self._limits.streams:
+                    stream.abort()
+                else:
+                    self._tasks.create_task(self._handle(line.peer, stream))
+        except IrohError as error:
+            log.debug("link.ended", peer=short(line.peer), why=_first_line(error))
+
+    async def _handle(self, peer: NodeKey, stream: IrohStream) -> None:
+        if self._accept is None:
+            return stream.abort()
+        self._streams += 1
+        try:
+            await self._accept(peer, stream)
+        except DockageError as error:
+            log.debug("link.call-failed", peer=short(peer), code=error.code, why=error.message)
+        except Exception:
+            log.exception(
+                "link.handler-crashed", peer=short(peer)
+            )  # a bug: it ends this call, not the daemon
+        finally:
+            self._streams -= 1
+            stream.abort()  # after finish() this loses nothing; without it, half an answer must look broken
+
+
+def _unreachable(peer: NodeKey, why: str) -> Unavailable:
+    return Unavailable("peer.unreachable", f"peer {short(peer)} cannot be reached: {why}")
+
+
+def _first_line(error: BaseException) -> str:
+    """The binding's messages end in a backtrace of its own sources: people need the cause, on one line."""
+    text = error.message() if isinstance(error, IrohError) else type(error).__name__
+    return " / ".join(line.split(" (/")[0].strip() for line in text.splitlines()[:8] if line.strip())[:300]
