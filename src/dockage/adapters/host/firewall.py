@@ -1,0 +1,185 @@
+"""What a stranger's containers may reach: their own lease and the internet; never the machine or its LAN.
+
+Two chains per lease and address family, hooked by the prefix of the lease's bridge names: DOCKER-USER sees what
+is forwarded, INPUT what is for the machine itself (DOCKER-USER never sees that). Nothing is shared between
+leases or providers, so none can break another. The last rule of the forward chain is the internet meter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import LeaseId
+
+from . import names
+from .command import Run, must
+
+PRIVATE4 = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+)  # fmt: skip
+"""Special-purpose addresses (IANA registry, RFC 6890): LANs, carriers' NAT, cloud metadata, multicast."""
+PRIVATE6 = ("::/128", "::1/128", "::ffff:0:0/96", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8")
+MAIL_PORTS = "25,465,587"
+COUNT_EVERY = 1.0
+"""Seconds between two looks at the counters: one call for all leases costs 5-16 ms of CPU."""
+
+INTERNET = "internet"
+Now = Callable[[], float]
+
+
+class Firewall:
+    def __init__(self, run: Run, now: Now, resolvers: Iterable[str] = ()) -> None:
+        self._run, self._now = run, now
+        self._resolvers = tuple(resolvers)
+        self._counted_at = float("-inf")
+        self._counts: dict[str, int] = {}
+        self._broken: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._tools: tuple[str, ...] = ("iptables", "ip6tables")
+
+    async def check(self) -> str:
+        """An empty string, or what is wrong with iptables here. IPv6 is left out where the kernel has none."""
+        if not shutil.which("iptables"):
+            return "iptables is not installed: leases would reach your LAN; install it"
+        outcome = await self._run(["iptables", "-w", "5", "-S", "INPUT"])
+        if outcome.code:
+            return f"iptables does not work here ({outcome.err.strip()}); run as root, outside of a sandbox"
+        six = await self._run(["ip6tables", "-w", "5", "-S", "INPUT"]) if shutil.which("ip6tables") else None
+        self._tools = ("iptables", "ip6tables") if six and not six.code else ("iptables",)
+        return ""
+
+    async def prepare(self, lease: LeaseId) -> None:
+        """Rules that are already right stay: writing them again would lose their counts."""
+        for tool in self._tools:
+            rules = _rules(tool, lease, self._resolvers)
+            seal = f"{lease.hex()} {hashlib.sha256(rules.encode()).hexdigest()[:8]}"
+            present = await self._run([tool, "-w", "5", "-S", names.chain_forward(lease)])
+            self._refuse_collision(present.out, lease)
+            if seal not in present.out:
+                await must(
+                    self._run, [f"{tool}-restore", "-w", "5", "--noflush"], rules.replace("SEAL", seal)
+                )
+            await self._hook(tool, lease)
+
+    def _refuse_collision(self, chain: str, lease: LeaseId) -> None:
+        owners = set(re.findall(r"dockage ([0-9a-f]{32}) ", chain))
+        if owners - {lease.hex()}:
+            raise UsageError(
+                "lease.collision", "another lease's id begins with the same 8 digits; choose a new id"
+            )
+
+    async def _hook(self, tool: str, lease: LeaseId) -> None:
+        for chain, rule in await self._hooks(tool, lease):
+            if (await self._run([tool, "-w", "5", "-C", chain, *rule])).code:
+                await must(self._run, [tool, "-w", "5", "-I", chain, "1", *rule])
+
+    async def _hooks(self, tool: str, lease: LeaseId) -> list[tuple[str, list[str]]]:
+        """An engine without iptables (or before its first bridge in IPv6) has no DOCKER-USER."""
+        user = await self._run([tool, "-w", "5", "-S", "DOCKER-USER"])
+        forward = "FORWARD" if user.code else "DOCKER-USER"
+        ours, jump = names.bridge_prefix(lease) + "+", names.chain_forward(lease)
+        return [
+            (forward, ["-i", ours, "-j", jump]),
+            (forward, ["-o", ours, "-j", jump]),
+            ("INPUT", ["-i", ours, "-j", names.chain_input(lease)]),
+        ]
+
+    async def remove(self, lease: LeaseId) -> None:
+        """Wherever they are hooked: the engine may have made DOCKER-USER after us."""
+        for tool in self._tools:
+            listed = await must(self._run, [tool, "-w", "5", "-S"])
+            ours = (names.chain_forward(lease), names.chain_input(lease))
+            for line in listed.splitlines():
+                if line.startswith("-A ") and line.endswith(tuple(f" -j {chain}" for chain in ours)):
+                    await must(self._run, [tool, "-w", "5", "-D", *line.split()[1:]])
+            for chain in ours:
+                if f"-N {chain}\n" in listed + "\n":
+                    await must(self._run, [tool, "-w", "5", "-F", chain])
+                    await must(self._run, [tool, "-w", "5", "-X", chain])
+        self._counts.pop(lease.hex(), None)
+
+    async def internet_out(self, lease: LeaseId) -> int:
+        """Bytes at the IP layer that left for the internet since the rules were made; at most a second old."""
+        async with self._lock:
+            if self._now() - self._counted_at >= COUNT_EVERY:
+                self._counts, self._broken = await self._count()
+                self._counted_at = self._now()
+            if (
+                lease.hex()[:8] in self._broken
+            ):  # somebody reloaded the machine's rules: ours come back at once
+                await self.prepare(lease)
+                self._broken -= {lease.hex()[:8]}
+        return self._counts.get(lease.hex(), 0)
+
+    async def _count(self) -> tuple[dict[str, int], set[str]]:
+        counts: dict[str, int] = {}
+        broken: set[str] = set()
+        for tool in self._tools:
+            listing = await must(self._run, [f"{tool}-save", "-c", "-t", "filter"])
+            for owner, size in counted(listing).items():
+                counts[owner] = counts.get(owner, 0) + size
+            broken |= unhooked(listing)
+        return counts, broken
+
+
+def counted(listing: str) -> dict[str, int]:
+    """Bytes by lease hex, from ``iptables-save -c``: ``[packets:bytes] -A chain ... --comment "dockage ..."``."""
+    found = re.findall(
+        rf'^\[\d+:(\d+)\] .*"dockage ([0-9a-f]{{32}}) [0-9a-f]+ {INTERNET}"', listing, re.MULTILINE
+    )
+    return {owner: int(size) for size, owner in found}
+
+
+HOOKS = 3
+
+
+def unhooked(listing: str) -> set[str]:
+    """The first eight digits of leases some of whose jumps into their chains are gone."""
+    jumps = Counter(re.findall(r"-j DOCKAGE-(?:FWD|IN)-([0-9a-f]{8})$", listing, re.MULTILINE))
+    return {
+        lease
+        for lease in re.findall(r"^:DOCKAGE-FWD-([0-9a-f]{8}) ", listing, re.MULTILINE)
+        if jumps[lease] < HOOKS
+    }
+
+
+def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...]) -> str:
+    """Text for ``iptables-restore --noflush``: each chain is emptied and filled in one step."""
+    forward, into, ours = (
+        names.chain_forward(lease),
+        names.chain_input(lease),
+        names.bridge_prefix(lease) + "+",
+    )
+    six = tool == "ip6tables"
+    reject = "-j REJECT --reject-with " + ("icmp6-adm-prohibited" if six else "icmp-admin-prohibited")
+    fine = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+    out = [
+        f"-i {ours} -o {ours} -j RETURN",
+        # somebody else's bridge or LAN calls in: the tunnel comes from the machine itself, not through here
+        f"-o {ours} {fine}",
+        f"-o {ours} -j DROP",
+        *(f"-d {address} -p {way} --dport 53 -j RETURN" for address, way in _dns(six, resolvers)),
+        *(f"-d {net} {reject}" for net in (PRIVATE6 if six else PRIVATE4)),
+        f"-p tcp -m multiport --dports {MAIL_PORTS} -j REJECT --reject-with tcp-reset",
+        f'-m comment --comment "dockage SEAL {INTERNET}" -j RETURN',
+    ]
+    # IPv6 finds its neighbours by ICMP (RFC 4890 §4.4.1): without it a bridge is dead
+    neighbours = [f"-p icmpv6 --icmpv6-type {kind} -j RETURN" for kind in (133, 135, 136)] if six else []
+    into_rules = [fine, *neighbours, reject]
+    lines = [f"-A {forward} {rule}" for rule in out] + [f"-A {into} {rule}" for rule in into_rules]
+    return "\n".join(["*filter", f":{forward} - [0:0]", f":{into} - [0:0]", *lines, "COMMIT", ""])
+
+
+def _dns(six: bool, resolvers: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(address, way) for address in resolvers if (":" in address) == six for way in ("udp", "tcp")]
+
+
+def unavailable(why: str) -> Unavailable:
+    return Unavailable("host.firewall", why)
