@@ -7,6 +7,7 @@ part is found by the engine's own folder or bridge, so an engine that died is cl
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -23,11 +24,14 @@ STOP_SECONDS = 30
 
 
 class Engine:
-    def __init__(self, dev: Path, name: str) -> None:
+    def __init__(self, engines: Path, name: str) -> None:
         self.name = name
-        self.folder = dev / "engines" / name
-        self.socket = self.folder / "docker.sock"
-        self.exec_root = self.folder / "exec"
+        self.folder = engines / name
+        self.id = hashlib.sha256(bytes(self.folder)).hexdigest()[:8]
+        # The path of a unix socket is limited to 107 bytes, and containerd adds its own to ours.
+        self.short = self.folder if len(bytes(self.folder)) <= 60 else Path("/run/dockage-engines") / self.id
+        self.socket = self.short / "docker.sock"
+        self.exec_root = self.short / "exec"
         self.log = self.folder / "dockerd.log"
         self.pid_file = self.folder / "dockerd.pid"
         self.slot_file = self.folder / "slot"
@@ -45,9 +49,15 @@ class Engine:
         return self.pid() is not None and works(*self.docker("version"), seconds=5)
 
     def bridge(self) -> bridge.Bridge | None:
+        """None also when it was claimed in another network namespace: there it is somebody else's name."""
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return bridge.Bridge(int(self.slot_file.read_text()))
+            slot, namespace = self.slot_file.read_text().split()
+            return bridge.Bridge(int(slot)) if namespace == network_namespace() else None
         return None
+
+    @property
+    def cgroup(self) -> str:
+        return f"dockage-engine-{self.id}"
 
     def docker(self, *arguments: str) -> list[str]:
         return ["docker", "--host", f"unix://{self.socket}", *arguments]
@@ -56,18 +66,19 @@ class Engine:
     def start(self) -> None:
         if self.answers():
             return
-        if len(os.fsencode(self.socket)) > 100:
-            raise Failed(f"the socket's path is too long for a unix socket: {self.socket}; set DOCKAGE_DEV to a shorter one")
         self.stop()  # what a crash may have left
         self.folder.mkdir(parents=True)
+        self.short.mkdir(parents=True, exist_ok=True)
         before = rules.snapshot()
         mine = bridge.claim()
-        self.slot_file.write_text(str(mine.slot))
+        self.slot_file.write_text(f"{mine.slot} {network_namespace()}")
         self.launch(mine)
         if not wait_until(self.answers, START_SECONDS):
             tail = self.log.read_text(errors="replace")[-2000:]
             self.stop()
-            raise Failed(f"the engine {self.name} did not answer within {START_SECONDS} s. Its last words:\n{tail}")
+            raise Failed(
+                f"the engine {self.name} did not answer within {START_SECONDS} s. Its last words:\n{tail}"
+            )
         rules.put_back(before, rules.snapshot())
 
     def launch(self, mine: bridge.Bridge) -> None:
@@ -94,7 +105,7 @@ class Engine:
             f"--host=unix://{self.socket}",
             f"--bridge={mine.name}",
             f"--default-address-pool=base={mine.pool},size=24",
-            f"--cgroup-parent=/{cgroup_name(mine)}",
+            f"--cgroup-parent=/{self.cgroup}",
             "--exec-opt=native.cgroupdriver=cgroupfs",
             "--shutdown-timeout=5",
         ]
@@ -109,8 +120,9 @@ class Engine:
             works("umount", "--lazy", mount)
         if mine is not None:
             bridge.release(mine, networks)
-            remove_cgroups(cgroup_name(mine))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_cgroups(self.cgroup)
+        for folder in {self.folder, self.short}:
+            shutil.rmtree(folder, ignore_errors=True)
         if self.folder.exists():
             raise Failed(f"the engine {self.name} is stopped, but {self.folder} cannot be removed")
 
@@ -119,7 +131,9 @@ class Engine:
         containers = run(*self.docker("ps", "--all", "--quiet"), check=False).split()
         if containers:
             works(*self.docker("rm", "--force", "--volumes", *containers))
-        networks = run(*self.docker("network", "ls", "--quiet", "--filter", "type=custom"), check=False).split()
+        networks = run(
+            *self.docker("network", "ls", "--quiet", "--filter", "type=custom"), check=False
+        ).split()
         names = [self.interface(network) for network in networks]
         if networks:
             works(*self.docker("network", "rm", *networks))
@@ -157,12 +171,13 @@ class Engine:
     def mounts(self) -> list[str]:
         """Deepest first."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
-        return [point for point in reversed(points) if Path(point).is_relative_to(self.folder)]
+        points = [Path(line.split()[4].encode().decode("unicode_escape")) for line in reversed(lines)]
+        mine = (self.folder, self.short)
+        return [str(point) for point in points if any(point.is_relative_to(folder) for folder in mine)]
 
 
-def cgroup_name(mine: bridge.Bridge) -> str:
-    return f"dockage-engine-{mine.slot}"
+def network_namespace() -> str:
+    return os.readlink("/proc/self/ns/net")
 
 
 def remove_cgroups(name: str) -> None:

@@ -42,7 +42,9 @@ class Snapshot(NamedTuple):
         return [chain for chain in self.chains if chain.name.startswith("DOCKER")]
 
     def forward_policy(self) -> str:
-        policies = [c.policy for c in self.chains if (c.tool, c.table, c.name) == ("iptables", "filter", "FORWARD")]
+        policies = [
+            c.policy for c in self.chains if (c.tool, c.table, c.name) == ("iptables", "filter", "FORWARD")
+        ]
         return policies[0] if policies else "ACCEPT"
 
 
