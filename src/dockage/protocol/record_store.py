@@ -1,0 +1,129 @@
+"""The notice board of one node: opened records by topic, bounded in every direction.
+
+One record per publisher and topic; the highest ``seq`` wins, so replaying an older one changes nothing. When there
+is no room, proof of work decides: a flood must outwork those whom it wants to displace. A reader collects the
+answers of many nodes in one of these too: the same checks, the same bounds.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Set
+from typing import NamedTuple
+
+from dockage.domain.identity import NodeKey
+from dockage.domain.units import Instant
+
+from .records import Record, Verify, check_place, open_record
+
+
+class StoreLimits(NamedTuple):
+    per_topic: int = 4096
+    total: int = 32_768
+    """At most 64 MiB, at some 450 bytes an offer about 15."""
+
+
+DEFAULT = StoreLimits()
+
+
+class Page(NamedTuple):
+    records: tuple[bytes, ...]
+    more: bool
+    """There are records with a key beyond the last one of this page."""
+    last: bytes
+    """Where the next page begins: pass it as ``after``."""
+
+
+class RecordStore:
+    def __init__(self, verify: Verify, limits: StoreLimits = DEFAULT) -> None:
+        self._verify, self._limits = verify, limits
+        self._topics: dict[bytes, dict[NodeKey, Record]] = {}
+        self._cheapest: list[tuple[int, Instant, bytes, NodeKey]] = []
+        """A heap over all records; entries of records that were replaced since are skipped when met."""
+        self._total = 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for held in self._topics.values() for record in held.values())
+
+    def put(self, topic: bytes, blob: bytes, now: Instant) -> bool:
+        """Whether the record is held now. False: a newer one is, or there is no room. Raises PeerError("record.*")."""
+        held = self._topics.get(topic, {})
+        record = open_record(blob, self._verify, now)
+        check_place(record, topic)
+        old = held.get(record.key)
+        if old is not None and (old.seq, old.work) >= (record.seq, record.work):
+            return old.seq == record.seq and old.body == record.body
+        if old is None and not self._make_room(topic, record):
+            return False
+        self._hold(record, is_new=old is None)
+        return True
+
+    def page(self, topic: bytes, after: bytes, known: Set[bytes], now: Instant, budget: int) -> Page:
+        """Live records with a key greater than *after*, in order of key, up to *budget* bytes; those whose
+        ``tag`` is in *known* are left out."""
+        found: list[bytes] = []
+        size, last = 0, after
+        held = self._topics.get(topic, {})
+        for key in sorted(key for key in held if key > after):
+            record = held[key]
+            if record.expires > now and record.tag not in known:
+                size += len(record.blob)
+                if size > budget and found:
+                    return Page(tuple(found), True, last)
+                found.append(record.blob)
+            last = key
+        return Page(tuple(found), False, last)
+
+    def expire(self, now: Instant) -> int:
+        """Drop what is over; returns how many."""
+        gone = [(r.topic, r.key) for r in self if r.expires <= now]
+        for topic, key in gone:
+            self._drop(topic, key)
+        self._cheapest = [_entry(record) for record in self]
+        heapq.heapify(self._cheapest)
+        return len(gone)
+
+    # -- room ------------------------------------------------------------------------------------------
+    def _make_room(self, topic: bytes, record: Record) -> bool:
+        held = self._topics.get(topic, {})
+        if len(held) >= self._limits.per_topic:
+            weakest = min(held.values(), key=_entry)
+        elif self._total >= self._limits.total:
+            weakest = self._weakest()
+        else:
+            return True
+        if weakest.work >= record.work:
+            return False
+        self._drop(weakest.topic, weakest.key)
+        return True
+
+    def _weakest(self) -> Record:
+        while True:
+            entry = self._cheapest[0]
+            record = self._topics.get(entry[2], {}).get(entry[3])
+            if record is not None and _entry(record) == entry:
+                return record
+            heapq.heappop(self._cheapest)
+
+    def _hold(self, record: Record, *, is_new: bool) -> None:
+        self._topics.setdefault(record.topic, {})[record.key] = record
+        self._total += is_new
+        heapq.heappush(self._cheapest, _entry(record))
+        if len(self._cheapest) > 2 * self._limits.total:
+            self._cheapest = [_entry(each) for each in self]
+            heapq.heapify(self._cheapest)
+
+    def _drop(self, topic: bytes, key: NodeKey) -> None:
+        held = self._topics[topic]
+        del held[key]
+        self._total -= 1
+        if not held:
+            del self._topics[topic]
+
+
+def _entry(record: Record) -> tuple[int, Instant, bytes, NodeKey]:
+    """Least worth keeping first: little work, then soon over."""
+    return record.work, record.expires, record.topic, record.key

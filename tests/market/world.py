@@ -1,0 +1,69 @@
+"""Market nodes on a link network, wired as the daemon wires them: an opening frame says what a stream is for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+
+from dockage.adapters.dht import KademliaDirectory, Limits
+from dockage.domain.identity import NodeKey
+from dockage.ports import Clock, PeerLink, Stream
+from dockage.testing.keys import MemoryKeys
+from dockage.testing.link import serving
+from dockage.wire.frames import read_frame, write_frame
+
+GENEROUS = Limits(rate=100_000, burst=100_000)
+"""One test process stands for many peers."""
+
+
+class MarketNode:
+    def __init__(
+        self,
+        keys: MemoryKeys,
+        link: PeerLink,
+        clock: Clock,
+        *,
+        server: bool = True,
+        limits: Limits = GENEROUS,
+    ) -> None:
+        self.keys, self.link = keys, link
+        self.directory = KademliaDirectory(
+            node=link.node,
+            verify=keys.verify,
+            clock=clock,
+            open_stream=self.open_stream,
+            learn=link.learn,
+            address=link.address,
+            rand=Random(int.from_bytes(keys.seed[:4], "big")),
+            server=server,
+            limits=limits,
+        )
+        self.accept: Callable[[NodeKey, Stream], object] | None = None
+
+    async def open_stream(self, peer: NodeKey) -> Stream:
+        stream = await self.link.open(peer, timeout=2)
+        await write_frame(stream, b"dht")
+        return stream
+
+    async def dispatch(self, peer: NodeKey, stream: Stream) -> None:
+        opening = await read_frame(stream, 64)
+        assert opening == b"dht"
+        await self.directory.serve_stream(peer, stream, opening)
+
+
+async def enter(nodes: Sequence[MarketNode], through: Sequence[MarketNode]) -> None:
+    """All of *nodes* join the market through *through*."""
+    seeds = [(seed.link.node, seed.link.address()) for seed in through]
+    for node in nodes:
+        await node.directory.bootstrap(seeds)
+
+
+@asynccontextmanager
+async def running(nodes: Sequence[MarketNode]) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for node in nodes:
+            await stack.enter_async_context(serving(node.link, node.dispatch))
+        await asyncio.sleep(0)
+        yield
