@@ -1,0 +1,3 @@
+from bitcoin.node import bitcoind
+
+__all__ = ["bitcoind"]
