@@ -1,0 +1,186 @@
+"""What a container's create body asks of the market: resources, ports, networks, volumes, a place.
+
+Counterpart: ``adapters/front/placing.py``. The rule: what is taken out of the body here (ports, later networks) is
+done by the front itself; everything else reaches the provider's filter unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dockage.domain.resources import DEFAULT_CONTAINER, Resources
+
+from .front_errors import ApiError
+from .front_state import Publish
+
+PROJECT = "com.docker.compose.project"
+WISH = "dockage."
+NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+PORTS_MAX = 64
+"""Published ports of one container: each is a listening socket on the tenant's machine."""
+PREDEFINED = frozenset({"", "default", "bridge", "none", "host"})
+
+Body = dict[str, Any]
+
+
+def section(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """``body[name]`` if it is an object; clients send null for empty ones. Raises ApiError(400)."""
+    value = body.get(name) or {}
+    if not isinstance(value, dict):
+        raise ApiError(400, f"invalid {name}: an object is expected")
+    return value
+
+
+def labels(body: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in section(body, "Labels").items()}
+
+
+def check_name(name: str) -> str:
+    """*name* without its optional slash. Raises ApiError(400) in the engine's words."""
+    if not NAME.fullmatch(name) or len(name) > 255:
+        raise ApiError(
+            400,
+            f"Invalid container name ({name[:255]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+        )
+    return name.removeprefix("/")
+
+
+def need(body: Mapping[str, Any]) -> Resources:
+    """What the lease must have room for: the stated limits, the default for each that is not stated."""
+    host = section(body, "HostConfig")
+    period = _whole(host.get("CpuPeriod")) or 100_000
+    milli = _whole(host.get("NanoCpus")) // 1_000_000 or _whole(host.get("CpuQuota")) * 1000 // period
+    return Resources(
+        cpu_milli=milli if milli > 0 else DEFAULT_CONTAINER.cpu_milli,
+        memory_bytes=max(0, _whole(host.get("Memory"))) or DEFAULT_CONTAINER.memory_bytes,
+        disk_bytes=DEFAULT_CONTAINER.disk_bytes,
+    )
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def shortfall(wanted: Iterable[Resources], limits: Resources) -> Resources:
+    """How much a lease of *limits* must grow so that all of *wanted* fit; nothing is given back."""
+    total = sum(wanted, Resources())
+    return Resources(
+        max(0, total.cpu_milli - limits.cpu_milli),
+        max(0, total.memory_bytes - limits.memory_bytes),
+        max(0, total.disk_bytes - limits.disk_bytes),
+    )
+
+
+def wishes(body: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in labels(body).items() if name.startswith(WISH)}
+
+
+def volumes(body: Mapping[str, Any]) -> dict[str, str]:
+    """Where in the container each named volume is mounted: target to volume name."""
+    host = section(body, "HostConfig")
+    found: dict[str, str] = {}
+    for bind in host.get("Binds") or ():
+        source, colon, rest = str(bind).partition(":")
+        if colon and NAME.fullmatch(source) and not source.startswith("/"):
+            found[rest.partition(":")[0]] = source
+    for mount in host.get("Mounts") or ():
+        if isinstance(mount, dict) and mount.get("Type") == "volume" and mount.get("Source"):
+            found[str(mount.get("Target"))] = str(mount["Source"])
+    return found
+
+
+def networks(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The user-defined networks it joins, the primary one first."""
+    mode = str(section(body, "HostConfig").get("NetworkMode") or "")
+    named = [mode] if mode not in PREDEFINED and not mode.startswith("container:") else []
+    named += section(section(body, "NetworkingConfig"), "EndpointsConfig")
+    return tuple(dict.fromkeys(name for name in named if name not in PREDEFINED))
+
+
+def peers(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The containers that it must be placed with: ``--network container:X``, ``--volumes-from``, ``--link``."""
+    host = section(body, "HostConfig")
+    modes = [str(host.get(name) or "") for name in ("NetworkMode", "IpcMode", "PidMode")]
+    named = [mode.partition(":")[2] for mode in modes if mode.startswith("container:")]
+    named += [str(one).partition(":")[0] for one in host.get("VolumesFrom") or ()]
+    named += [str(one).partition(":")[0] for one in host.get("Links") or ()]
+    return tuple(dict.fromkeys(named))
+
+
+def published(body: Mapping[str, Any], image_ports: Iterable[str] = ()) -> tuple[Publish, ...]:
+    """The ``-p`` and ``-P`` of the body. Raises ApiError(400) for what cannot be tunnelled."""
+    host = section(body, "HostConfig")
+    found = [
+        _publish(port, binding or {})
+        for port, bindings in section(host, "PortBindings").items()
+        for binding in bindings or [{}]
+    ]
+    if host.get("PublishAllPorts"):
+        taken = {one.container_port for one in found}
+        exposed = [_port(port) for port in (*section(body, "ExposedPorts"), *image_ports)]
+        found += [Publish(port) for port in dict.fromkeys(exposed) if port not in taken]
+    if len(found) > PORTS_MAX:
+        raise ApiError(400, f"{len(found)} published ports; at most {PORTS_MAX} are tunnelled per container")
+    return tuple(found)
+
+
+def _publish(port: str, binding: Mapping[str, Any]) -> Publish:
+    first, _, last = str(binding.get("HostPort") or "0").partition("-")
+    low, high = _number(first, 0), _number(last or first, 0)
+    if low > high:
+        raise ApiError(400, f"invalid range of host ports: {first}-{last}")
+    return Publish(_port(port), str(binding.get("HostIp") or ""), low, high)
+
+
+def _port(text: str) -> int:
+    number, _, protocol = text.partition("/")
+    if protocol not in ("", "tcp"):
+        raise ApiError(
+            400, f"port {text}: only TCP ports are tunnelled to your machine; publish a TCP port or none"
+        )
+    return _number(number, 1)
+
+
+def _number(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:6]) <= 65535:
+        raise ApiError(400, f"invalid port: {text[:16]!r}")
+    return int(text)
+
+
+def forwarded(body: Mapping[str, Any], image_id: str, remote_ids: Mapping[str, str]) -> Body:
+    """The create body for the lease's engine: no published ports, the image by id, only the primary network (an
+    engine below API 1.44 takes one; the others are connected before start), other containers by remote id."""
+    host = {**section(body, "HostConfig")}
+    host.pop("PortBindings", None)
+    host.pop("PublishAllPorts", None)
+    for name in ("NetworkMode", "IpcMode", "PidMode"):
+        kind, colon, ref = str(host.get(name) or "").partition(":")
+        if colon and kind == "container":
+            host[name] = f"container:{remote_ids.get(ref, ref)}"
+    for name in ("VolumesFrom", "Links"):
+        if host.get(name):
+            host[name] = [_renamed(str(one), remote_ids) for one in host[name]]
+    return {
+        **body,
+        "Image": image_id,
+        "HostConfig": host,
+        "NetworkingConfig": {"EndpointsConfig": endpoints(body)[0]},
+    }
+
+
+def _renamed(text: str, remote_ids: Mapping[str, str]) -> str:
+    ref, colon, rest = text.partition(":")
+    return remote_ids.get(ref, ref) + colon + rest
+
+
+def endpoints(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The endpoint settings by network: (of the primary network, of all others)."""
+    config = section(section(body, "NetworkingConfig"), "EndpointsConfig")
+    joined = networks(body)
+    primary = str(section(body, "HostConfig").get("NetworkMode") or "default")
+    if primary in PREDEFINED and joined and primary not in config:
+        primary = joined[0]
+    first = {primary: config[primary]} if primary in config else {}
+    return first, {name: config.get(name) or {} for name in joined if name != primary}

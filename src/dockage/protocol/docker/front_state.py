@@ -1,0 +1,158 @@
+"""What the Docker front remembers of the tenant's containers, networks and volumes, and how a journal row holds it.
+
+Counterpart: ``adapters/front/books.py``, which keeps these in memory and writes them. The rule: a record holds what
+the user *asked* (the create body, byte for byte) beside what the lease answered, so that it can be placed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from dockage.domain.identity import LeaseId
+from dockage.domain.resources import Resources
+
+NOWHERE = LeaseId(b"")
+"""The lease of a network or volume that no container has needed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """One ``-p``: a TCP port of the container, to be listened to on the tenant's machine."""
+
+    container_port: int
+    host_ip: str = ""
+    """As asked; "" = the front's default address."""
+    first: int = 0
+    """Lowest host port that will do; 0 = any free one."""
+    last: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    id: str
+    """What clients call it: 64 hex digits, the engine's own id of its first placement."""
+    name: str
+    deployment: str
+    lease: LeaseId
+    remote: str
+    """Its id at the lease's engine; differs from ``id`` once it was placed again."""
+    image: str
+    """As the user named it."""
+    need: Resources
+    body: bytes
+    """The create body as the client sent it (JSON)."""
+    ports: tuple[Publish, ...] = ()
+    bound: tuple[int, ...] = ()
+    """The host ports of its last run, in the order of ``ports``: tried first, so that they survive a restart."""
+    seen: bytes = b"{}"
+    """The engine's last inspect answer (JSON): what is shown when the lease cannot be asked any more."""
+    ended: str = ""
+    """Why its lease ended; "" while it has one."""
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id[:12]} {self.name} at {self.lease.hex()[:8]}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    id: str
+    name: str
+    body: bytes
+    created: str
+    """RFC 3339."""
+    deployment: str = ""
+    lease: LeaseId = NOWHERE
+    remote: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    name: str
+    body: bytes
+    created: str
+    deployment: str = ""
+    lease: LeaseId = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """A lease that the front obtained and must release when its deployment is empty."""
+
+    lease: LeaseId
+    deployment: str
+
+
+Record = Container | Network | Volume | Rented
+R = TypeVar("R", Container, Network, Volume, Rented)
+
+KINDS: dict[type[Record], str] = {
+    Container: "front.container",
+    Network: "front.network",
+    Volume: "front.volume",
+    Rented: "front.lease",
+}
+GONE = b""
+"""The value of a journal row whose record was removed."""
+
+
+def key(record: Record) -> bytes:
+    match record:
+        case Container() | Network():
+            return bytes.fromhex(record.id)
+        case Volume():
+            return record.name.encode()
+        case Rented():
+            return record.lease
+
+
+def encode(record: Record) -> bytes:
+    return msgspec.msgpack.encode(record)
+
+
+def decode(kind: type[R], value: bytes) -> R:
+    """Our own row; raises msgspec.ValidationError if it is not one (a bug, or a newer version's journal)."""
+    return msgspec.msgpack.decode(value, type=kind)
+
+
+@dataclass(slots=True)
+class Shelf:
+    """All records, by key. Pure: who changes it also writes the journal."""
+
+    containers: dict[str, Container] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    rented: dict[LeaseId, Rented] = field(default_factory=dict)
+
+    def put(self, record: Record) -> None:
+        match record:
+            case Container():
+                self.containers[record.id] = record
+            case Network():
+                self.networks[record.id] = record
+            case Volume():
+                self.volumes[record.name] = record
+            case Rented():
+                self.rented[record.lease] = record
+
+    def drop(self, record: Record) -> None:
+        match record:
+            case Container():
+                self.containers.pop(record.id, None)
+            case Network():
+                self.networks.pop(record.id, None)
+            case Volume():
+                self.volumes.pop(record.name, None)
+            case Rented():
+                self.rented.pop(record.lease, None)
+
+    def in_deployment(self, deployment: str) -> list[Container]:
+        return [container for container in self.containers.values() if container.deployment == deployment]
+
+    def is_empty(self, deployment: str) -> bool:
+        """Whether nothing is left that a lease is worth paying for: no container, no volume with data."""
+        return not self.in_deployment(deployment) and not any(
+            volume.deployment == deployment and volume.lease for volume in self.volumes.values()
+        )
