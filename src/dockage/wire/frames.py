@@ -26,7 +26,18 @@ async def read_exactly(stream: Stream, size: int) -> bytes:
 
 async def read_frame(stream: Stream, limit: int) -> bytes:
     """Raises PeerError("frame.oversized") before reading a byte of a frame longer than *limit*."""
-    size = int.from_bytes(await read_exactly(stream, 4), "big")
+    frame = await next_frame(stream, limit)
+    if frame is None:
+        raise PeerError("frame.truncated", "the peer ended the stream where a frame was due")
+    return frame
+
+
+async def next_frame(stream: Stream, limit: int) -> bytes | None:
+    """Like ``read_frame``; None at an orderly end between two frames."""
+    first = await stream.read(4)
+    if not first:
+        return None
+    size = int.from_bytes(first + await read_exactly(stream, 4 - len(first)), "big")
     if size > limit:
         raise PeerError("frame.oversized", f"the peer announced {size} bytes; the limit is {limit}")
     return await read_exactly(stream, size)

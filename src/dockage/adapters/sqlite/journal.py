@@ -1,0 +1,64 @@
+"""The durable state of every machine: one row each, overwritten in place, never deleted.
+
+Counterpart: ``daemon/driver.py``, which writes before it performs any effect. State and not events,
+so that a year-long lease replays in no time (docs/decisions/0001-journal-of-states.md).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dockage.domain.errors import Unavailable
+from dockage.ports import Row
+
+SCHEMA = 1
+
+
+class SqliteJournal:
+    """May be called from any thread; calls are serialised."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("pragma journal_mode = wal")
+        # FULL, not NORMAL: a payment we acknowledged must not be forgotten in a power cut.
+        self._db.execute("pragma synchronous = full")
+        self._migrate(path)
+
+    def _migrate(self, path: Path) -> None:
+        (version,) = self._db.execute("pragma user_version").fetchone()
+        if version > SCHEMA:
+            self._db.close()
+            raise Unavailable("journal.newer", f"{path} was written by a newer dockage; update this one")
+        self._db.execute(
+            "create table if not exists state ("
+            " id integer primary key, kind text not null, key blob not null, value blob not null,"
+            " unique (kind, key)) strict"
+        )
+        self._db.execute(f"pragma user_version = {SCHEMA}")
+
+    def write(self, rows: Sequence[Row]) -> None:
+        with self._lock:
+            self._db.execute("begin immediate")
+            try:
+                self._db.executemany(
+                    "insert into state (kind, key, value) values (?, ?, ?)"
+                    " on conflict (kind, key) do update set value = excluded.value",
+                    rows,
+                )
+                self._db.execute("commit")
+            except BaseException:
+                self._db.execute("rollback")
+                raise
+
+    def load(self) -> Iterable[Row]:
+        with self._lock:
+            rows = self._db.execute("select kind, key, value from state order by id").fetchall()
+        return [Row(kind, key, value) for kind, key, value in rows]
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()

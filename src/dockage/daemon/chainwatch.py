@@ -1,0 +1,74 @@
+"""Looks at the chain for both minds: the height, the depth of fundings, who spent a channel.
+
+It polls: a block every ten minutes does not repay a subscription. A node that does not answer changes
+nothing, leases go on; what is due is asked for again at the first poll that succeeds.
+"""
+
+from __future__ import annotations
+
+from dockage.domain.channel import Channel, ChannelState
+from dockage.domain.identity import ChannelId, short
+from dockage.domain.reason import Reason
+from dockage.domain.units import HOUR, Instant, since
+from dockage.node import events as told
+from dockage.node.provider import Provider
+from dockage.node.tenant import Tenant
+from dockage.ports import Clock, Outpoint
+
+from .driver import Driver
+from .rail import Rail
+
+MISSING_MAX = HOUR
+"""A funding that no node has known for so long was replaced. Until then it may still be on its way."""
+
+
+class ChainWatch:
+    def __init__(self, rail: Rail, minds: list[Driver[Provider] | Driver[Tenant]], clock: Clock) -> None:
+        self._rail, self._minds, self._clock = rail, minds, clock
+        self._height = -1
+        self._missing: dict[ChannelId, Instant] = {}
+
+    async def poll(self) -> None:
+        """Raises Unavailable while the node does not answer."""
+        height = await self._rail.chain.height()
+        fresh, self._height = height != self._height, height
+        for mind in self._minds:
+            await mind.post(told.BlockSeen(height))
+            for channel in list(mind.state.channels.values()):
+                if _is_interesting(channel, fresh=fresh):
+                    await self._look_at(mind, channel)
+
+    async def _look_at(self, mind: Driver[Provider] | Driver[Tenant], channel: Channel) -> None:
+        outpoint = Outpoint(channel.txid, channel.vout)
+        coin = await self._rail.chain.coin(outpoint)
+        if coin is None:
+            return await self._look_for_spender(mind, channel, outpoint)
+        self._missing.pop(channel.id, None)
+        wrong = self._rail.why_wrong(channel, coin)
+        if wrong:
+            await mind.post(told.FundingGone(channel.id, Reason("channel.wrong-funding", wrong)))
+        elif coin.confirmations != channel.confirmations or channel.state is ChannelState.FUNDED:
+            await mind.post(told.FundingSeen(channel.id, coin.confirmations))
+
+    async def _look_for_spender(
+        self, mind: Driver[Provider] | Driver[Tenant], channel: Channel, outpoint: Outpoint
+    ) -> None:
+        chain = self._rail.chain
+        spender = await chain.spender(outpoint, channel.opened_height)
+        if spender is not None:
+            depth = await chain.depth(spender.txid)
+            return await mind.post(told.SpendSeen(channel.id, spender.txid, depth or 0))
+        if await chain.depth(channel.txid) is not None:
+            return  # spent in the mempool only: nothing is decided yet
+        missing_since = self._missing.setdefault(channel.id, self._clock.now())
+        if since(missing_since, self._clock.now()) > MISSING_MAX:
+            lost = Reason(
+                "channel.funding-lost", f"no node knows the funding of {short(channel.id)} any more"
+            )
+            await mind.post(told.FundingGone(channel.id, lost))
+
+
+def _is_interesting(channel: Channel, *, fresh: bool) -> bool:
+    if not channel.txid or channel.is_over:
+        return False
+    return fresh or channel.state is not ChannelState.OPEN

@@ -1,0 +1,176 @@
+"""One frozen record says how a node runs: ``config.toml`` in its home, overridden by flags.
+
+Each field's docstring is its manual entry (docs/reference/config.md is made from them).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dockage.domain.errors import UsageError
+from dockage.domain.identity import NodeKey
+from dockage.domain.pricing import PRESETS, Tariff
+from dockage.ports import Address
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    bind: str = "0.0.0.0:0"
+    """``ip:port`` of the peer link (UDP). Port 0 takes any free one."""
+    seeds: tuple[str, ...] = ()
+    """Market nodes to begin with, each ``KEY@ip:port``. No seed is built in: nobody is called unasked."""
+    market: bool = False
+    """Store and answer for the market. Only for nodes that everybody can reach."""
+    regions: tuple[str, ...] = ("earth",)
+    """The regions whose offers are looked at."""
+    stamp_bits: int = 16
+    """Proof of work on our own records; 20 takes about a second."""
+    relays: tuple[str, ...] = ()
+    """URLs of relays to be reachable through from behind a NAT."""
+
+
+class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: bool = False
+    """Sell this machine."""
+    engine: str = "/var/run/docker.sock"
+    """The Docker Engine that runs the containers of strangers."""
+    price_preset: str = "fair"
+    """fair, cheap or free; ``tariff`` overrides it."""
+    tariff: Tariff | None = None
+    """Own prices, in msat per unit."""
+    region: str = "earth"
+    cpu_milli: int = 0
+    """Thousandths of a core for sale; 0 = all cores."""
+    memory_mib: int = 0
+    """0 = three quarters of the machine's memory."""
+    disk_mib: int = 0
+    """0 = half of what is free."""
+    only_for: tuple[str, ...] = ()
+    """Keys (hex) that may rent; empty = everybody."""
+    blocked: tuple[str, ...] = ()
+    """Keys (hex) that may not."""
+    credit_sat: int = 0
+    """Served to each tenant on a channel whose funding is not confirmed yet: what a double spend can cost."""
+    patience_sec: int = 5
+    """How long a tick may stay unpaid before the containers are frozen."""
+    grace_sec: int = 60
+    """How long frozen containers are held before the lease ends."""
+    firewall: bool = True
+    """Keep containers off this machine and its network. False only where something else does."""
+
+
+class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: bool = True
+    """Listen as a Docker engine that rents in the market."""
+    socket: str = "docker.sock"
+    """Where; relative to the home."""
+    engine: str = "/var/run/docker.sock"
+    """The local engine that holds, builds and pulls images; "" if there is none."""
+    bind_host: str = "127.0.0.1"
+    """Where published ports without an address listen."""
+    linger_sec: float = 5.0
+    """How long a lease is kept after its last container is removed."""
+
+
+class Bitcoin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    network: str = ""
+    """regtest, signet, testnet4 or main; "" = no wallet, free offers only."""
+    url: str = "http://127.0.0.1:8332"
+    """bitcoind's RPC."""
+    user: str = ""
+    password: str = ""
+    cookie: str = ""
+    """Path of bitcoind's ``.cookie``, instead of user and password."""
+    wallet: str = "dockage"
+    """Name of the wallet in bitcoind; made if it is missing."""
+    poll_sec: float = 10.0
+    """Between two looks at the chain."""
+    feerate_max: int = 100_000
+    """sat per 1000 vB that we pay at most."""
+    i_understand_mainnet_is_experimental: bool = False
+    """Without it, ``network = "main"`` is refused: nobody from outside has reviewed this code yet."""
+
+
+class ChannelLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    hours: int = 24
+    """A new channel holds the worst case of so many hours."""
+    overhead_percent: int = 10
+    """The most that the chain's fees may be of a channel."""
+    expiry_blocks: int = 2016
+    """How long our coins are locked if a provider vanishes: two weeks."""
+    largest_sat: int = 10_000_000
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    node: Node = Node()
+    provider: Provider = Provider()
+    tenant: Tenant = Tenant()
+    bitcoin: Bitcoin = Bitcoin()
+    channel: ChannelLimits = ChannelLimits()
+
+
+def default_home() -> Path:
+    return Path(os.environ.get("DOCKAGE_HOME") or Path.home() / ".dockage")
+
+
+def load(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Config:
+    """File, then flags. Raises UsageError("config.*") naming the field."""
+    path = home / "config.toml"
+    try:
+        data = tomllib.loads(path.read_text()) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise UsageError("config.unreadable", f"{path}: {error}") from None
+    for section, values in (overrides or {}).items():
+        data[section] = {**data.get(section, {}), **values}
+    try:
+        config = msgspec.convert(data, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError("config.invalid", f"{path}: {error}") from None
+    _check(config, path)
+    return config
+
+
+def _check(config: Config, path: Path) -> None:
+    bitcoin = config.bitcoin
+    if bitcoin.network not in ("", "regtest", "signet", "testnet4", "main"):
+        raise UsageError("config.invalid", f"{path}: there is no bitcoin network {bitcoin.network!r}")
+    if bitcoin.network == "main" and not bitcoin.i_understand_mainnet_is_experimental:
+        raise UsageError(
+            "config.mainnet",
+            "mainnet is experimental: nobody from outside has reviewed dockage's channels yet. To use it all "
+            "the same, set bitcoin.i_understand_mainnet_is_experimental = true",
+        )
+    if config.provider.tariff is None and config.provider.price_preset not in PRESETS:
+        raise UsageError("config.invalid", f"{path}: price_preset is one of {', '.join(PRESETS)}")
+    if config.provider.tariff is not None and not config.provider.tariff.is_sane:
+        raise UsageError("config.invalid", f"{path}: a price is negative or absurd")
+    for text in config.node.seeds:
+        read_seed(text)
+    for text in (*config.provider.only_for, *config.provider.blocked):
+        read_key(text)
+
+
+def tariff(provider: Provider) -> Tariff:
+    return provider.tariff if provider.tariff is not None else PRESETS[provider.price_preset]
+
+
+def read_key(text: str) -> NodeKey:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise UsageError("config.key", f"{text!r} is not a node's key: 64 hex digits are")
+    return NodeKey(key)
+
+
+def read_seed(text: str) -> tuple[NodeKey, Address]:
+    key, at, address = text.partition("@")
+    host, colon, port = address.rpartition(":")
+    if not (at and colon and host and port.isdecimal()):
+        raise UsageError("config.seed", f"{text!r} is not a seed: KEY@ip:port is")
+    return read_key(key), Address("", (address,))

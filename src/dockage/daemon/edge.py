@@ -1,0 +1,114 @@
+"""What a peer's message needs besides its bytes before a mind may see it: our key, our view, a valid payment.
+
+One function for each message that needs something; the rest pass through. Which mind a message is for
+follows from its type.
+"""
+
+from __future__ import annotations
+
+from dockage.domain.channel import Terms
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.reason import Reason
+from dockage.domain.statement import Statement, View
+from dockage.domain.units import Sat, since
+from dockage.node.events import Received
+from dockage.node.provider import Provider
+from dockage.node.tenant import Tenant
+from dockage.ports import Clock, Keys
+from dockage.protocol import messages as say
+
+from .driver import Driver
+from .peers import Postman
+from .rail import Rail
+from .tunnels import TunnelCounts
+
+FOR_PROVIDER = (
+    say.AskQuote,
+    say.OpenLease,
+    say.GrowLease,
+    say.AskLease,
+    say.EndLease,
+    say.ProposeChannel,
+    say.AnnounceFunding,
+    say.Payment,
+    say.CloseChannel,
+)
+WORTH_A_WORD = ("lease.unknown", "channel.unknown")
+"""Refusals that an honest peer meets after a loss of state: it gets an answer and keeps its connection."""
+
+
+class Edge:
+    def __init__(
+        self,
+        provider: Driver[Provider] | None,
+        tenant: Driver[Tenant],
+        keys: Keys,
+        rail: Rail | None,
+        postman: Postman,
+        counts: TunnelCounts,
+        clock: Clock,
+    ) -> None:
+        self._provider, self._tenant, self._keys, self._rail = provider, tenant, keys, rail
+        self._postman, self._counts, self._clock = postman, counts, clock
+
+    async def handle(self, peer: NodeKey, message: say.AnyMessage, body: bytes, signature: bytes) -> None:
+        try:
+            if isinstance(message, FOR_PROVIDER):
+                await self._to_provider(peer, message)
+            else:
+                await self._to_tenant(peer, message, signature)
+        except PeerError as error:
+            about = getattr(message, "lease", None) or getattr(message, "channel", None)
+            if error.code not in WORTH_A_WORD or about is None:
+                raise
+            if isinstance(message, FOR_PROVIDER):
+                self._postman.send(peer, say.Refusal(about, Reason(error.code, error.message)))
+
+    async def _to_provider(self, peer: NodeKey, message: say.AnyMessage) -> None:
+        if self._provider is None:
+            raise PeerError("provider.none", "this node sells nothing")
+        match message:
+            case say.OpenLease(quote=quote, signature=signature):
+                signed = say.SIGNING_CONTEXT + say.encode_body(quote)
+                if not self._keys.verify(self._keys.node, signed, signature):
+                    raise PeerError("quote.forged", "the quote does not carry our signature")
+                await self._provider.tell(Received(peer, message))
+            case say.ProposeChannel():
+                await self._provider.tell(Received(peer, message, our_key=self._key_for(peer, message)))
+            case say.Payment(channel=channel, paid=paid, signature=signature):
+                if self._is_new(peer, channel, paid, signature):
+                    await self._provider.tell(Received(peer, message))
+            case _:
+                await self._provider.tell(Received(peer, message))
+
+    def _key_for(self, peer: NodeKey, proposal: say.ProposeChannel) -> bytes:
+        if self._rail is None:
+            return bytes(33)  # the mind refuses: it has no network to be paid on
+        key = self._rail.our_key("provider", proposal.channel, peer)
+        self._rail.check_proposal(
+            Terms(proposal.tenant_key, key, proposal.expiry_height, proposal.capacity, proposal.tenant_script)
+        )
+        return key
+
+    def _is_new(self, peer: NodeKey, id_: ChannelId, paid: int, signature: bytes) -> bool:
+        """False for a repetition of the newest payment, which a lost message brings about honestly.
+        Raises PeerError for anything that does not pay us more."""
+        assert self._provider is not None
+        channel = self._provider.state.channels.get(id_)
+        if channel is None or channel.peer != peer or self._rail is None:
+            raise PeerError("channel.unknown", "no such channel of yours here")
+        if paid == channel.paid:
+            return False
+        self._rail.check_payment(channel, Sat(paid), signature)
+        return True
+
+    async def _to_tenant(self, peer: NodeKey, message: say.AnyMessage, signature: bytes) -> None:
+        view = self._view(message.lease) if isinstance(message, Statement) else None
+        await self._tenant.tell(Received(peer, message, signature, view))
+
+    def _view(self, lease: LeaseId) -> View:
+        rented = self._tenant.state.leases.get(lease)
+        opened = rented.opened_at if rented and rented.opened_at else self._clock.now()
+        sent, received = self._counts.of(lease)
+        return View(sent, received, since(opened, self._clock.now()))

@@ -1,0 +1,152 @@
+"""The node's dealings with the notice board: put our offer up, keep it fresh, read everybody's.
+
+The board is a directory and nothing more: an offer found there invites a quote, and teaches the link how
+its provider is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from dockage.domain.errors import PeerError, Unavailable, UsageError
+from dockage.domain.offer import Offer, Wish, hourly_ceiling, obstacles, rank
+from dockage.domain.units import Instant, after
+from dockage.ports import Address, Clock, Directory, Keys, PeerLink
+from dockage.protocol.records import (
+    LIFETIME,
+    SHARDS,
+    OfferBody,
+    offers_topic,
+    offers_topics,
+    open_record,
+    seal,
+)
+
+log = structlog.get_logger("dockage.market")
+
+PUBLISH_EVERY = LIFETIME // 2 / 1e9
+"""Seconds."""
+CHANGE_EVERY = 2.0
+"""A changed offer is put up again at most this often."""
+SEARCH_TIMEOUT = 20.0
+
+
+class Found(NamedTuple):
+    offer: Offer
+    address: Address
+    seen: Instant
+    """When the provider sealed it."""
+
+
+class Notice:
+    """Our own offer on the board."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        link: PeerLink,
+        keys: Keys,
+        clock: Clock,
+        offer: Callable[[], Offer],
+        work: int,
+    ) -> None:
+        self._directory, self._link, self._keys, self._clock = directory, link, keys, clock
+        self._offer, self._work = offer, work
+        self.stored_at = 0
+        """How many market nodes took the newest one."""
+
+    async def keep_up(self) -> None:
+        """Publish when it changed, and before it expires; a board out of reach is tried again soon."""
+        shown, until = None, 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            offer = self._offer()
+            if offer != shown or loop.time() >= until:
+                try:
+                    await self.publish(offer)
+                    shown, until = offer, loop.time() + PUBLISH_EVERY
+                except Unavailable as error:
+                    log.warning("market.unpublished", code=error.code, why=error.message)
+            await asyncio.sleep(CHANGE_EVERY)
+
+    async def publish(self, offer: Offer) -> None:
+        now = self._clock.now()
+        address = self._link.address()
+        body = OfferBody(now, after(now, LIFETIME), offer, address.relay, address.direct[:8])
+        blob = await asyncio.to_thread(seal, "offer", self._keys.node, body, self._keys.sign, self._work)
+        topic = offers_topic(offer.region, self._keys.node[0] % SHARDS)
+        self.stored_at = await self._directory.publish(topic, blob)
+        log.info("market.published", at=self.stored_at, bytes=len(blob))
+
+
+class Market:
+    """Everybody's offers, as the board shows them now."""
+
+    def __init__(
+        self, directory: Directory, link: PeerLink, keys: Keys, clock: Clock, regions: Sequence[str]
+    ) -> None:
+        self._directory, self._link, self._keys, self._clock = directory, link, keys, clock
+        self._regions = tuple(regions)
+
+    async def search(self, region: str = "") -> tuple[Found, ...]:
+        """Every offer of *region*, or of the regions we are configured to look at, ours excepted.
+        Raises Unavailable("market.unreachable")."""
+        regions = (region,) if region else self._regions
+        topics = [topic for name in regions for topic in offers_topics(name)]
+        try:
+            async with asyncio.timeout(SEARCH_TIMEOUT):
+                async with asyncio.TaskGroup() as tasks:
+                    searches = [tasks.create_task(self._search(topic)) for topic in topics]
+        except TimeoutError:
+            raise Unavailable("market.unreachable", "the market did not answer within 20 s") from None
+        answers = [search.result() for search in searches]
+        for answer in answers:
+            if isinstance(answer, Unavailable) and all(isinstance(a, Unavailable) for a in answers):
+                raise answer
+        blobs = [blob for answer in answers if not isinstance(answer, Unavailable) for blob in answer]
+        found = [self._open(blob) for blob in blobs]
+        return tuple(x for x in found if x is not None and x.offer.provider != self._keys.node)
+
+    async def _search(self, topic: bytes) -> Sequence[bytes] | Unavailable:
+        """One shard; a failure is a value, so that the other shards' offers are still shown."""
+        try:
+            return await self._directory.search(topic)
+        except Unavailable as error:
+            return error
+
+    def _open(self, blob: bytes) -> Found | None:
+        try:
+            record = open_record(blob, self._keys.verify, self._clock.now())
+        except PeerError:
+            return None
+        if not isinstance(record.body, OfferBody):
+            return None
+        address = Address(record.body.relay, record.body.direct)
+        self._link.learn(record.key, address)
+        return Found(record.body.offer, address, record.seq)
+
+
+def choose(found: Sequence[Found], wish: Wish) -> tuple[Offer, ...]:
+    """The offers that fit *wish*, best first. Raises UsageError("market.nothing-fits") with what stands in the
+    way and the offer that comes nearest."""
+    offers = tuple(x.offer for x in found)
+    fitting = rank(offers, wish)
+    if fitting:
+        return fitting
+    raise UsageError("market.nothing-fits", explain(offers, wish))
+
+
+def explain(offers: Sequence[Offer], wish: Wish) -> str:
+    """Why none of *offers* fits, and the smallest change that would help."""
+    if not offers:
+        return "there is no offer on the market at all: is a seed configured, and has a provider published?"
+    nearest = min(offers, key=lambda o: (len(obstacles(o, wish)), hourly_ceiling(o, wish.limits), o.provider))
+    whys = obstacles(nearest, wish)
+    return (
+        f"none of {len(offers)} offers fits; the nearest is {nearest.provider.hex()[:8]}: "
+        f"{', '.join(whys)}. It would fit if that were changed."
+    )

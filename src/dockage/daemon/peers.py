@@ -1,0 +1,180 @@
+"""Where bytes of peers become events and wishes become messages: the edge of the minds.
+
+Everything a peer says is decoded, bounded, rate-limited and signature-checked here, before a mind sees it.
+A breach is counted by its code and costs the peer the connection; the minds' states are unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import structlog
+
+from dockage.domain.errors import PeerError, Unavailable
+from dockage.domain.identity import NodeKey, short
+from dockage.ports import Keys, Stream
+from dockage.protocol.messages import (
+    MESSAGE_MAX,
+    SIGNING_CONTEXT,
+    AnyMessage,
+    decode_envelope,
+    encode_body,
+    encode_envelope,
+    must_be_signed,
+)
+from dockage.protocol.streams import HEADER_MAX, AnyHeader, Messages, decode_header, encode_header
+from dockage.wire.frames import next_frame, read_frame, write_frame
+
+from .tasks import Jobs
+
+log = structlog.get_logger("dockage.peers")
+
+OUTBOX_MAX = 256
+"""Messages waiting for one peer. Beyond it the oldest goes: every message may be lost, the newest says most."""
+PEERS_MAX = 4_096
+SEND_TIMEOUT = 5.0
+HEADER_TIMEOUT = 10.0
+RATE = 500
+"""Messages a second from one peer, on average; twice as many at once."""
+
+_HEADER = encode_header(Messages())
+
+
+class Handler(Protocol):
+    async def __call__(self, peer: NodeKey, message: AnyMessage, body: bytes, signature: bytes) -> None:
+        """Raises PeerError for what the message's content does not allow."""
+
+
+Server = Callable[[NodeKey, Any, Stream], Awaitable[None]]
+"""Serves one stream of the kind it was registered for; the header is of that kind."""
+
+
+class Opener(Protocol):
+    async def __call__(self, peer: NodeKey, timeout: float = ...) -> Stream: ...
+
+
+class Postman:
+    """Sends: one long-lived stream to each peer, so that messages keep their order."""
+
+    def __init__(self, open_stream: Opener, keys: Keys, jobs: Jobs) -> None:
+        self._open, self._keys, self._jobs = open_stream, keys, jobs
+        self._outboxes: dict[NodeKey, deque[bytes]] = {}
+        self._streams: dict[NodeKey, Stream] = {}
+
+    def send(self, peer: NodeKey, message: AnyMessage) -> None:
+        """Best effort: whoever needs an answer asks again."""
+        body = encode_body(message)
+        signature = self._keys.sign(SIGNING_CONTEXT + body) if must_be_signed(message) else b""
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            if len(self._outboxes) >= PEERS_MAX:
+                return
+            outbox = self._outboxes[peer] = deque(maxlen=OUTBOX_MAX)
+            outbox.append(encode_envelope(body, signature))
+            self._jobs.start(self._deliver(peer, outbox), f"send to {short(peer)}")
+        else:
+            outbox.append(encode_envelope(body, signature))
+
+    async def _deliver(self, peer: NodeKey, outbox: deque[bytes]) -> None:
+        """Runs while there is something to send; what cannot be delivered is dropped with the outbox."""
+        try:
+            while outbox:
+                frame = outbox.popleft()
+                try:
+                    async with asyncio.timeout(SEND_TIMEOUT):
+                        await self._write(peer, frame)
+                except TimeoutError:
+                    raise Unavailable("peer.slow", f"{short(peer)} takes no messages") from None
+        except Unavailable:
+            self._forget(peer)
+            raise
+        finally:
+            self._outboxes.pop(peer, None)
+
+    async def _write(self, peer: NodeKey, frame: bytes) -> None:
+        stream = self._streams.get(peer)
+        if stream is not None:
+            try:
+                return await write_frame(stream, frame)
+            except Unavailable:
+                self._forget(peer)  # the connection was replaced meanwhile: once more on a new one
+        stream = await self._open(peer, SEND_TIMEOUT)
+        await write_frame(stream, _HEADER)
+        await write_frame(stream, frame)
+        self._streams[peer] = stream
+
+    def _forget(self, peer: NodeKey) -> None:
+        stream = self._streams.pop(peer, None)
+        if stream is not None:
+            stream.abort()
+
+
+class Reception:
+    """Receives: reads a stream's header and hands it to whoever serves that kind."""
+
+    def __init__(self, keys: Keys, handle: Handler, now: Callable[[], float]) -> None:
+        self._keys, self._handle, self._now = keys, handle, now
+        self._servers: dict[type, Server] = {}
+        self.refused: Counter[str] = Counter()
+        """Breaches by code since the start, for ``dockage status`` and for tests."""
+
+    def serve_kind(self, kind: type[AnyHeader], server: Server) -> None:
+        self._servers[kind] = server
+
+    async def accept(self, peer: NodeKey, stream: Stream) -> None:
+        """An ``AcceptStream``. Raises PeerError, which costs the peer its connection."""
+        try:
+            async with asyncio.timeout(HEADER_TIMEOUT):
+                header = decode_header(await read_frame(stream, HEADER_MAX))
+            if isinstance(header, Messages):
+                await self._read_messages(peer, stream)
+            else:
+                await self._serve(peer, header, stream)
+        except PeerError as error:
+            self.refused[error.code] += 1
+            log.info("peer.refused", peer=short(peer), code=error.code, why=error.message)
+            raise
+        except TimeoutError:
+            stream.abort()
+
+    async def _serve(self, peer: NodeKey, header: AnyHeader, stream: Stream) -> None:
+        server = self._servers.get(type(header))
+        if server is None:
+            raise PeerError("stream.not-served", f"this node serves no {type(header).__name__} streams")
+        await server(peer, header, stream)
+
+    async def _read_messages(self, peer: NodeKey, stream: Stream) -> None:
+        budget = Budget(RATE, self._now())
+        while (frame := await next_frame(stream, MESSAGE_MAX)) is not None:
+            if not budget.spend(self._now()):
+                raise PeerError("message.flood", f"more than {RATE} messages a second")
+            await self._take(peer, frame)
+
+    async def _take(self, peer: NodeKey, frame: bytes) -> None:
+        message, envelope = decode_envelope(frame)
+        if must_be_signed(message):
+            if not self._keys.verify(peer, SIGNING_CONTEXT + envelope.body, envelope.signature):
+                raise PeerError(
+                    "message.forged", f"the signature of a {type(message).__name__} is not the sender's"
+                )
+        elif envelope.signature:
+            raise PeerError("message.malformed", f"a {type(message).__name__} carries no signature")
+        await self._handle(peer, message, envelope.body, envelope.signature)
+
+
+class Budget:
+    """A token bucket: *rate* a second on average, twice that at once."""
+
+    def __init__(self, rate: int, now: float) -> None:
+        self._rate, self._tokens, self._at = rate, 2.0 * rate, now
+
+    def spend(self, now: float) -> bool:
+        self._tokens = min(2.0 * self._rate, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

@@ -1,0 +1,189 @@
+"""From effects to ports: one small method for each thing a mind can want. Each may be performed twice.
+
+What the world answers comes back as an event. The host's work on one lease keeps its order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, assert_never
+from weakref import WeakValueDictionary
+
+import structlog
+
+from dockage.domain.channel import Channel, Terms
+from dockage.domain.errors import DockageError, UsageError
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
+from dockage.domain.reason import TEXT_MAX, Reason
+from dockage.domain.resources import Resources
+from dockage.domain.units import Sat
+from dockage.node import effects as want
+from dockage.node import events as told
+from dockage.node.provider import Provider
+from dockage.node.tenant import Tenant
+from dockage.ports import ContainerHost
+from dockage.protocol.messages import Payment
+
+from .driver import Driver
+from .peers import Postman
+from .rail import Rail
+from .tasks import Jobs
+
+log = structlog.get_logger("dockage.perform")
+
+HOST_TIMEOUT = 120.0
+"""For one piece of work on the engine: a teardown kills containers with their own stop time behind them."""
+
+
+def reason_of(error: DockageError) -> Reason:
+    return Reason(error.code[:64], error.message[:TEXT_MAX])
+
+
+class Performer:
+    """The effects that both roles share."""
+
+    def __init__(self, postman: Postman, rail: Rail | None, jobs: Jobs) -> None:
+        self._postman, self._rail, self._jobs = postman, rail, jobs
+        self._busy: set[tuple[str, ChannelId]] = set()
+
+    def _once(self, kind: str, channel: ChannelId, work: Callable[[Rail], Coroutine[Any, Any, None]]) -> None:
+        """The minds ask again at every poll; a piece of work that is under way is not begun twice."""
+        if self._rail is None or (kind, channel) in self._busy:
+            return
+        self._busy.add((kind, channel))
+        rail = self._rail
+
+        async def run() -> None:
+            try:
+                await work(rail)
+            finally:
+                self._busy.discard((kind, channel))
+
+        self._jobs.start(run(), f"{kind} {short(channel)}")
+
+    def _broadcast(self, channel: ChannelId, raw: bytes) -> None:
+        async def work(rail: Rail) -> None:
+            await rail.chain.broadcast(raw)
+
+        self._once("broadcast", channel, work)
+
+
+class ProviderPerformer(Performer):
+    def __init__(self, postman: Postman, rail: Rail | None, jobs: Jobs, host: ContainerHost) -> None:
+        super().__init__(postman, rail, jobs)
+        self._host = host
+        self._locks: WeakValueDictionary[LeaseId, asyncio.Lock] = WeakValueDictionary()
+        self.driver: Driver[Provider]
+
+    def perform(self, effect: want.AnyEffect) -> None:
+        match effect:
+            case want.Send(to=to, message=message):
+                self._postman.send(to, message)
+            case want.Prepare(lease=lease, limits=limits):
+                self._on_host(lease, lambda: self._prepare(lease, limits), "prepare")
+            case want.Pause(lease=lease):
+                self._on_host(lease, lambda: self._host.pause(lease), "pause")
+            case want.Thaw(lease=lease):
+                self._on_host(lease, lambda: self._host.thaw(lease), "thaw")
+            case want.Finish(lease=lease):
+                self._on_host(lease, lambda: self._finish(lease), "finish")
+            case want.Settle(channel=channel):
+                self._once("settle", channel, lambda rail: self._settle(rail, channel))
+            case want.Broadcast(channel=channel, raw=raw):
+                self._broadcast(channel, raw)
+            case want.Pay() | want.Fund() | want.Refund():
+                raise AssertionError(f"a provider does not want {effect!r}")
+            case _:
+                assert_never(effect)
+
+    def _on_host(self, lease: LeaseId, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Jobs start in the order of their effects and a lock is fair, so one lease's work keeps its order."""
+        lock = self._locks.setdefault(lease, asyncio.Lock())
+
+        async def run() -> None:
+            async with lock:
+                await work()
+
+        self._jobs.start(run(), f"{name} {short(lease)}")
+
+    async def _prepare(self, lease: LeaseId, limits: Resources) -> None:
+        try:
+            async with asyncio.timeout(HOST_TIMEOUT):
+                await self._host.prepare(lease, limits)
+        except DockageError as error:
+            await self.driver.post(told.HostFailed(lease, reason_of(error)))
+        except TimeoutError:
+            await self.driver.post(
+                told.HostFailed(lease, Reason("engine.slow", "the provider's engine does not answer"))
+            )
+        else:
+            await self.driver.post(told.HostPrepared(lease))
+
+    async def _finish(self, lease: LeaseId) -> None:
+        """Freeze first, so that the final reading is final. A host that can't be read ends the lease unpaid."""
+        try:
+            await self._host.pause(lease)
+            await self.driver.tell(told.MeterRead(lease, await self._host.read(lease), final=True))
+        except DockageError as error:
+            log.warning("lease.no-final-reading", lease=short(lease), code=error.code, why=error.message)
+        async with asyncio.timeout(HOST_TIMEOUT):
+            await self._host.teardown(lease)
+        await self.driver.post(told.HostCleared(lease))
+
+    async def _settle(self, rail: Rail, channel: ChannelId) -> None:
+        try:
+            tx = await rail.settle(self.driver.state.channels[channel])
+        except UsageError as error:
+            await self.driver.post(told.SpendFailed(channel, reason_of(error)))
+        else:
+            await self.driver.post(told.SpendBuilt(channel, tx))
+
+
+class TenantPerformer(Performer):
+    def __init__(self, postman: Postman, rail: Rail | None, jobs: Jobs, me: NodeKey) -> None:
+        super().__init__(postman, rail, jobs)
+        self._me = me
+        self.driver: Driver[Tenant]
+
+    def perform(self, effect: want.AnyEffect) -> None:
+        match effect:
+            case want.Send(to=to, message=message):
+                self._postman.send(to, message)
+            case want.Pay(to=to, channel=channel, paid=paid):
+                self._pay(to, channel, paid)
+            case want.Fund(channel=channel, terms=terms):
+                self._once("fund", channel, lambda rail: self._fund(rail, channel, terms))
+            case want.Refund(channel=channel):
+                self._once("refund", channel, lambda rail: self._refund(rail, channel))
+            case want.Broadcast(channel=channel, raw=raw):
+                self._broadcast(channel, raw)
+            case want.Prepare() | want.Pause() | want.Thaw() | want.Finish() | want.Settle():
+                raise AssertionError(f"a tenant does not want {effect!r}")
+            case _:
+                assert_never(effect)
+
+    def _channel(self, id_: ChannelId) -> Channel:
+        return self.driver.state.channels[id_]
+
+    def _pay(self, to: NodeKey, channel: ChannelId, paid: Sat) -> None:
+        if self._rail is not None:
+            signature = self._rail.pay(self._channel(channel), paid, self._me)
+            self._postman.send(to, Payment(channel, paid, signature))
+
+    async def _fund(self, rail: Rail, channel: ChannelId, terms: Terms) -> None:
+        try:
+            rail.check_proposal(terms)
+            built = await rail.fund(channel, terms)
+        except DockageError as error:
+            await self.driver.post(told.FundingFailed(channel, reason_of(error)))
+        else:
+            await self.driver.post(built)
+
+    async def _refund(self, rail: Rail, channel: ChannelId) -> None:
+        try:
+            tx = await rail.refund(self._channel(channel), self._me)
+        except UsageError as error:
+            await self.driver.post(told.SpendFailed(channel, reason_of(error)))
+        else:
+            await self.driver.post(told.SpendBuilt(channel, tx))

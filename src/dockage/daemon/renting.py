@@ -1,0 +1,278 @@
+"""Renting, step by step, for our own user: the ``ports.Leases`` of this node.
+
+It searches, ranks, hands the candidates to the tenant's mind and waits for what becomes of the lease; all
+decisions about money are the mind's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from dockage.domain.channel import Channel
+from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
+from dockage.domain.lease import METERED, LeaseState
+from dockage.domain.offer import Offer, Wish, hourly_ceiling
+from dockage.domain.pricing import ceiling
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.units import HOUR, Msat, Sat, whole_sat
+from dockage.node import events as told
+from dockage.node.events import Candidate, ChannelPlan
+from dockage.node.tenant import RentedLease, Tenant
+from dockage.ports import LeaseInfo, PeerLink, Progress, Stream
+from dockage.protocol.bitcoin.settlement import overhead
+from dockage.protocol.streams import AnyHeader, Engine, Layers, Tunnel, encode_header
+from dockage.wire.frames import write_frame
+
+from .driver import Driver
+from .market import Market, choose
+from .rail import FUND_TARGET, Rail
+from .tunnels import TunnelCounts
+from .wishes import Wishes, read_wishes
+
+OBTAIN_TIMEOUT = 3600.0
+"""Confirmations take as long as they take; the user may always press Ctrl-C."""
+RELEASE_TIMEOUT = 10.0
+CANDIDATES_MAX = 8
+
+
+class Terms(NamedTuple):
+    """What our user allows a channel to be (config, section [channel])."""
+
+    hours: int = 24
+    """A new channel holds the worst case of so many hours."""
+    overhead_percent: int = 10
+    """The most that the chain's fees may be of a channel."""
+    expiry_blocks: int = 2016
+    """Two weeks: how long our coins are locked if the provider vanishes."""
+    largest: Sat = Sat(10_000_000)
+
+
+class Renting:
+    def __init__(
+        self,
+        driver: Driver[Tenant],
+        market: Market,
+        link: PeerLink,
+        rail: Rail | None,
+        network: str,
+        counts: TunnelCounts,
+        terms: Terms,
+        architecture: str,
+    ) -> None:
+        self._driver, self._market, self._link, self._rail = driver, market, link, rail
+        self._network, self._counts, self._terms = network, counts, terms
+        self._architecture = architecture
+        self._obtaining: dict[str, asyncio.Lock] = {}
+
+    # -- ports.Leases --------------------------------------------------------------------------------
+    async def obtain(
+        self, deployment: str, need: Resources, wishes: Mapping[str, str], progress: Progress
+    ) -> LeaseInfo:
+        wanted = read_wishes(wishes)
+        lock = self._obtaining.setdefault(deployment, asyncio.Lock())
+        try:
+            async with lock:  # the services of one project come one after another and share a lease
+                held = self._held(deployment)
+                if held is not None:
+                    return await self._grow(held, need)
+                return await self._rent(deployment, need, wanted, progress)
+        finally:
+            if not lock.locked():
+                self._obtaining.pop(deployment, None)
+
+    async def release(self, lease: LeaseId) -> None:
+        done = Reason("lease.released", "our user took the deployment down")
+        await self._driver.tell(told.EndRequested(lease, done))
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await self._until(lease, lambda x: x.is_over)
+        except TimeoutError:
+            pass  # the mind goes on asking, and pays nothing meanwhile
+
+    def all(self) -> Sequence[LeaseInfo]:
+        return [info(x) for x in self._driver.state.leases.values() if not x.is_over]
+
+    async def engine(self, lease: LeaseId) -> Stream:
+        return await self._open(lease, Engine(lease))
+
+    async def tunnel(self, lease: LeaseId, container: str, port: int) -> Stream:
+        stream = await self._open(lease, Tunnel(lease, container, port))
+        return Counted(stream, *self._counts.counters(lease))
+
+    async def layers(self, lease: LeaseId) -> Stream:
+        return await self._open(lease, Layers(lease))
+
+    async def _open(self, lease: LeaseId, header: AnyHeader) -> Stream:
+        mine = self._driver.state.leases.get(lease)
+        if mine is None or mine.state not in METERED:
+            why = f": {mine.reason}" if mine and mine.reason else ""
+            raise Unavailable("lease.ended", f"the lease {short(lease)} is not running{why}")
+        stream = await self._link.open(mine.provider)
+        await write_frame(stream, encode_header(header))
+        return stream
+
+    # -- one lease -----------------------------------------------------------------------------------
+    def _held(self, deployment: str) -> RentedLease | None:
+        for lease in self._driver.state.leases.values():
+            if lease.deployment == deployment and lease.state in METERED:
+                return lease
+        return None
+
+    async def _grow(self, lease: RentedLease, need: Resources) -> LeaseInfo:
+        """Raises UsageError with the provider's reason if it has no more room."""
+        limits = lease.limits + need
+        await self._driver.tell(told.GrowRequested(lease.id, limits))
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                grown = await self._until(lease.id, lambda x: x.wanted is None or x.is_over)
+        except TimeoutError:
+            raise Unavailable("peer.slow", f"provider {short(lease.provider)} does not answer") from None
+        if grown.limits != limits:
+            raise UsageError("lease.not-grown", f"the provider will not enlarge the lease: {grown.reason}")
+        return info(grown)
+
+    async def _rent(self, deployment: str, need: Resources, wishes: Wishes, progress: Progress) -> LeaseInfo:
+        progress("looking for a provider")
+        candidates = await self.candidates(need, wishes)
+        lease = LeaseId(secrets.token_bytes(16))
+        await self._driver.tell(told.RentRequested(lease, deployment, need, candidates))
+        try:
+            async with asyncio.timeout(OBTAIN_TIMEOUT):
+                rented = await self._until(lease, lambda x: x.state in METERED or x.is_over, progress)
+        except (TimeoutError, asyncio.CancelledError):
+            gone = Reason("lease.cancelled", "our user gave up waiting")
+            await self._driver.post(told.EndRequested(lease, gone))
+            raise
+        if rented.is_over:
+            raise _why_failed(rented)
+        return info(rented)
+
+    async def candidates(self, need: Resources, wishes: Wishes) -> tuple[Candidate, ...]:
+        """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits")."""
+        me = self._driver.state.me
+        wish = Wish(
+            tenant=me,
+            limits=need,
+            region=wishes.region,
+            architecture=self._architecture,
+            opacity=wishes.opacity,
+            isolation=wishes.isolation,
+            max_msat_hour=wishes.max_msat_hour,
+            network=self._network,
+        )
+        offers = choose(await self._market.search(wishes.region), wish)
+        if wishes.provider:
+            offers = tuple(o for o in offers if o.provider.hex().startswith(wishes.provider))
+            if not offers:
+                raise UsageError("market.nothing-fits", f"no fitting offer of a provider {wishes.provider}")
+        return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
+
+    async def _candidate(self, offer: Offer, need: Resources, wishes: Wishes) -> Candidate:
+        price = hourly_ceiling(offer, need)
+        return Candidate(offer.provider, price, await self._plan(offer, price, wishes))
+
+    async def _plan(self, offer: Offer, msat_hour: Msat, wishes: Wishes) -> ChannelPlan | None:
+        """None where no new channel is needed."""
+        if offer.tariff.is_free or self._paying(offer.provider) is not None:
+            return None
+        if self._rail is None:
+            raise UsageError("wallet.none", "the offer is not free: set [bitcoin] in config.toml to pay it")
+        capacity = await self.capacity(msat_hour, wishes.channel_sat)
+        channel = ChannelId(secrets.token_bytes(16))
+        return ChannelPlan(
+            channel,
+            self._rail.our_key("tenant", channel, self._driver.state.me),
+            await self._rail.wallet.script(),
+            capacity,
+            await self._rail.chain.height() + self._terms.expiry_blocks,
+        )
+
+    def _paying(self, provider: NodeKey) -> Channel | None:
+        for channel in self._driver.state.channels.values():
+            if channel.peer == provider and channel.is_live and channel.remaining > 0:
+                return channel
+        return None
+
+    async def capacity(self, msat_hour: Msat, asked: Sat | None) -> Sat:
+        """The new channel's size. Raises UsageError("channel.small") if the chain's fees would be too large a
+        part of it, with the size that would pass."""
+        assert self._rail is not None
+        fees = overhead(await self._rail.chain.feerate(FUND_TARGET))
+        smallest = fees.smallest_capacity(self._terms.overhead_percent)
+        if asked is None:
+            worst = whole_sat(Msat(msat_hour * self._terms.hours))
+            return Sat(min(self._terms.largest, max(worst, smallest)))
+        if asked < smallest:
+            raise UsageError(
+                "channel.small",
+                f"opening and closing a channel costs {fees.total} sat now, more than "
+                f"{self._terms.overhead_percent} % of {asked} sat: take at least {smallest} sat "
+                "(dockage.channel-sat), raise the limit, or choose a free offer",
+            )
+        return asked
+
+    async def _until(
+        self,
+        lease: LeaseId,
+        done: Callable[[RentedLease], bool],
+        progress: Progress = lambda _: None,
+    ) -> RentedLease:
+        said = None
+        while True:
+            mine = self._driver.state.leases[lease]
+            if done(mine):
+                return mine
+            if (mine.state, mine.candidates) != said:
+                said = (mine.state, mine.candidates)
+                progress(_SAY.get(mine.state, "{}").format(short(mine.provider)))
+            await self._driver.moved()
+
+
+_SAY = {
+    LeaseState.QUOTING: "asking provider {} for a quote",
+    LeaseState.FUNDING: "opening a payment channel to {} and waiting for its confirmation",
+    LeaseState.OPENING: "provider {} prepares the lease",
+    LeaseState.ENDING: "ending the lease at {}",
+}
+
+
+def info(lease: RentedLease) -> LeaseInfo:
+    provider = lease.candidates[0].provider if lease.candidates else NodeKey(bytes(32))
+    price = ceiling(lease.limits, lease.tariff, HOUR)
+    why = str(lease.reason) if lease.reason else ""
+    return LeaseInfo(lease.id, lease.deployment, provider, lease.state.value, lease.limits, price, why)
+
+
+def _why_failed(lease: RentedLease) -> UsageError:
+    """Everybody's reasons, the last first: it has the code."""
+    last = lease.reason or Reason("lease.failed", "the lease could not be opened")
+    others = [f"{short(provider)}: {reason.text}" for provider, reason in lease.refusals[:-1]]
+    also = f" (before that: {'; '.join(others)})" if others else ""
+    return UsageError(last.code, last.text + also)
+
+
+class Counted:
+    """A tunnel's Stream that counts its payload on our side."""
+
+    def __init__(self, stream: Stream, sent: Callable[[int], None], received: Callable[[int], None]) -> None:
+        self._stream, self._sent, self._received = stream, sent, received
+
+    async def read(self, limit: int) -> bytes:
+        data = await self._stream.read(limit)
+        self._received(len(data))
+        return data
+
+    async def write(self, data: bytes) -> None:
+        self._sent(len(data))  # before it leaves: the provider may state it before we are called back
+        await self._stream.write(data)
+
+    async def finish(self) -> None:
+        await self._stream.finish()
+
+    def abort(self) -> None:
+        self._stream.abort()

@@ -1,0 +1,68 @@
+"""What a stream between two peers is for: its first frame says so. Spec: docs/spec/01-frames.md."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import LeaseId
+
+HEADER_MAX = 512
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of the headers below."""
+
+
+class Messages(Header, frozen=True, tag="messages"):
+    """Envelopes follow, one a frame, until the sender finishes. Nothing comes back."""
+
+
+class Directory(Header, frozen=True, tag="directory"):
+    """One request to a market node follows, and its answer."""
+
+
+class Engine(Header, frozen=True, tag="engine"):
+    """One HTTP/1.1 exchange of the Docker Engine API with the lease's engine."""
+
+    lease: LeaseId
+
+
+class Tunnel(Header, frozen=True, tag="tunnel"):
+    """Raw bytes to and from a TCP port of a container."""
+
+    lease: LeaseId
+    container: str
+    """Full id."""
+    port: int
+
+
+class Layers(Header, frozen=True, tag="layers"):
+    """One image by content (docs/spec/06-images.md)."""
+
+    lease: LeaseId
+
+
+AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Layers
+
+_decoder: msgspec.msgpack.Decoder[AnyHeader] = msgspec.msgpack.Decoder(AnyHeader)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_header(header: AnyHeader) -> bytes:
+    return _encoder.encode(header)
+
+
+def decode_header(frame: bytes) -> AnyHeader:
+    """Raises PeerError("stream.header")."""
+    try:
+        header = _decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerError("stream.header", f"not a stream header of dockage/1: {error}") from None
+    if len(getattr(header, "lease", bytes(16))) != 16:
+        raise PeerError("stream.header", "a lease id has 16 bytes")
+    if isinstance(header, Tunnel) and not (0 < header.port < 65536 and len(header.container) == 64):
+        raise PeerError("stream.header", "a tunnel names a full container id and a port")
+    return header
