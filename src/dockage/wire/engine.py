@@ -69,9 +69,13 @@ class EngineClient:
         timeout: float = QUICK,
     ) -> Answer:
         """Any status is an answer. Raises Unavailable("engine.unreachable")."""
+        return await self._send(method, await self.prefix() + path, params or {}, body, timeout)
+
+    async def prefix(self) -> str:
+        """What paths begin with in the negotiated version: ``/v1.41``."""
         if not self._prefix:
             self._prefix = negotiate((await self._send("GET", "/version", {}, None, QUICK)).json())
-        return await self._send(method, self._prefix + path, params or {}, body, timeout)
+        return self._prefix
 
     async def must(self, method: str, path: str, *, params: Params | None = None, body: object = None) -> Any:
         """The answer's JSON. Raises UsageError("engine.refused") with the engine's words, or Unavailable."""

@@ -180,6 +180,11 @@ class HttpServer:
                 return False
         return self._wire.h11.their_state is h11.DONE
 
+    @property
+    def answering(self) -> bool:
+        """The head of an answer went out: too late for another one."""
+        return self._wire.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+
     async def body(self) -> AsyncIterator[bytes]:
         """The request's body in pieces as they arrive."""
         if self._wire.h11.they_are_waiting_for_100_continue:
