@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from dockage.domain.channel import Channel, Terms
-from dockage.domain.errors import DockageError, UsageError
+from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.resources import Resources
@@ -34,6 +34,9 @@ log = structlog.get_logger("dockage.perform")
 
 HOST_TIMEOUT = 120.0
 """For one piece of work on the engine: a teardown kills containers with their own stop time behind them."""
+
+CLEAR_AGAIN = 5.0
+"""Between two tries to remove a lease from the machine."""
 
 
 def reason_of(error: DockageError) -> Reason:
@@ -127,9 +130,18 @@ class ProviderPerformer(Performer):
             await self.driver.tell(told.MeterRead(lease, await self._host.read(lease), final=True))
         except DockageError as error:
             log.warning("lease.no-final-reading", lease=short(lease), code=error.code, why=error.message)
-        async with asyncio.timeout(HOST_TIMEOUT):
-            await self._host.teardown(lease)
+        await self._clear(lease)
         await self.driver.post(told.HostCleared(lease))
+
+    async def _clear(self, lease: LeaseId) -> None:
+        """Until nothing is left: an engine that is down now comes back, and what it held must go then."""
+        while True:
+            try:
+                async with asyncio.timeout(HOST_TIMEOUT):
+                    return await self._host.teardown(lease)
+            except (Unavailable, TimeoutError) as error:
+                log.warning("lease.not-cleared", lease=short(lease), why=str(error) or "timeout")
+                await asyncio.sleep(CLEAR_AGAIN)
 
     async def _settle(self, rail: Rail, channel: ChannelId) -> None:
         try:

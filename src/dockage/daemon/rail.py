@@ -121,3 +121,9 @@ def _key_id(role: Role, channel: ChannelId, tenant: NodeKey) -> bytes:
 
 def _spending(settlement: Settlement) -> SpendingTx:
     return SpendingTx(settlement.tx.txid, settlement.tx.encode(), settlement.fee)
+
+
+def no_rail() -> UsageError:
+    return UsageError(
+        "wallet.none", "there is no bitcoin wallet: set [bitcoin] in config.toml, or use free offers only"
+    )

@@ -1,0 +1,330 @@
+"""The local control API: JSON over a unix socket that only the owner may open. Counterpart: ``cli/client.py``.
+
+Reference: docs/reference/control-api.md. Errors are ``{"code": ..., "message": ...}`` with status 400 for what the
+user can mend, 404 for what is not there, 503 for a part that does not answer now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from dockage import __version__
+from dockage.domain.channel import Channel
+from dockage.domain.errors import DockageError, Unavailable, UsageError
+from dockage.domain.offer import Wish
+from dockage.domain.resources import Resources
+from dockage.domain.units import SECOND, Sat, since
+from dockage.node import events as told
+from dockage.node import provider as selling
+from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
+
+from . import views
+from .market import explain
+from .node import Node
+from .rail import FUND_TARGET, Rail, no_rail
+from .wishes import read_wishes
+
+log = structlog.get_logger("dockage.control")
+
+BODY_MAX = 64 * 1024
+SHUTDOWN_SEC = 2.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Need(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a deployment needs: the question of /market and /quote."""
+
+    cpu_milli: int = 1000
+    memory_bytes: int = 512 << 20
+    disk_bytes: int = 1 << 30
+    labels: dict[str, str] = {}
+
+
+class Sending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    address: str
+    amount_sat: int
+
+
+class Control:
+    def __init__(self, node: Node, socket: Path) -> None:
+        self._node, self._socket = node, socket
+
+    async def serve(self) -> None:
+        """Until cancelled; removes the socket at the end."""
+        app = web.Application(client_max_size=BODY_MAX, middlewares=[_errors])
+        app.add_routes(
+            [
+                web.get("/v1/status", self._status),
+                web.post("/v1/market", self._market),
+                web.post("/v1/quote", self._quote),
+                web.get("/v1/spend", self._spend),
+                web.get("/v1/earnings", self._earnings),
+                web.get("/v1/why/{what}", self._why),
+                web.post("/v1/leases/{lease}/end", self._end_lease),
+                web.get("/v1/channels", self._channels),
+                web.post("/v1/channels/{channel}/close", self._close_channel),
+                web.get("/v1/channels/backup", self._backup),
+                web.get("/v1/wallet", self._wallet),
+                web.post("/v1/wallet/receive", self._receive),
+                web.post("/v1/wallet/send", self._send),
+            ]
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SEC)
+        await runner.setup()
+        self._socket.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, str(self._socket)).start()
+        finally:
+            os.umask(before)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+            self._socket.unlink(missing_ok=True)
+
+    # -- the node ------------------------------------------------------------------------------------
+    async def _status(self, _: web.Request) -> web.Response:
+        node = self._node
+        address = node.link.address()
+        return _json(
+            {
+                "version": __version__,
+                "node": node.keys.node.hex(),
+                "home": str(node.home),
+                "addresses": list(address.direct),
+                "relay": address.relay,
+                "uptime_sec": since(node.started, node.clock.now()) // SECOND,
+                "market_node": node.config.node.market,
+                "provider": self._provider_status(),
+                "tenant": {"socket": str(node.home / node.config.tenant.socket)}
+                if node.config.tenant.enabled
+                else None,
+                "bitcoin": await self._bitcoin_status(),
+                "refused": dict(node.reception.refused),
+            }
+        )
+
+    def _provider_status(self) -> views.Json | None:
+        node = self._node
+        if node.provider is None or node.notice is None:
+            return None
+        state = node.provider.state
+        return {
+            "published_at": node.notice.stored_at,
+            "tariff": views.tariff(state.policy.tariff),
+            "region": state.policy.region,
+            "capacity": views.resources(state.policy.capacity),
+            "free": views.resources(selling.free(state)),
+        }
+
+    async def _bitcoin_status(self) -> views.Json | None:
+        if self._node.rail is None:
+            return None
+        network = self._node.config.bitcoin.network
+        try:
+            return {"network": network, "height": await self._node.rail.chain.height(), "error": ""}
+        except Unavailable as error:
+            return {"network": network, "height": None, "error": error.message}
+
+    # -- the market ----------------------------------------------------------------------------------
+    async def _market(self, request: web.Request) -> web.Response:
+        """Every offer, priced for the deployment asked about, cheapest first, those that fit before the rest."""
+        need = await _body(request, Need)
+        wish = self._wish(need)
+        found = await self._node.market.search(wish.region)
+        now = self._node.clock.now()
+        offers = [views.offer(x, wish, now) for x in found]
+        offers.sort(key=lambda o: (bool(o["obstacles"]), o["msat_hour_max"], o["provider"]))
+        fits = any(not o["obstacles"] for o in offers)
+        why = "" if fits else explain([x.offer for x in found], wish)
+        return _json({"offers": offers, "why": why})
+
+    def _wish(self, need: Need) -> Wish:
+        wishes = read_wishes(need.labels)
+        return Wish(
+            tenant=self._node.keys.node,
+            limits=Resources(need.cpu_milli, need.memory_bytes, need.disk_bytes),
+            region=wishes.region,
+            opacity=wishes.opacity,
+            isolation=wishes.isolation,
+            max_msat_hour=wishes.max_msat_hour,
+            network=self._node.config.bitcoin.network,
+        )
+
+    async def _quote(self, request: web.Request) -> web.Response:
+        """What renting now would cost, before anything is asked of anybody."""
+        need = await _body(request, Need)
+        limits = Resources(need.cpu_milli, need.memory_bytes, need.disk_bytes)
+        best, *others = await self._node.renting.candidates(limits, read_wishes(need.labels))
+        feerate = await self._feerate()
+        return _json(
+            {
+                "provider": best.provider.hex(),
+                "msat_hour_max": best.msat_hour,
+                "channel_sat": best.plan.capacity if best.plan else 0,
+                "settlement_overhead_sat": overhead(feerate).total if best.plan else 0,
+                "alternatives": len(others),
+            }
+        )
+
+    async def _feerate(self) -> int:
+        if self._node.rail is None:
+            return RELAY_FEERATE
+        return await self._node.rail.chain.feerate(FUND_TARGET)
+
+    async def _why(self, request: web.Request) -> web.Response:
+        """What became of a lease or a deployment: its state, its reason, and who refused it before."""
+        what = request.match_info["what"].lower()
+        now = self._node.clock.now()
+        leases = [
+            views.rented(x, now)
+            for x in self._node.tenant.state.leases.values()
+            if x.id.hex().startswith(what) or x.deployment.lower() == what
+        ]
+        channels = [c for c in await self._all_channels() if str(c["channel"]).startswith(what)]
+        if not leases and not channels:
+            raise web.HTTPNotFound(text=f"no lease, deployment or channel is called {what}")
+        return _json({"leases": leases, "channels": channels})
+
+    # -- leases and money ----------------------------------------------------------------------------
+    async def _spend(self, _: web.Request) -> web.Response:
+        return _json(views.spend(self._node.tenant.state, self._node.clock.now()))
+
+    async def _earnings(self, _: web.Request) -> web.Response:
+        if self._node.provider is None:
+            raise UsageError("provider.none", "this node sells nothing; start it with dockage provide")
+        return _json(views.earnings(self._node.provider.state, self._node.clock.now()))
+
+    async def _end_lease(self, request: web.Request) -> web.Response:
+        lease = _find(request.match_info["lease"], self._node.tenant.state.leases)
+        await self._node.renting.release(lease)
+        return _json(views.rented(self._node.tenant.state.leases[lease], self._node.clock.now()))
+
+    async def _channels(self, _: web.Request) -> web.Response:
+        return _json({"channels": await self._all_channels()})
+
+    async def _all_channels(self) -> list[views.Json]:
+        try:
+            feerate = await self._feerate()
+        except Unavailable:
+            feerate = RELAY_FEERATE  # only for display
+        tenant, provider = self._node.tenant.state, self._node.provider
+        shown = [views.channel(c, "paying", tenant.height, feerate) for c in tenant.channels.values()]
+        if provider is not None:
+            height = provider.state.height
+            shown += [views.channel(c, "earning", height, feerate) for c in provider.state.channels.values()]
+        return shown
+
+    async def _close_channel(self, request: web.Request) -> web.Response:
+        what = request.match_info["channel"]
+        provider = self._node.provider
+        if provider is not None and _matches(what, provider.state.channels):
+            channel = _find(what, provider.state.channels)
+            await provider.tell(told.CloseRequested(channel))
+            return _json({"channel": channel.hex(), "role": "earning"})
+        channel = _find(what, self._node.tenant.state.channels)
+        self._refuse_while_used(self._node.tenant.state.channels[channel])
+        await self._node.tenant.tell(told.CloseRequested(channel))
+        return _json({"channel": channel.hex(), "role": "paying"})
+
+    def _refuse_while_used(self, channel: Channel) -> None:
+        used = [x for x in self._node.renting.all() if x.provider == channel.peer]
+        if used:
+            names = ", ".join(sorted({x.deployment for x in used}))
+            raise UsageError("channel.in-use", f"it pays for {names}: take that down first (dockage down)")
+
+    async def _backup(self, _: web.Request) -> web.Response:
+        """One descriptor line a channel, with which stock bitcoind refunds it after its expiry."""
+        rail, node = self._rail(), self._node
+        network = node.config.bitcoin.network
+        funded = [c for c in node.tenant.state.channels.values() if c.txid and not c.is_over]
+        lines = [
+            {
+                "channel": c.id.hex(),
+                "descriptor": rail.backup(c, node.keys.node, network),
+                "expiry_height": c.terms.expiry_height,
+                "outpoint": f"{c.txid}:{c.vout}",
+            }
+            for c in funded
+        ]
+        return _json({"network": network, "channels": lines})
+
+    # -- the wallet ----------------------------------------------------------------------------------
+    def _rail(self) -> Rail:
+        if self._node.rail is None:
+            raise no_rail()
+        return self._node.rail
+
+    async def _wallet(self, _: web.Request) -> web.Response:
+        balance = await self._rail().wallet.balance()
+        locked = sum(
+            c.terms.capacity - c.paid
+            for c in self._node.tenant.state.channels.values()
+            if c.txid and not c.is_over and not c.settled_txid
+        )
+        return _json(
+            {
+                "network": self._node.config.bitcoin.network,
+                "confirmed_sat": balance.confirmed,
+                "pending_sat": balance.pending,
+                "in_channels_sat": locked,
+            }
+        )
+
+    async def _receive(self, _: web.Request) -> web.Response:
+        return _json({"address": await self._rail().wallet.receive()})
+
+    async def _send(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, Sending)
+        rail = self._rail()
+        feerate = await rail.chain.feerate(FUND_TARGET)
+        tx = await rail.wallet.send(wanted.address, Sat(wanted.amount_sat), feerate)
+        return _json({"txid": tx.txid, "fee_sat": tx.fee})
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(body=views.dump(value), status=status, content_type="application/json")
+
+
+async def _body(request: web.Request, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(await request.read() or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise UsageError("control.malformed", f"the request does not fit: {error}") from None
+
+
+def _matches(prefix: str, known: Any) -> list[Any]:
+    return [key for key in known if len(prefix) >= 4 and key.hex().startswith(prefix.lower())]
+
+
+def _find(prefix: str, known: Any) -> Any:
+    """By a unique prefix of at least four hex digits."""
+    matches = _matches(prefix, known)
+    if len(matches) != 1:
+        what = "more than one begins" if matches else "nothing begins"
+        raise UsageError("control.not-found", f"{what} with {prefix!r}")
+    return matches[0]
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except UsageError as error:
+        return _json({"code": error.code, "message": error.message}, status=400)
+    except Unavailable as error:
+        return _json({"code": error.code, "message": error.message}, status=503)
+    except DockageError as error:
+        return _json({"code": error.code, "message": error.message}, status=502)
+    except web.HTTPException as error:
+        return _json({"code": "control.http", "message": error.text or error.reason}, status=error.status)

@@ -1,0 +1,36 @@
+"""A node put together: what the control API and the roles of one daemon share. Made in ``system.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dockage.domain.units import Instant
+from dockage.node.provider import Provider
+from dockage.node.tenant import Tenant
+from dockage.ports import Clock, ContainerHost, Keys, PeerLink
+
+from .config import Config
+from .driver import Driver
+from .market import Market, Notice
+from .peers import Reception
+from .rail import Rail
+from .renting import Renting
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    home: Path
+    config: Config
+    started: Instant
+    keys: Keys
+    clock: Clock
+    link: PeerLink
+    reception: Reception
+    tenant: Driver[Tenant]
+    market: Market
+    renting: Renting
+    rail: Rail | None
+    provider: Driver[Provider] | None
+    notice: Notice | None
+    host: ContainerHost | None

@@ -1,0 +1,171 @@
+"""What people and programs are shown of a node: plain JSON values, with units in the names.
+
+These shapes are the ``--json`` of the CLI and the control API's answers (docs/reference/control-api.md); keys are
+only ever added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dockage.domain.channel import Channel
+from dockage.domain.lease import METERED, LeaseState
+from dockage.domain.offer import Wish, hourly_ceiling, obstacles
+from dockage.domain.pricing import PRESETS, Tariff, ceiling, lines, price
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.units import HOUR, SECOND, Instant, since
+from dockage.domain.usage import Usage
+from dockage.node.provider import Provider, SoldLease
+from dockage.node.tenant import RentedLease, Tenant
+from dockage.protocol.bitcoin.settlement import overhead
+
+from .market import Found
+
+Json = dict[str, Any]
+
+
+def resources(of: Resources) -> Json:
+    return {"cpu_milli": of.cpu_milli, "memory_bytes": of.memory_bytes, "disk_bytes": of.disk_bytes}
+
+
+def usage(of: Usage) -> Json:
+    return {field: getattr(of, field) for field in of.__struct_fields__}
+
+
+def tariff(of: Tariff) -> Json:
+    return {f"{field}_msat": getattr(of, field) for field in of.__struct_fields__}
+
+
+def reason(of: Reason | None) -> Json | None:
+    return {"code": of.code, "text": of.text} if of else None
+
+
+def cost_lines(used: Usage, by: Tariff) -> Json:
+    """msat per resource, each rounded down for display; the sum is ``due_msat``."""
+    unit = lines(Usage(cpu_ns=HOUR), Tariff(cpu_hour=1))["cpu"]
+    return {f"{name}_msat": value // unit for name, value in lines(used, by).items()}
+
+
+def offer(found: Found, wish: Wish, now: Instant) -> Json:
+    """With the price of *this* deployment, and what stands in its way ([] if it fits)."""
+    of = found.offer
+    return {
+        "provider": of.provider.hex(),
+        "region": of.region,
+        "architecture": of.architecture,
+        "opacity": of.opacity,
+        "isolation": of.isolation,
+        "network": of.network,
+        "free": resources(of.free),
+        "tariff": tariff(of.tariff),
+        "msat_hour_max": hourly_ceiling(of, wish.limits),
+        "obstacles": list(obstacles(of, wish)),
+        "age_sec": since(found.seen, now) // SECOND,
+    }
+
+
+def rented(lease: RentedLease, now: Instant) -> Json:
+    last = lease.last
+    used = last.usage if last else Usage()
+    return {
+        "lease": lease.id.hex(),
+        "deployment": lease.deployment,
+        "provider": lease.provider.hex() if lease.candidates else "",
+        "state": lease.state.value,
+        "reason": reason(lease.reason),
+        "refusals": [{"provider": p.hex(), **(reason(r) or {})} for p, r in lease.refusals],
+        "limits": resources(lease.limits),
+        "tariff": tariff(lease.tariff),
+        "running_sec": since(lease.opened_at, now) // SECOND if lease.opened_at else 0,
+        "ticks": last.seq if last else 0,
+        "usage": usage(used),
+        "memory_bytes": last.memory_bytes if last else 0,
+        "disk_bytes": last.disk_bytes if last else 0,
+        "containers": last.containers if last else 0,
+        "due_msat": lease.due,
+        "lines": cost_lines(used, lease.tariff),
+        "due_at_fair_msat": price(used, PRESETS["fair"]),
+        "msat_hour_max": ceiling(lease.limits, lease.tariff, HOUR),
+        "silent_sec": since(lease.heard_at, now) // SECOND
+        if lease.heard_at and lease.state in METERED
+        else 0,
+    }
+
+
+def sold(lease: SoldLease, now: Instant) -> Json:
+    last = lease.meter.last
+    return {
+        "lease": lease.id.hex(),
+        "tenant": lease.tenant.hex(),
+        "state": lease.state.value,
+        "reason": reason(lease.reason),
+        "limits": resources(lease.limits),
+        "running_sec": since(lease.opened_at, now) // SECOND,
+        "ticks": lease.seq,
+        "usage": usage(lease.meter.usage),
+        "memory_bytes": last.memory_bytes if last else 0,
+        "disk_bytes": last.disk_bytes if last else 0,
+        "containers": last.containers if last else 0,
+        "due_msat": lease.due,
+        "lines": cost_lines(lease.meter.usage, lease.tariff),
+    }
+
+
+def channel(of: Channel, role: str, height: int, feerate: int) -> Json:
+    fees = overhead(feerate)
+    spent_fee = of.spending[-1].fee if of.spending else 0
+    return {
+        "channel": of.id.hex(),
+        "role": role,
+        "peer": of.peer.hex(),
+        "state": of.state.value,
+        "reason": reason(of.reason),
+        "capacity_sat": of.terms.capacity,
+        "paid_sat": of.paid,
+        "remaining_sat": of.remaining,
+        "confirmations": of.confirmations,
+        "confirmations_needed": of.needed,
+        "expiry_height": of.terms.expiry_height,
+        "expiry_blocks": of.terms.expiry_height - height,
+        "funding_txid": of.txid,
+        "funding_fee_sat": of.funding_fee,
+        "closing_txid": of.settled_txid or (of.spending[-1].txid if of.spending else ""),
+        "closing_fee_sat": spent_fee,
+        "settled": bool(of.settled_txid),
+        "overhead_sat_now": fees.total,
+        "overhead_percent": round(100 * fees.total / of.terms.capacity, 2),
+    }
+
+
+def spend(state: Tenant, now: Instant) -> Json:
+    """What runs, what it costs, what is paid."""
+    leases = list(state.leases.values())
+    live = [x for x in leases if x.state in METERED]
+    return {
+        "leases": [rented(x, now) for x in leases],
+        "running": len(live),
+        "msat_hour_max": sum(ceiling(x.limits, x.tariff, HOUR) for x in live),
+        "due_msat": sum(x.due for x in leases),
+        "paid_sat": sum(c.paid for c in state.channels.values()),
+    }
+
+
+def earnings(state: Provider, now: Instant) -> Json:
+    leases = list(state.leases.values())
+    settled = [c for c in state.channels.values() if c.settled_txid]
+    return {
+        "leases": [sold(x, now) for x in leases],
+        "running": sum(1 for x in leases if x.state in METERED),
+        "ended": sum(1 for x in leases if x.state is LeaseState.ENDED),
+        "due_msat": sum(x.due for x in leases),
+        "paid_sat": sum(c.paid for c in state.channels.values()),
+        "settled_sat": sum(c.paid for c in settled),
+        "fees_sat": sum(c.spending[-1].fee for c in settled if c.spending),
+    }
+
+
+def dump(value: Any) -> bytes:
+    return msgspec.json.encode(value)
