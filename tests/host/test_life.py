@@ -1,0 +1,132 @@
+"""A lease comes and goes; afterwards the machine looks as before, whatever happened in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dockage.adapters.host import DockerHost
+from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import LeaseId
+from dockage.domain.resources import Resources
+from dockage.domain.units import MIB
+from hostlab import IMAGE, Lab, changes
+
+LIMITS = Resources(cpu_milli=500, memory_bytes=64 * MIB, disk_bytes=256 * MIB)
+Leases = Callable[[int], LeaseId]
+
+
+async def test_a_lease_leaves_no_trace(lab: Lab, host: DockerHost, lease_of: Leases) -> None:
+    before = lab.traces()
+    for number in (1, 2):
+        lease = lease_of(number)
+        await host.prepare(lease, LIMITS)
+        await host.create_volume(lease, "data", 16 * MIB)
+        lab.run(lease, "-d", "-v", f"{(await host.volumes(lease))['data']}:/data", IMAGE, "sleep", "100")
+        lab.run(lease, "-d", "--restart", "always", IMAGE, "sleep", "0.2")
+        lab.docker("volume", "create", "--label", f"dockage.lease={lease.hex()}", f"extra{number}")
+        lab.docker("network", "create", "--label", f"dockage.lease={lease.hex()}", f"extra{number}")
+    assert await host.present() == {lease_of(1), lease_of(2)}
+    for number in (1, 2):
+        await host.teardown(lease_of(number))
+        await host.teardown(lease_of(number))
+    assert await host.present() == set()
+    assert changes(before, lab.traces()) == []
+
+
+async def test_preparing_again_changes_the_limits_and_nothing_else(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    lease = lease_of(1)
+    await host.prepare(lease, LIMITS)
+    before = lab.traces()
+    await host.prepare(lease, LIMITS + LIMITS)
+    assert changes(before, lab.traces()) == []
+    group = Path("/sys/fs/cgroup/memory/dockage") / lease.hex()
+    assert int((group / "memory.limit_in_bytes").read_text()) == 128 * MIB
+    await host.prepare(lease, LIMITS)
+    assert int((group / "memory.limit_in_bytes").read_text()) == 64 * MIB
+
+
+async def test_a_new_daemon_finds_and_ends_what_a_crashed_one_left(
+    lab: Lab, host: DockerHost, home: Path, lease_of: Leases
+) -> None:
+    """Half-way: the ledger entry is there, some parts are and some are not."""
+    before = lab.traces()
+    whole, half, bare = lease_of(1), lease_of(2), lease_of(3)
+    await host.prepare(whole, LIMITS)
+    await host.create_volume(whole, "data", 16 * MIB)
+    lab.run(whole, "-d", IMAGE, "sleep", "100")
+    await host.prepare(half, LIMITS)
+    lab.docker("network", "rm", host.network(half))
+    lab.run(half, "-d", "--network", "none", IMAGE, "sleep", "100")
+    (home / "leases" / bare.hex()).mkdir()
+
+    again = DockerHost(lab.socket, home, "run-2")
+    await again.start()
+    assert await again.present() == {whole, half, bare}
+    reading = await again.read(whole)
+    assert (reading.run, reading.containers) == ("run-2", 1)
+    for lease in (whole, half, bare):
+        await again.teardown(lease)
+    await again.close()
+    assert changes(before, lab.traces()) == []
+
+
+async def test_a_crash_in_the_middle_of_a_teardown_is_finished_later(
+    lab: Lab, host: DockerHost, lease_of: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, lease = lab.traces(), lease_of(1)
+    await host.prepare(lease, LIMITS)
+    await host.create_volume(lease, "data", 16 * MIB)
+
+    async def stuck(_: LeaseId) -> None:
+        raise Unavailable("test.crash", "the power went")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host._firewall, "remove", stuck)
+        with pytest.raises(Unavailable):
+            await host.teardown(lease)
+    assert await host.present() == {lease}
+    await host.teardown(lease)
+    assert changes(before, lab.traces()) == []
+
+
+async def test_while_the_engine_is_down_it_says_so_and_forgets_nothing(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    lease = lease_of(1)
+    await host.prepare(lease, LIMITS)
+    lab.stop_engine()
+    try:
+        for call in (host.facts(), host.pause(lease), host.teardown(lease), host.prepare(lease, LIMITS)):
+            with pytest.raises(Unavailable, match="start it") as error:
+                await call
+            assert error.value.code == "engine.unreachable"
+        assert (await host.read(lease)).containers == 0  # the meter needs no engine
+    finally:
+        lab.start_engine()
+    assert await host.present() == {lease}
+    await host.teardown(lease)
+    assert await host.present() == set()
+
+
+async def test_two_leases_that_would_share_interface_names_are_told_apart(
+    host: DockerHost, lease_of: Leases
+) -> None:
+    await host.prepare(lease_of(1), LIMITS)
+    with pytest.raises(UsageError) as error:
+        await host.prepare(LeaseId(lease_of(1)[:8] + b"another!"), LIMITS)
+    assert error.value.code == "lease.collision"
+    assert await host.present() == {lease_of(1)}
+
+
+async def test_it_says_what_the_machine_is(host: DockerHost) -> None:
+    facts = await host.facts()
+    assert facts.engine_version.startswith("20.10") or int(facts.engine_version.split(".")[0]) > 20
+    assert facts.cgroup_version in (1, 2)
+    assert facts.capacity.cpu_milli >= 1000
+    assert facts.capacity.disk_bytes > 0
+    assert facts.warnings == ()

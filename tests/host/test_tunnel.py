@@ -1,0 +1,114 @@
+"""The tunnel carries every byte, counts each once, and ends only in containers of its own lease."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from dockage.adapters.host import DockerHost
+from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import LeaseId
+from dockage.domain.resources import Resources
+from dockage.domain.units import MIB
+from dockage.wire.splice import SocketStream
+from hostlab import IMAGE, Lab, until
+
+LIMITS = Resources(cpu_milli=1000, memory_bytes=64 * MIB, disk_bytes=64 * MIB)
+Leases = Callable[[int], LeaseId]
+ECHO = ("sh", "-c", "nc -ll -p 7 -e cat")
+
+
+async def stream_pair() -> tuple[SocketStream, SocketStream]:
+    left, right = socket.socketpair()
+    return (
+        SocketStream(*await asyncio.open_connection(sock=left)),
+        SocketStream(*await asyncio.open_connection(sock=right)),
+    )
+
+
+async def through(host: DockerHost, lease: LeaseId, container: str, payload: bytes, port: int = 7) -> bytes:
+    """What comes back for *payload*."""
+    ours, theirs = await stream_pair()
+    answer = b""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(host.serve_tunnel(lease, container, port, theirs))
+        tasks.create_task(_send(ours, payload))
+        while piece := await ours.read(1 << 16):
+            answer += piece
+    ours.abort()
+    return answer
+
+
+async def _send(stream: SocketStream, payload: bytes) -> None:
+    await stream.write(payload)
+    await stream.finish()
+
+
+async def listening(lab: Lab, container: str) -> None:
+    async def listens() -> bool:
+        return ":0007" in lab.docker("exec", container, "cat", "/proc/net/tcp", "/proc/net/tcp6", check=False)
+
+    await until(listens)
+
+
+async def test_every_byte_is_carried_and_counted_once(lab: Lab, host: DockerHost, lease_of: Leases) -> None:
+    lease, payload = lease_of(1), bytes(range(256)) * 4000
+    await host.prepare(lease, LIMITS)
+    container = lab.run(lease, "-d", IMAGE, *ECHO)
+    await listening(lab, container)
+    assert await through(host, lease, container, payload) == payload
+    assert await through(host, lease, container[:12], b"again") == b"again"
+    reading = await host.read(lease)
+    assert (reading.tunnel_in_bytes, reading.tunnel_out_bytes) == (len(payload) + 5, len(payload) + 5)
+    assert reading.internet_out_bytes == 0
+
+
+async def test_only_containers_of_the_lease_can_be_reached(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    ours, other = lease_of(1), lease_of(2)
+    await host.prepare(ours, LIMITS)
+    await host.prepare(other, LIMITS)
+    private = lab.docker("run", "-d", IMAGE, "sleep", "100")
+    theirs = lab.run(other, "-d", IMAGE, "sleep", "100")
+    for container in (theirs, private, "nobody", "../info", "", "a b", "x" * 300):
+        _, end = await stream_pair()
+        with pytest.raises(UsageError) as error:
+            await host.serve_tunnel(ours, container, 7, end)
+        assert error.value.code == "tunnel.container"
+        end.abort()
+        _.abort()
+    lab.docker("rm", "-f", private)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+async def test_a_port_is_a_port(host: DockerHost, lease_of: Leases, port: int) -> None:
+    await host.prepare(lease_of(1), LIMITS)
+    ours, theirs = await stream_pair()
+    with pytest.raises(UsageError, match="no TCP port"):
+        await host.serve_tunnel(lease_of(1), "container", port, theirs)
+    ours.abort()
+    theirs.abort()
+
+
+async def test_a_closed_port_and_a_stopped_container_say_so(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    lease = lease_of(1)
+    await host.prepare(lease, LIMITS)
+    container = lab.run(lease, "-d", IMAGE, "sleep", "100")
+    with contextlib.ExitStack() as undo:
+        for stop in (False, True):
+            if stop:
+                lab.docker("kill", container)
+                host._tunnels.forget(lease)
+            ours, theirs = await stream_pair()
+            undo.callback(ours.abort)
+            undo.callback(theirs.abort)
+            with pytest.raises(Unavailable) as error:
+                await host.serve_tunnel(lease, container, 81, theirs)
+            assert error.value.code == "tunnel.closed"

@@ -1,0 +1,208 @@
+"""What a stranger's container can reach. Each refusal is first shown to be the wall's work: without it, it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dockage.adapters.host import DockerHost
+from dockage.domain.identity import LeaseId
+from dockage.domain.resources import Resources
+from dockage.domain.units import MIB
+from hostlab import IMAGE, Lab, run
+
+LIMITS = Resources(cpu_milli=1000, memory_bytes=64 * MIB, disk_bytes=64 * MIB)
+Leases = Callable[[int], LeaseId]
+PUBLIC, OURS_PUBLIC = "203.0.113.2", "203.0.113.1"
+FORBIDDEN = {
+    "the provider's LAN": ("192.168.77.2", 80),
+    "cloud metadata": ("169.254.169.254", 80),
+    "the carrier's network": ("100.64.7.7", 80),
+    "a mail server": (PUBLIC, 25),
+    "the machine's public address": (OURS_PUBLIC, 80),
+}
+
+
+def answer(server: socket.socket) -> None:
+    """Reads all of a caller's bytes, says ``ok``."""
+    with contextlib.suppress(OSError):
+        while True:
+            caller, _ = server.accept()
+            with caller, contextlib.suppress(OSError):
+                while caller.recv(1 << 16):
+                    pass
+                caller.sendall(b"ok")
+
+
+@contextlib.contextmanager
+def serving(*ports: int) -> Iterator[None]:
+    """On all addresses of the namespace that we are in now; sockets stay in it."""
+    with contextlib.ExitStack() as undo:
+        for port in ports:
+            server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            thread = threading.Thread(target=answer, args=(server,))
+            thread.start()
+            undo.callback(thread.join)
+            undo.callback(server.close)
+            undo.callback(server.shutdown, socket.SHUT_RDWR)
+        yield
+
+
+@pytest.fixture
+def outside(lab: Lab) -> Iterator[None]:
+    """The rest of the world, one cable away: an internet server, a LAN neighbour, the metadata service."""
+    world = Lab.__new__(Lab)
+    world.name = lab.name + "w"
+    run("ip", "netns", "add", world.name)
+    try:
+        run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", world.name)
+        for address in (OURS_PUBLIC + "/24", "192.168.77.1/24", "169.254.0.1/16", "100.64.7.1/24"):
+            run("ip", "address", "add", address, "dev", "up0")
+        run("ip", "link", "set", "up0", "up")
+        for link in ("lo", "eth0"):
+            run("ip", "-n", world.name, "link", "set", link, "up")
+        for address in (PUBLIC + "/24", "192.168.77.2/24", "169.254.169.254/16", "100.64.7.7/24"):
+            run("ip", "-n", world.name, "address", "add", address, "dev", "eth0")
+        with contextlib.ExitStack() as servers:
+            with world.inside():
+                servers.enter_context(serving(80, 25))
+            servers.enter_context(serving(80, 9999))  # the provider's own services
+            yield
+    finally:
+        run("ip", "netns", "del", world.name)
+
+
+@pytest.fixture
+async def unwalled(lab: Lab, home: Path) -> AsyncIterator[DockerHost]:
+    host = DockerHost(lab.socket, home / "unwalled", "run-1", firewall=False)
+    await host.start()
+    yield host
+    for lease in await host.present():
+        await host.teardown(lease)
+    await host.close()
+
+
+def reaches(lab: Lab, container: str, address: str, port: int, text: str = "hello") -> bool:
+    command = ("exec", "-i", container, "nc", "-w", "2", address, str(port))
+    return lab.docker(*command, text=text, check=False) == "ok"
+
+
+def gateway(lab: Lab, container: str) -> str:
+    return lab.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}", container)
+
+
+@pytest.mark.usefixtures("outside")
+async def test_only_the_internet_and_the_own_lease_can_be_reached(
+    lab: Lab, host: DockerHost, unwalled: DockerHost, lease_of: Leases
+) -> None:
+    walled, open_ = lease_of(1), lease_of(2)
+    await host.prepare(walled, LIMITS)
+    await unwalled.prepare(open_, LIMITS)
+    inside = lab.run(walled, "-d", IMAGE, "sleep", "100")
+    control = lab.run(open_, "-d", IMAGE, "sleep", "100")
+    neighbour = lab.run(walled, "-d", IMAGE, "nc", "-ll", "-p", "80", "-e", "echo", "ok")
+
+    assert reaches(lab, inside, PUBLIC, 80)
+    assert reaches(lab, inside, lab.address(neighbour), 80)
+    for what, (address, port) in FORBIDDEN.items():
+        assert reaches(lab, control, address, port), f"{what}: the test itself is broken"
+        assert not reaches(lab, inside, address, port), what
+    assert reaches(lab, control, gateway(lab, control), 9999), "the test itself is broken"
+    assert not reaches(lab, inside, gateway(lab, inside), 9999)
+
+
+@pytest.mark.usefixtures("outside")
+async def test_no_lease_reaches_another_nor_is_reached_from_the_lan(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    """Also with the engine's own isolation out of the way, which another engine on the machine may undo."""
+    for number in (1, 2):
+        await host.prepare(lease_of(number), LIMITS)
+    inside = lab.run(lease_of(1), "-d", IMAGE, "sleep", "100")
+    other = lab.run(lease_of(2), "-d", IMAGE, "nc", "-ll", "-p", "80", "-e", "echo", "ok")
+    run("iptables", "-I", "FORWARD", "-j", "ACCEPT")
+    try:
+        assert reaches(lab, inside, lab.address(other), 80), "the test itself is broken"
+    finally:
+        run("iptables", "-D", "FORWARD", "-j", "ACCEPT")
+    run("iptables", "-I", "DOCKER-ISOLATION-STAGE-1", "-j", "ACCEPT")
+    try:
+        assert not reaches(lab, inside, lab.address(other), 80)
+    finally:
+        run("iptables", "-D", "DOCKER-ISOLATION-STAGE-1", "-j", "ACCEPT")
+
+
+@pytest.mark.usefixtures("outside")
+async def test_further_networks_of_a_lease_are_behind_the_same_wall(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    lease = lease_of(1)
+    await host.prepare(lease, LIMITS)
+    options = [f"--opt={key}={value}" for key, value in host.network_options(lease, 7).items()]
+    lab.docker("network", "create", *options, "--label", f"dockage.lease={lease.hex()}", "further")
+    inside = lab.run(lease, "-d", "--network", "further", IMAGE, "sleep", "100")
+    assert reaches(lab, inside, PUBLIC, 80)
+    assert not reaches(lab, inside, *FORBIDDEN["the provider's LAN"])
+    assert not reaches(lab, inside, gateway(lab, inside), 9999)
+
+
+@pytest.mark.usefixtures("outside")
+async def test_what_goes_to_the_internet_is_counted_and_nothing_else(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    lease, other = lease_of(1), lease_of(2)
+    for each in (lease, other):
+        await host.prepare(each, LIMITS)
+    inside = lab.run(lease, "-d", IMAGE, "sleep", "100")
+    friend = lab.run(lease, "-d", IMAGE, "nc", "-ll", "-p", "80", "-e", "echo", "ok")
+    reaches(lab, inside, lab.address(friend), 80, "x" * 300_000)
+    before = await host.read(lease)
+    assert before.internet_out_bytes == 0
+    assert reaches(lab, inside, PUBLIC, 80, "x" * 300_000)
+    host._firewall._counted_at = float("-inf")  # the count may be a second old
+    counted = (await host.read(lease)).internet_out_bytes
+    assert 300_000 <= counted <= 330_000
+    await host.prepare(lease, LIMITS)
+    assert (await host.read(lease)).internet_out_bytes == counted
+    assert (await host.read(other)).internet_out_bytes == 0
+
+
+@pytest.mark.usefixtures("outside")
+async def test_rules_that_somebody_swept_away_come_back(lab: Lab, host: DockerHost, lease_of: Leases) -> None:
+    lease = lease_of(1)
+    await host.prepare(lease, LIMITS)
+    inside = lab.run(lease, "-d", IMAGE, "sleep", "100")
+    for chain in ("DOCKER-USER", "INPUT"):
+        run("iptables", "-F", chain)
+    assert reaches(lab, inside, gateway(lab, inside), 9999)
+    host._firewall._counted_at = float("-inf")
+    await host.read(lease)
+    assert not reaches(lab, inside, gateway(lab, inside), 9999)
+    assert not reaches(lab, inside, *FORBIDDEN["the provider's LAN"])
+
+
+async def test_ipv6_is_no_way_around(
+    lab: Lab, host: DockerHost, unwalled: DockerHost, lease_of: Leases
+) -> None:
+    """Without IPv6 in the engine a container still gets a link-local address when its kernel lets it."""
+    six = ("-d", "--sysctl", "net.ipv6.conf.all.disable_ipv6=0", IMAGE, "sleep", "100")
+    reached = {}
+    for number, each in ((1, host), (2, unwalled)):
+        lease = lease_of(number)
+        await each.prepare(lease, LIMITS)
+        bridge = each.bridge_name(lease, 0)
+        run("sysctl", "-qw", f"net.ipv6.conf.{bridge}.disable_ipv6=0")
+        inside = lab.run(lease, *six)
+        run("ip", "address", "add", f"fd77:{number}::1/64", "nodad", "dev", bridge)
+        pid = lab.docker("inspect", "-f", "{{.State.Pid}}", inside)
+        run(
+            "nsenter", "-t", pid, "-n", "ip", "address", "add", f"fd77:{number}::2/64", "nodad", "dev", "eth0"
+        )
+        with serving(9999):
+            reached[number] = reaches(lab, inside, f"fd77:{number}::1", 9999)
+    assert reached == {1: False, 2: True}
