@@ -102,9 +102,11 @@ class RegtestWorld:
         self.node = node
         self._rpc = Rpc(node.address)
         self.chain = BitcoindChain(self._rpc)
+        self._wallets: list[str] = []
 
     async def wallet(self, *coins: Sat) -> Wallet:
         wallet = BitcoindWallet(self._rpc, f"test-{secrets.token_hex(6)}")
+        self._wallets.append(wallet.name)
         address = await wallet.receive()
         if coins:
             self.node.give(address, *coins)
@@ -122,7 +124,12 @@ class RegtestWorld:
             self.node.rpc("generateblock", address, [])
 
     async def close(self) -> None:
-        await self._rpc.close()
+        """The wallets go too: every one that is loaded makes each block slower."""
+        try:
+            for name in self._wallets:
+                self.node.rpc("unloadwallet", name, False)
+        finally:
+            await self._rpc.close()
 
 
 # -- starting and stopping -----------------------------------------------------------------------------
@@ -152,6 +159,7 @@ def _options(port: int, user: str, password: str) -> list[str]:
         "-listen=0",
         "-listenonion=0",
         "-dnsseed=0",
+        "-keypool=4",  # a wallet makes 8,000 keys otherwise
         "-fallbackfee=0.00002",
         f"-rpcuser={user}",
         f"-rpcpassword={password}",

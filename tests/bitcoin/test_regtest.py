@@ -1,0 +1,290 @@
+"""The life of channels on a real node: what our templates are worth is for bitcoind to say."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from functools import partial
+
+import pytest
+
+from bitcoin.node import Node, NodeRefused, RegtestWorld
+from dockage.adapters.secp import ChannelKeys, Secp
+from dockage.domain.channel import Terms
+from dockage.domain.errors import PeerError, UsageError
+from dockage.domain.units import Sat
+from dockage.ports import Outpoint, Wallet
+from dockage.protocol.bitcoin.address import encode
+from dockage.protocol.bitcoin.channel import Commitment, check_funding
+from dockage.protocol.bitcoin.descriptor import descriptor
+from dockage.protocol.bitcoin.script import funding
+from dockage.protocol.bitcoin.settlement import Claim, Settlement, bumped, closing, refund
+from dockage.protocol.bitcoin.tx import Tx, TxOut, parse
+
+RATE = 2000
+CURVE = Secp()
+
+
+@pytest.fixture
+async def world(bitcoind: Node) -> AsyncIterator[RegtestWorld]:
+    world = RegtestWorld(bitcoind)
+    yield world
+    await world.close()
+
+
+class Life:
+    """A tenant and a provider with wallets of their own, and their channels."""
+
+    def __init__(self, world: RegtestWorld, tenant: Wallet, provider: Wallet) -> None:
+        self.world, self.chain = world, world.chain
+        self.tenant, self.provider = tenant, provider
+        self.tenant_keys = ChannelKeys(secrets.token_bytes(32), CURVE)
+        self.provider_keys = ChannelKeys(secrets.token_bytes(32), CURVE)
+        self.funding_fee = 0
+
+    async def terms(self, name: bytes, capacity: int, blocks: int) -> Terms:
+        return Terms(
+            self.tenant_keys.public("tenant", name),
+            self.provider_keys.public("provider", name),
+            await self.chain.height() + blocks,
+            Sat(capacity),
+            await self.tenant.script(),
+        )
+
+    async def open(self, *terms: Terms) -> list[Commitment]:
+        """All in one transaction, confirmed once."""
+        outputs = [(funding(one, CURVE).script, one.capacity) for one in terms]
+        tx = await self.tenant.fund(outputs, RATE)
+        self.funding_fee += tx.fee
+        await self.chain.broadcast(tx.raw)
+        await self.world.mine(1)
+        parsed = parse(tx.raw)
+        vouts = [parsed.find(*output) for output in outputs]
+        assert None not in vouts
+        return [
+            Commitment(one, Outpoint(tx.txid, vout or 0), CURVE)
+            for one, vout in zip(terms, vouts, strict=True)
+        ]
+
+    def pay(self, name: bytes, commitment: Commitment, *totals: int) -> Claim:
+        """Each update as the provider takes it; the claim of the last."""
+        sign, paid, signature = self.tenant_keys.signer("tenant", name), 0, b""
+        for total in totals:
+            signature = commitment.pay(Sat(total), sign)
+            commitment.check_payment(Sat(paid), Sat(total), signature)
+            paid = total
+        return Claim(commitment, Sat(paid), signature, self.provider_keys.signer("provider", name))
+
+
+@pytest.fixture
+async def life(world: RegtestWorld) -> Life:
+    return Life(world, await world.wallet(Sat(1_000_000)), await world.wallet())
+
+
+async def test_a_channel_from_funding_to_a_replaced_close(life: Life) -> None:
+    (commitment,) = await life.open(await life.terms(b"a", 200_000, 600))
+    coin = await life.chain.coin(Outpoint(*commitment.outpoint))
+    assert check_funding(commitment, coin, await life.chain.height()) == 1
+    claim = life.pay(b"a", commitment, *range(1000, 100_001, 1000))
+
+    payout = await life.provider.script()
+    first = closing([claim], payout, RATE)
+    await life.chain.broadcast(first.tx.encode())
+    assert await life.chain.coin(Outpoint(*commitment.outpoint)) is None
+    second = closing([claim], payout, bumped(RATE))
+    await life.chain.broadcast(second.tx.encode())
+    assert await life.chain.depth(first.tx.txid) is None
+    await life.world.mine(1)
+
+    assert await life.chain.depth(second.tx.txid) == 1
+    assert await life.provider.balance() == (100_000 - second.fee, 0)
+    assert await life.tenant.balance() == (900_000 - life.funding_fee, 0)
+    spender = await life.chain.spender(Outpoint(*commitment.outpoint), 0)
+    assert spender is not None
+    assert (spender.txid, spender.fee) == (second.tx.txid, second.fee)
+
+
+async def test_the_whole_channel_can_be_paid_but_for_the_reserve(life: Life) -> None:
+    """330 sat of change are relayed; the node refuses 329 (which our own side would never sign)."""
+    (commitment,) = await life.open(await life.terms(b"a", 50_000, 600))
+    claim = life.pay(b"a", commitment, 49_670)
+    payout = await life.provider.script()
+    assert life.world.node.allows(closing([claim], payout, 1000).tx.encode()) == ""
+    sign = life.tenant_keys.signer("tenant", b"a")
+    dusty = claim._replace(paid=Sat(49_671), signature=sign(commitment.digest(49_671)))
+    assert "dust" in life.world.node.allows(closing([dusty], payout, 1000).tx.encode())
+
+
+async def test_a_fee_below_the_relay_minimum_is_refused_and_the_minimum_passes(life: Life) -> None:
+    (commitment,) = await life.open(await life.terms(b"a", 50_000, 600))
+    claim, payout = life.pay(b"a", commitment, 20_000), await life.provider.script()
+    with pytest.raises(UsageError, match="fee") as caught:
+        await life.chain.broadcast(closing([claim], payout, 900).tx.encode())
+    assert caught.value.code == "chain.refused"
+    assert life.world.node.allows(closing([claim], payout, 1000).tx.encode()) == ""
+
+
+async def test_ten_channels_open_in_one_transaction_and_close_in_one(life: Life) -> None:
+    names = [bytes([n]) for n in range(10)]
+    commitments = await life.open(*[await life.terms(name, 50_000 + name[0], 600) for name in names])
+    claims = [life.pay(name, one, 7_000 + name[0]) for name, one in zip(names, commitments, strict=True)]
+    close = closing(claims, await life.provider.script(), RATE)
+    await life.chain.broadcast(close.tx.encode())
+    await life.world.mine(1)
+    assert await life.provider.balance() == (70_045 - close.fee, 0)
+    assert await life.tenant.balance() == (1_000_000 - 70_045 - life.funding_fee, 0)
+    assert close.tx.vsize == 1561
+
+
+async def refundable(life: Life, blocks: int) -> tuple[Commitment, Settlement]:
+    (commitment,) = await life.open(await life.terms(b"a", 100_000, blocks))
+    back = refund(commitment, await life.tenant.script(), RATE, life.tenant_keys.signer("tenant", b"a"))
+    return commitment, back
+
+
+async def test_a_refund_is_refused_one_block_early_and_taken_at_the_expiry(life: Life) -> None:
+    commitment, back = await refundable(life, 8)
+    await life.world.mine(commitment.terms.expiry_height - 1 - await life.chain.height())
+    with pytest.raises(UsageError, match="non-final"):
+        await life.chain.broadcast(back.tx.encode())
+    await life.world.mine(1)
+    await life.chain.broadcast(back.tx.encode())
+    await life.world.mine(1)
+    assert await life.chain.depth(back.tx.txid) == 1
+    assert await life.tenant.balance() == (1_000_000 - life.funding_fee - back.fee, 0)
+
+
+async def test_a_refund_cannot_pretend_to_be_late(life: Life) -> None:
+    """Without the lock time, or with a final sequence, the script itself refuses."""
+    commitment, _ = await refundable(life, 50)
+    terms = commitment.terms
+    early = Commitment(
+        Terms(terms.tenant_key, terms.provider_key, 1, terms.capacity, terms.tenant_script),
+        commitment.outpoint,
+        CURVE,
+    )
+    early.funding = commitment.funding
+    early.coin = commitment.coin
+    back = refund(early, await life.tenant.script(), RATE, life.tenant_keys.signer("tenant", b"a"))
+    assert "Locktime requirement not satisfied" in life.world.node.allows(back.tx.encode())
+
+
+async def test_nobody_else_can_rewrite_a_close(life: Life) -> None:
+    (commitment,) = await life.open(await life.terms(b"a", 100_000, 600))
+    close = closing([life.pay(b"a", commitment, 40_000)], await life.provider.script(), RATE).tx
+    thief = await life.tenant.script()
+    stolen = close._replace(outputs=(close.outputs[0], TxOut(close.outputs[1].value, thief)))
+    assert "Invalid Schnorr signature" in life.world.node.allows(stolen.encode())
+    (provider, tenant, leaf, control) = close.witnesses[0]
+    alone = close._replace(witnesses=((bytes(64), tenant, leaf, control),))
+    assert "Invalid Schnorr signature" in life.world.node.allows(alone.encode())
+    assert life.world.node.allows(close.encode()) == ""
+    assert provider != tenant
+
+
+async def test_the_newest_payment_wins_even_over_a_refund_that_waits(life: Life) -> None:
+    """After the expiry it is a race of fees; a provider that overslept may still win it, and must not rely on it."""
+    (commitment,) = await life.open(await life.terms(b"a", 80_000, 6))
+    claim = life.pay(b"a", commitment, 70_000)
+    await life.world.mine(6)
+    back = refund(commitment, await life.tenant.script(), RATE, life.tenant_keys.signer("tenant", b"a"))
+    await life.chain.broadcast(back.tx.encode())
+    late = closing([claim], await life.provider.script(), 10 * RATE)
+    await life.chain.broadcast(late.tx.encode())
+    await life.world.mine(1)
+    assert await life.chain.depth(back.tx.txid) is None
+    assert await life.provider.balance() == (70_000 - late.fee, 0)
+
+
+async def test_a_double_spent_funding_leaves_no_coin(life: Life) -> None:
+    terms = await life.terms(b"a", 100_000, 600)
+    script = funding(terms, CURVE).script
+    tx = await life.tenant.fund([(script, terms.capacity)], RATE)
+    await life.tenant.forget(tx)
+    other = await life.tenant.fund([(await life.tenant.script(), terms.capacity)], 3 * RATE)
+    await life.chain.broadcast(tx.raw)
+    outpoint = Outpoint(tx.txid, parse(tx.raw).find(script, terms.capacity) or 0)
+    coin = await life.chain.coin(outpoint)
+    assert coin is not None
+    assert coin.confirmations == 0
+    await life.chain.broadcast(other.raw)
+    assert await life.chain.coin(outpoint) is None
+    await life.world.mine(1)
+    assert await life.chain.depth(tx.txid) is None
+    assert await life.chain.spender(outpoint, 0) is None
+
+
+async def test_a_funding_of_the_wrong_script_is_refused(life: Life) -> None:
+    """The tenant funds a channel that expires sooner than it says."""
+    said = await life.terms(b"a", 100_000, 600)
+    (made,) = await life.open(await life.terms(b"a", 100_000, 10))
+    coin = await life.chain.coin(Outpoint(*made.outpoint))
+    with pytest.raises(PeerError) as caught:
+        check_funding(Commitment(said, made.outpoint, CURVE), coin, await life.chain.height())
+    assert caught.value.code == "channel.script"
+
+
+async def test_both_together_spend_by_the_key_path(life: Life) -> None:
+    """The internal key is MuSig2(T,P), so that a cooperative close can come later without a new script."""
+    from btclib_secp256k1 import musig
+
+    from dockage.adapters.secp import channel_secret
+    from dockage.protocol.bitcoin.hashes import tagged_hash
+    from dockage.protocol.bitcoin.sighash import DEFAULT, taproot_digest
+
+    seeds = secrets.token_bytes(32), secrets.token_bytes(32)
+    life.tenant_keys, life.provider_keys = (ChannelKeys(seed, CURVE) for seed in seeds)
+    (commitment,) = await life.open(await life.terms(b"a", 100_000, 600))
+    tx = Tx(3, (commitment.input,), (commitment.change(30_000), TxOut(29_000, await life.provider.script())))
+    digest = taproot_digest(tx, 0, (commitment.coin,), DEFAULT)
+    pairs = [
+        (commitment.terms.tenant_key, channel_secret(seeds[0], "tenant", b"a")),
+        (commitment.terms.provider_key, channel_secret(seeds[1], "provider", b"a")),
+    ]
+    cache = musig.KeyAggCache(sorted(key for key, _ in pairs))
+    fund = commitment.funding
+    cache.pubkey_xonly_tweak_add(tagged_hash("TapTweak", fund.internal_key + fund.root))
+    nonces = [musig.nonce_gen(key, secret, digest, cache) for key, secret in pairs]
+    session = musig.Session(musig.nonce_agg([nonce.pubnonce for nonce in nonces]), digest, cache)
+    parts = [nonce.partial_sign(pair[1], cache, session) for nonce, pair in zip(nonces, pairs, strict=True)]
+    signed = tx._replace(witnesses=((session.partial_sig_agg(parts),),))
+    await life.chain.broadcast(signed.encode())
+    assert signed.vsize == 154
+
+
+async def test_the_backup_line_alone_gets_the_money_back(life: Life) -> None:
+    """Stock bitcoind makes the refund from the descriptor; nothing of ours is used after the line is written."""
+    (commitment,) = await life.open(await life.terms(b"a", 100_000, 6))
+    wif = life.tenant_keys.wif("tenant", b"a", "regtest")
+    line = descriptor(commitment.terms, commitment.funding, wif)
+    public = descriptor(commitment.terms, commitment.funding)
+    node = life.world.node
+    assert node.rpc("getdescriptorinfo", public)["descriptor"] == public
+    assert node.rpc("deriveaddresses", public) == [encode(commitment.funding.script, "regtest")]
+
+    name = f"rescue-{secrets.token_hex(6)}"
+    node.rpc("createwallet", name, False, True)
+    rescue = node.wallet(name)
+    (imported,) = rescue.rpc("importdescriptors", [{"desc": line, "timestamp": 0}])
+    assert imported["success"]
+    await life.world.mine(6)
+    home = await life.tenant.receive()
+    before = await life.tenant.balance()
+    coin = {"txid": commitment.outpoint[0], "vout": commitment.outpoint[1], "sequence": 0xFFFFFFFD}
+    options = {"subtractFeeFromOutputs": [0], "fee_rate": 2, "add_inputs": False}
+    made = rescue.rpc(
+        "walletcreatefundedpsbt", [coin], [{home: "0.00100000"}], commitment.terms.expiry_height, options
+    )
+    final = node.rpc("finalizepsbt", rescue.rpc("walletprocesspsbt", made["psbt"])["psbt"])
+    assert final["complete"]
+    await life.chain.broadcast(bytes.fromhex(final["hex"]))
+    await life.world.mine(1)
+    after = await life.tenant.balance()
+    assert after.confirmed - before.confirmed == 100_000 - int(made["fee"] * 10**8)
+    with pytest.raises(NodeRefused):
+        node.rpc("sendrawtransaction", final["hex"][:-2])
+
+
+def test_signers_are_of_one_channel_only() -> None:
+    keys = ChannelKeys(bytes(32), CURVE)
+    assert isinstance(keys.signer("tenant", b"a"), partial)
