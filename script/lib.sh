@@ -31,6 +31,9 @@ step() {
   return $code
 }
 
+# A process that still does something; the corpse of one that nobody buried does not count.
+is_alive() { [ -n "$(tr -d '\0' <"/proc/$1/cmdline" 2>/dev/null)" ]; } 2>/dev/null
+
 retry() {
   local attempt
   for attempt in 1 2 3; do
