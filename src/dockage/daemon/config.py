@@ -25,6 +25,9 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Market nodes to begin with, each ``KEY@ip:port``. No seed is built in: nobody is called unasked."""
     market: bool = False
     """Store and answer for the market. Only for nodes that everybody can reach."""
+    public: bool = False
+    """Take part in the public market: node ids are bound to public addresses, which makes it expensive to
+    surround a topic. False for a market on one machine or in one LAN."""
     regions: tuple[str, ...] = ("earth",)
     """The regions whose offers are looked at."""
     stamp_bits: int = 16

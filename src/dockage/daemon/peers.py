@@ -115,8 +115,9 @@ class Postman:
 class Reception:
     """Receives: reads a stream's header and hands it to whoever serves that kind."""
 
-    def __init__(self, keys: Keys, handle: Handler, now: Callable[[], float]) -> None:
-        self._keys, self._handle, self._now = keys, handle, now
+    def __init__(self, keys: Keys, now: Callable[[], float]) -> None:
+        self._keys, self._now = keys, now
+        self.handle: Handler
         self._servers: dict[type, Server] = {}
         self.refused: Counter[str] = Counter()
         """Breaches by code since the start, for ``dockage status`` and for tests."""
@@ -162,7 +163,7 @@ class Reception:
                 )
         elif envelope.signature:
             raise PeerError("message.malformed", f"a {type(message).__name__} carries no signature")
-        await self._handle(peer, message, envelope.body, envelope.signature)
+        await self.handle(peer, message, envelope.body, envelope.signature)
 
 
 class Budget:

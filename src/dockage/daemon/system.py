@@ -1,0 +1,393 @@
+"""Puts a node together: the only module that knows which adapter stands behind which port.
+
+Nothing here decides anything. ``main`` runs a node until it is told to stop; ``assemble`` is the whole picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import platform
+import secrets
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import msgspec
+import structlog
+import uvloop
+
+from dockage.adapters.bitcoind.chain import BitcoindChain
+from dockage.adapters.bitcoind.rpc import Rpc, RpcAddress
+from dockage.adapters.bitcoind.wallet import BitcoindWallet
+from dockage.adapters.dht.directory import KademliaDirectory
+from dockage.adapters.engine.gate import EngineGate
+from dockage.adapters.front.front import DockerFront
+from dockage.adapters.host.host import DockerHost
+from dockage.adapters.images.sender import ImageSender
+from dockage.adapters.keys.files import FileKeys
+from dockage.adapters.link.link import IrohLink
+from dockage.adapters.secp.btclib import Secp
+from dockage.adapters.secp.keys import ChannelKeys
+from dockage.adapters.sqlite.journal import SqliteJournal
+from dockage.adapters.system.clock import SystemClock
+from dockage.domain.errors import UsageError
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.offer import Offer
+from dockage.domain.resources import Resources
+from dockage.domain.units import MIB, SECOND, Duration, Sat
+from dockage.node import effects as want
+from dockage.node import events as told
+from dockage.node import provider as selling
+from dockage.node import records
+from dockage.node import tenant as renting
+from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.ports import Address, HostFacts, Journal, Progress, Row, Stream
+from dockage.protocol import streams
+from dockage.wire.frames import write_frame
+
+from . import config as settings
+from .access import Access
+from .chainwatch import ChainWatch
+from .config import Config
+from .control import Control
+from .driver import Driver
+from .edge import Edge
+from .market import Market, Notice
+from .metering import MeterLoop
+from .node import Node
+from .peers import Postman, Reception
+from .perform import ProviderPerformer, TenantPerformer
+from .rail import Rail
+from .renting import Renting, Terms
+from .tasks import Jobs, every
+from .tunnels import TunnelCounts
+
+log = structlog.get_logger("dockage.node")
+
+CONTROL_SOCKET = "control.sock"
+TICK_SEC = 1.0
+CONTACTS = "market-contacts"
+CONTACTS_EVERY = 60.0
+
+Loop = Callable[[], Awaitable[None]]
+
+
+def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None:
+    """Run a node until SIGINT or SIGTERM. Raises UsageError for what the user can mend."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = settings.load(home, overrides)
+    with _locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(home, config))
+
+
+async def run(home: Path, config: Config) -> None:
+    async with assemble(home, config) as (node, loops):
+        log.info("node.up", node=node.keys.node.hex(), home=str(home))
+        await _until_told(loops)
+        log.info("node.down")
+
+
+async def _until_told(loops: Sequence[Loop]) -> None:
+    """Everything below runs until a signal comes; leases go on without us until the next start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(_run(work)) for work in loops]
+        await stop.wait()
+        for task in running:
+            task.cancel()
+
+
+async def _run(work: Loop) -> None:
+    await work()
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Two daemons with one key would fight for every connection; two writers would spoil the journal."""
+    path = home / "daemon.pid"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError("home.in-use", f"a dockage daemon already runs in {home}") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequence[Loop]]]:
+    """The node, and what must run while it lives."""
+    async with AsyncExitStack() as stack:
+        clock, jobs = SystemClock(), Jobs()
+        keys = FileKeys(home / "identity.key")
+        journal = SqliteJournal(home / "state.db")
+        stack.callback(journal.close)
+        rows = list(journal.load())
+        link = await IrohLink.create(keys.seed, config.node.bind, config.node.relays)
+        stack.push_async_callback(link.close)
+        reception = Reception(keys, asyncio.get_running_loop().time)
+        postman = Postman(link.open, keys, jobs)
+        rail = await _rail(config, keys, stack)
+        counts = TunnelCounts(rows, journal)
+
+        tenant_hands = TenantPerformer(postman, rail, jobs, keys.node)
+        tenant = _tenant(keys.node, rows, journal, tenant_hands, clock)
+        loops: list[Loop] = [jobs.run, lambda: link.serve(reception.accept)]
+        directory = _directory(config, keys, clock, link, reception)
+        loops += _market_loops(config, directory, rows, journal)
+        market = Market(directory, link, keys, clock, config.node.regions)
+
+        provider = host = notice = None
+        if config.provider.enabled:
+            host = await _host(home, config, stack)
+            provider_hands = ProviderPerformer(postman, rail, jobs, host)
+            policy = _policy(config, await host.facts())
+            provider = _provider(policy, rows, journal, provider_hands, clock)
+            _lend(host, provider, config, stack)
+            Access(provider, host).register(reception)
+            notice = Notice(directory, link, keys, clock, _offering(provider, keys), config.node.stamp_bits)
+            meter = MeterLoop(provider, host, SystemRandom())
+            loops += [_driving(provider, selling.outstanding(provider.state)), meter.run, notice.keep_up]
+        loops.append(_driving(tenant, renting.outstanding(tenant.state)))
+        loops.append(lambda: every(TICK_SEC, lambda: _tick(tenant, provider, counts), "tick"))
+        if rail is not None:
+            watch = ChainWatch(rail, [x for x in (provider, tenant) if x is not None], clock)
+            loops.append(lambda: every(config.bitcoin.poll_sec, watch.poll, "chain"))
+
+        reception.handle = Edge(provider, tenant, keys, rail, postman, counts, clock).handle
+        limits = config.channel
+        rents = Renting(
+            tenant,
+            market,
+            link,
+            rail,
+            config.bitcoin.network,
+            counts,
+            Terms(limits.hours, limits.overhead_percent, limits.expiry_blocks, Sat(limits.largest_sat)),
+            platform.machine(),
+        )
+        node = Node(
+            home,
+            config,
+            clock.now(),
+            keys,
+            clock,
+            link,
+            reception,
+            tenant,
+            market,
+            rents,
+            rail,
+            provider,
+            notice,
+            host,
+        )
+        loops.append(Control(node, home / CONTROL_SOCKET).serve)
+        if config.tenant.enabled:
+            loops.append(_front(home, config, rents, journal, stack).serve)
+        yield node, loops
+
+
+# -- parts -------------------------------------------------------------------------------------------
+async def _rail(config: Config, keys: FileKeys, stack: AsyncExitStack) -> Rail | None:
+    bitcoin = config.bitcoin
+    if not bitcoin.network:
+        return None
+    rpc = Rpc(_rpc_address(bitcoin))
+    stack.push_async_callback(rpc.close)
+    chain = BitcoindChain(rpc, bitcoin.wallet, bitcoin.feerate_max)
+    curve = Secp()
+    return Rail(curve, ChannelKeys(keys.seed, curve), chain, BitcoindWallet(rpc, bitcoin.wallet))
+
+
+def _rpc_address(bitcoin: settings.Bitcoin) -> RpcAddress:
+    cookie = Path(bitcoin.cookie).expanduser() if bitcoin.cookie else None
+    return RpcAddress(bitcoin.url, bitcoin.user, bitcoin.password, cookie)
+
+
+def _tenant(
+    me: NodeKey, rows: Sequence[Row], journal: Journal, hands: TenantPerformer, clock: SystemClock
+) -> Driver[renting.Tenant]:
+    leases = [records.decode_rented_lease(r.value) for r in rows if r.kind == records.RENTED]
+    channels = [records.decode_channel(r.value) for r in rows if r.kind == records.PAYING]
+    state = renting.restore(me, TenantPolicy(), leases, channels)
+    driver = Driver(state, renting.step, _changed, journal, hands.perform, clock)
+    hands.driver = driver
+    return driver
+
+
+def _provider(
+    policy: ProviderPolicy,
+    rows: Sequence[Row],
+    journal: Journal,
+    hands: ProviderPerformer,
+    clock: SystemClock,
+) -> Driver[selling.Provider]:
+    leases = [records.decode_sold_lease(r.value) for r in rows if r.kind == records.SOLD]
+    channels = [records.decode_channel(r.value) for r in rows if r.kind == records.EARNING]
+    state = selling.restore(policy, leases, channels)
+    driver = Driver(state, selling.step, _changed, journal, hands.perform, clock)
+    hands.driver = driver
+    return driver
+
+
+def _changed(before: Any, after: Any) -> Sequence[Row]:
+    return [Row(*record) for record in records.changes(before, after)]
+
+
+def _driving(driver: Driver[Any], outstanding: Sequence[want.AnyEffect]) -> Loop:
+    return lambda: driver.run(outstanding)
+
+
+async def _tick(
+    tenant: Driver[renting.Tenant], provider: Driver[selling.Provider] | None, counts: TunnelCounts
+) -> None:
+    await tenant.post(told.Ticked())
+    if provider is not None:
+        await provider.post(told.Ticked())
+    await asyncio.to_thread(counts.save)
+
+
+def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
+    sells = config.provider
+    for warning in facts.warnings:
+        log.warning("host.warning", what=warning)
+    return ProviderPolicy(
+        tariff=settings.tariff(sells),
+        capacity=_for_sale(sells, facts.capacity),
+        region=sells.region,
+        architecture=facts.architecture,
+        network=config.bitcoin.network,
+        only_for=tuple(settings.read_key(key) for key in sells.only_for),
+        blocked=frozenset(settings.read_key(key) for key in sells.blocked),
+        credit_sat=Sat(sells.credit_sat),
+        patience=Duration(sells.patience_sec * SECOND),
+        grace=Duration(sells.grace_sec * SECOND),
+    )
+
+
+def _for_sale(sells: settings.Provider, machine: Resources) -> Resources:
+    return Resources(
+        sells.cpu_milli or machine.cpu_milli,
+        sells.memory_mib * MIB or machine.memory_bytes * 3 // 4,
+        sells.disk_mib * MIB or machine.disk_bytes // 2,
+    )
+
+
+def _offering(provider: Driver[selling.Provider], keys: FileKeys) -> Callable[[], Offer]:
+    return lambda: selling.offer(provider.state, keys.node)
+
+
+async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost:
+    engine = Path(config.provider.engine)
+    host = DockerHost(engine, home / "leases", secrets.token_hex(8), firewall=config.provider.firewall)
+    await host.start()
+    stack.push_async_callback(host.close)
+    return host
+
+
+def _lend(
+    host: DockerHost, provider: Driver[selling.Provider], config: Config, stack: AsyncExitStack
+) -> None:
+    """Give the host its engine gate, which asks the mind for the limits in force."""
+    gate = EngineGate(Path(config.provider.engine), host)
+    stack.push_async_callback(gate.close)
+
+    async def serve(lease: LeaseId, stream: Stream) -> None:
+        await gate.serve(lease, provider.state.leases[lease].limits, stream)
+
+    host.engine_proxy = serve
+
+
+def _directory(
+    config: Config, keys: FileKeys, clock: SystemClock, link: IrohLink, reception: Reception
+) -> KademliaDirectory:
+    header = streams.encode_header(streams.Directory())
+
+    async def open_stream(peer: NodeKey) -> Stream:
+        stream = await link.open(peer, 5.0)
+        await write_frame(stream, header)
+        return stream
+
+    directory = KademliaDirectory(
+        node=keys.node,
+        verify=keys.verify,
+        clock=clock,
+        open_stream=open_stream,
+        learn=link.learn,
+        address=link.address,
+        rand=SystemRandom(),
+        server=config.node.market,
+        bound=config.node.public,
+        seen=link.seen,
+    )
+
+    async def serve(peer: NodeKey, _header: streams.Directory, stream: Stream) -> None:
+        await directory.serve_stream(peer, stream)
+
+    reception.serve_kind(streams.Directory, serve)
+    return directory
+
+
+def _market_loops(
+    config: Config, directory: KademliaDirectory, rows: Sequence[Row], journal: Journal
+) -> list[Loop]:
+    known = next((r.value for r in rows if r.kind == CONTACTS), b"\x90")
+    cached = msgspec.msgpack.decode(known, type=list[tuple[bytes, tuple[str, tuple[str, ...]]]])
+    contacts = [(NodeKey(key), Address(*address)) for key, address in cached]
+    seeds = [settings.read_seed(text) for text in config.node.seeds]
+
+    async def live() -> None:
+        await directory.bootstrap([*contacts, *seeds])
+        await directory.run()
+
+    async def remember() -> None:
+        if found := directory.contacts():
+            row = Row(CONTACTS, b"", msgspec.msgpack.encode(found))
+            await asyncio.to_thread(journal.write, [row])
+
+    return [live, lambda: every(CONTACTS_EVERY, remember, "contacts")]
+
+
+def _front(
+    home: Path, config: Config, rents: Renting, journal: Journal, stack: AsyncExitStack
+) -> DockerFront:
+    tenant = config.tenant
+    engine = Path(tenant.engine) if tenant.engine and Path(tenant.engine).exists() else None
+    sender = ImageSender(engine, home / "images") if engine else None
+    if sender is not None:
+        stack.push_async_callback(sender.close)
+
+    async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
+        if sender is None:
+            raise UsageError(
+                "image.no-engine", "there is no local Docker engine to take the image from: set tenant.engine"
+            )
+
+        def report(done: int, total: int) -> None:
+            progress(f"sending {reference}: {done >> 20} of {total >> 20} MiB")
+
+        return await sender.send(lambda: rents.layers(lease), reference, report)
+
+    return DockerFront(
+        home / tenant.socket,
+        rents,
+        engine,
+        send_image,
+        journal,
+        bind_host=tenant.bind_host,
+        linger_sec=tenant.linger_sec,
+    )
