@@ -15,9 +15,10 @@ import msgspec
 from .errors import PeerError
 from .identity import ChannelId, NodeKey
 from .reason import Reason
-from .units import Sat
+from .units import Instant, Sat
 
 NOTHING = Sat(0)
+NEVER = Instant(0)
 RESERVE = Sat(330)
 """The tenant's output is never dust, so that it always exists and the template never changes shape."""
 SETTLE_BEFORE_EXPIRY = 144
@@ -26,6 +27,10 @@ STOP_BEFORE_EXPIRY = 288
 """Blocks. No lease is served on a channel this near to its expiry."""
 BURIED = 6
 """Confirmations after which a close is history."""
+BUMP_AFTER = 6
+"""Blocks a close may wait in the mempool before it is built again with a higher fee."""
+FORGET_UNFUNDED = 144
+"""Blocks a provider keeps a channel that was agreed on and never funded."""
 
 
 class ChannelState(enum.StrEnum):
@@ -109,7 +114,7 @@ class Channel:
     """Tenant only: kept for rebroadcast until it is buried."""
     funding_fee: Sat = NOTHING
     opened_height: int = 0
-    """Where to start looking for the transaction that spends the channel."""
+    """Where to start looking for the transaction that spends the channel; before the funding: when it was agreed."""
     confirmations: int = 0
     needed: int = 1
     """Confirmations that make it OPEN."""
@@ -118,12 +123,21 @@ class Channel:
     """Provider: the tenant's signature over ``paid``. Tenant: its own newest one is re-made when needed."""
     spending: tuple[SpendingTx, ...] = ()
     """Closes (provider) or refunds (tenant) made so far, newest last."""
+    spent_height: int = 0
+    """When the newest of them was built."""
+    close_at: Instant = NEVER
+    """Set once somebody wants it closed: no lease starts on it, and after this moment no payment is waited for."""
     settled_txid: str = ""
     """The transaction that did spend it, once it is on the chain."""
     reason: Reason | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.id.hex()[:8]} {self.state} paid {self.paid}/{self.terms.capacity} sat>"
+
+    @property
+    def is_spent_by_other(self) -> bool:
+        """The chain shows a transaction that we did not make: broadcasting ours again is in vain."""
+        return bool(self.settled_txid) and all(tx.txid != self.settled_txid for tx in self.spending)
 
     @property
     def remaining(self) -> Sat:
@@ -139,7 +153,7 @@ class Channel:
 
     def serves_at(self, height: int) -> bool:
         """Whether a lease may still be served on it at *height*."""
-        return self.is_live and height < self.terms.expiry_height - STOP_BEFORE_EXPIRY
+        return self.is_live and not self.close_at and height < self.terms.expiry_height - STOP_BEFORE_EXPIRY
 
     def must_settle_at(self, height: int) -> bool:
         return self.is_live and height >= self.terms.expiry_height - SETTLE_BEFORE_EXPIRY
@@ -155,6 +169,8 @@ def move(channel: Channel, state: ChannelState, reason: Reason | None = None) ->
 
 def fund(channel: Channel, txid: str, vout: int, height: int) -> Channel:
     """The funding outpoint is known. The same one twice changes nothing; another one is refused."""
+    if channel.state is ChannelState.ABANDONED and not channel.txid:
+        raise PeerError("channel.not-open", "the channel was never funded in time; propose a new one")
     if channel.state is not ChannelState.OPENING:
         if (txid, vout) != (channel.txid, channel.vout):
             raise PeerError("channel.refunded-twice", "the channel already has another funding outpoint")
@@ -198,8 +214,10 @@ def spend(channel: Channel, tx: SpendingTx, state: ChannelState) -> Channel:
 
 
 def settle(channel: Channel, txid: str, depth: int) -> Channel:
-    """The chain shows *txid* spending the channel at *depth*."""
-    if channel.is_over or depth < 1:
+    """The chain shows *txid* spending the channel at *depth*. Whoever closed it, it takes no payment any more."""
+    if channel.is_over or channel.state is ChannelState.OPENING or depth < 1:
         return channel  # a mempool may still drop it
     seen = replace(channel, settled_txid=txid)
+    if seen.is_live:
+        seen = move(seen, ChannelState.CLOSING)
     return move(seen, ChannelState.CLOSED) if depth >= BURIED else seen

@@ -24,7 +24,13 @@ TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
     LeaseState.QUOTING: frozenset({LeaseState.FUNDING, LeaseState.OPENING, LeaseState.ENDED}),
     LeaseState.FUNDING: frozenset({LeaseState.QUOTING, LeaseState.OPENING, LeaseState.ENDED}),
     LeaseState.OPENING: frozenset(
-        {LeaseState.QUOTING, LeaseState.RUNNING, LeaseState.ENDING, LeaseState.ENDED}
+        {
+            LeaseState.QUOTING,  # the quote expired meanwhile, or the next candidate is asked
+            LeaseState.FUNDING,  # the channel that was there will not do
+            LeaseState.RUNNING,
+            LeaseState.ENDING,
+            LeaseState.ENDED,
+        }
     ),
     LeaseState.RUNNING: frozenset({LeaseState.PAUSED, LeaseState.ENDING, LeaseState.ENDED}),
     LeaseState.PAUSED: frozenset({LeaseState.RUNNING, LeaseState.ENDING, LeaseState.ENDED}),

@@ -10,7 +10,7 @@ import msgspec
 
 from .resources import Resources
 from .units import GIB, HOUR, KIB, MILLISECOND, Duration, Msat
-from .usage import Usage
+from .usage import Usage, full_use
 
 
 class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +30,10 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def is_free(self) -> bool:
         return not any(getattr(self, f) for f in self.__struct_fields__)
+
+    def exceeds(self, other: Tariff) -> bool:
+        """True if any line is dearer than in *other*: a cheap core does not make up for dear traffic."""
+        return any(getattr(self, f) > getattr(other, f) for f in self.__struct_fields__)
 
     @property
     def is_sane(self) -> bool:
@@ -66,15 +70,7 @@ def lines(usage: Usage, tariff: Tariff) -> dict[str, int]:
 
 def ceiling(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
     """The most that *limits* can cost in *time*, network aside: the worst case shown in a quote."""
-    ms = time // MILLISECOND
-    full = Usage(
-        cpu_ns=limits.cpu_milli * ms * 1000,
-        memory_kib_ms=limits.memory_bytes // KIB * ms,
-        disk_kib_ms=limits.disk_bytes // KIB * ms,
-        cpu_reserved_ns=limits.cpu_milli * ms * 1000,
-        memory_reserved_kib_ms=limits.memory_bytes // KIB * ms,
-    )
-    return price(full, tariff)
+    return price(full_use(limits, time), tariff)
 
 
 PRESETS = {

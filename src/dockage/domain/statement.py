@@ -14,8 +14,8 @@ from .identity import LeaseId
 from .pricing import Tariff, price
 from .reason import Reason
 from .resources import Resources
-from .units import KIB, MIB, MILLISECOND, SECOND, Duration, Instant, Msat, Sat
-from .usage import Usage
+from .units import MIB, SECOND, Duration, Instant, Msat, Sat
+from .usage import Usage, full_use
 
 CLOCK_SLACK = Duration(5 * SECOND)
 """Two machines' clocks, a message on its way, a start-up charged at once."""
@@ -23,6 +23,10 @@ CPU_SLACK_NS = 2 * SECOND
 """CFS bandwidth lets a burst through that was saved up before; over a lease this bounds it."""
 IN_FLIGHT = 32 * MIB
 """Tunnel bytes that one end has counted and the other has not yet."""
+INTERNET_RATE = 12_500_000
+"""Bytes a second (100 Mbit/s, sustained). The tenant can't count what a container sends to the internet by
+itself: this bounds what a liar can make of it."""
+INTERNET_BURST = 256 * MIB
 
 _canonical = msgspec.msgpack.Encoder()
 
@@ -49,6 +53,7 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 
 GENESIS = bytes(32)
+NO_USE = Usage()
 
 
 def digest(record: Statement | Tariff) -> bytes:
@@ -64,7 +69,13 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     received_bytes: int
     """Payload it got out of the tunnel."""
     elapsed: Duration
-    """Since it saw the lease open."""
+    """Since it asked for the lease to be opened, or for its present limits (the tenant's mind fills it in)."""
+
+
+def possible(limits: Resources, time: Duration) -> Usage:
+    """The most that can be stated honestly for *time* under *limits*, tunnel and slack aside."""
+    internet = Usage(internet_out_bytes=INTERNET_RATE * time // SECOND)
+    return full_use(limits, time) + internet
 
 
 def fault(
@@ -73,18 +84,23 @@ def fault(
     limits: Resources,
     tariff: Tariff,
     view: View,
+    earlier: Usage = NO_USE,
 ) -> Reason | None:
-    """What is wrong with *statement*, or None. Order of checks: chain, arithmetic, physics, our own view."""
+    """What is wrong with *statement*, or None. Order of checks: chain, arithmetic, physics, our own view.
+
+    *earlier* is what was ``possible`` before *limits* came into force; ``view.elapsed`` counts from then."""
     return (
         _chain_fault(statement, last)
         or _price_fault(statement, tariff)
-        or _physics_fault(statement, limits, view)
+        or _physics_fault(statement, limits, view, earlier)
     )
 
 
 def _chain_fault(statement: Statement, last: Statement | None) -> Reason | None:
     expected = digest(last) if last else GENESIS
     first = last.seq + 1 if last else 1
+    if last and statement.seq == last.seq and statement != last:
+        return Reason("statement.forked", f"two different statements are numbered {statement.seq}")
     if statement.seq < first:
         return Reason("statement.replayed", f"statement {statement.seq} came after {first - 1}")
     if statement.seq == first and statement.previous != expected:
@@ -103,21 +119,19 @@ def _price_fault(statement: Statement, tariff: Tariff) -> Reason | None:
     return None
 
 
-def _physics_fault(statement: Statement, limits: Resources, view: View) -> Reason | None:
-    used, time = statement.usage, view.elapsed + CLOCK_SLACK
-    ms = time // MILLISECOND
-    most_cpu = limits.cpu_milli * ms * 1000
-    most_memory = limits.memory_bytes // KIB * ms
+def _physics_fault(statement: Statement, limits: Resources, view: View, earlier: Usage) -> Reason | None:
+    used, most = statement.usage, earlier + possible(limits, Duration(view.elapsed + CLOCK_SLACK))
     excess = (
-        ("cpu", used.cpu_ns, most_cpu + most_cpu // 100 + CPU_SLACK_NS),
-        ("memory", used.memory_kib_ms, most_memory),
-        ("disk", used.disk_kib_ms, 2 * limits.disk_bytes // KIB * ms),
-        ("reserved cpu", used.cpu_reserved_ns, most_cpu),
-        ("reserved memory", used.memory_reserved_kib_ms, most_memory),
+        ("cpu", used.cpu_ns, most.cpu_ns + most.cpu_ns // 100 + CPU_SLACK_NS),
+        ("memory", used.memory_kib_ms, most.memory_kib_ms),
+        ("disk", used.disk_kib_ms, 2 * most.disk_kib_ms),
+        ("reserved cpu", used.cpu_reserved_ns, most.cpu_reserved_ns),
+        ("reserved memory", used.memory_reserved_kib_ms, most.memory_reserved_kib_ms),
         ("bytes in", used.net_in_bytes, view.sent_bytes + IN_FLIGHT),
         ("bytes out", used.net_out_bytes, view.received_bytes + IN_FLIGHT),
+        ("internet bytes", used.internet_out_bytes, most.internet_out_bytes + INTERNET_BURST),
     )
-    for name, said, most in excess:
-        if said > most:
-            return Reason("statement.impossible", f"{name}: {said} stated, at most {most} possible")
+    for name, said, limit in excess:
+        if said > limit:
+            return Reason("statement.impossible", f"{name}: {said} stated, at most {limit} possible")
     return None

@@ -35,6 +35,9 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Core-nanoseconds that were kept free for the lease, used or not."""
     memory_reserved_kib_ms: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f) + getattr(other, f) for f in self.__struct_fields__))
+
     def covers(self, earlier: Usage) -> bool:
         """True if no total went backwards since *earlier*."""
         return all(getattr(self, f) >= getattr(earlier, f) for f in self.__struct_fields__)
@@ -66,14 +69,27 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last: Reading | None = None
 
 
-def advance(meter: Meter, reading: Reading, reserved: Resources) -> Meter:
+def full_use(limits: Resources, time: Duration) -> Usage:
+    """The most that a lease of *limits* can use in *time*, network aside."""
+    ms = time // MILLISECOND
+    cpu, memory = limits.cpu_milli * ms * 1000, limits.memory_bytes // KIB * ms
+    return Usage(
+        cpu_ns=cpu,
+        memory_kib_ms=memory,
+        disk_kib_ms=limits.disk_bytes // KIB * ms,
+        cpu_reserved_ns=cpu,
+        memory_reserved_kib_ms=memory,
+    )
+
+
+def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Duration = GAP_MAX) -> Meter:
     """Bring *meter* up to *reading*. The first reading opens the meter and bills nothing."""
     last = meter.last
     if last is None:
         return Meter(meter.usage, reading)
     if reading.boot == last.boot and reading.boottime_ns < last.boottime_ns:
         return meter  # an older reading that arrived late: the newer one already covers it
-    elapsed_ms = _elapsed_ms(last, reading)
+    elapsed_ms = _elapsed_ms(last, reading, gap_max)
     used = meter.usage
     return Meter(
         Usage(
@@ -93,9 +109,9 @@ def advance(meter: Meter, reading: Reading, reserved: Resources) -> Meter:
     )
 
 
-def _elapsed_ms(last: Reading, reading: Reading) -> int:
+def _elapsed_ms(last: Reading, reading: Reading, gap_max: Duration) -> int:
     """Milliseconds to integrate gauges over. Both instants are floored, so the floors telescope too."""
-    if reading.boot != last.boot or reading.boottime_ns - last.boottime_ns > GAP_MAX:
+    if reading.boot != last.boot or reading.boottime_ns - last.boottime_ns > gap_max:
         return 0
     return reading.boottime_ns // MILLISECOND - last.boottime_ns // MILLISECOND
 

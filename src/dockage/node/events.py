@@ -13,6 +13,7 @@ import msgspec
 
 from dockage.domain.channel import SpendingTx
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import View
@@ -36,6 +37,8 @@ class Received(Event, frozen=True):
     """With a Statement: what we counted ourselves by then."""
     our_key: bytes = b""
     """With a ProposeChannel: our public key for that channel."""
+    ours: bool = False
+    """With a ChannelNotice: its signature is our own over its ``paid`` (then an older backup catches up)."""
 
 
 # -- from the machine --------------------------------------------------------------------------------
@@ -132,6 +135,8 @@ class Candidate(msgspec.Struct, frozen=True):
     msat_hour: Msat
     plan: ChannelPlan | None = None
     """None where the offer is free."""
+    tariff: Tariff | None = None
+    """As listed: a quote that is dearer in any line (traffic too, which ``msat_hour`` leaves out) is refused."""
 
 
 class RentRequested(Event, frozen=True):

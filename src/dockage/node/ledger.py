@@ -29,7 +29,9 @@ class Account(msgspec.Struct, frozen=True):
     """Of all leases of the pair, ended ones too."""
     paid: Sat = Sat(0)
     late_since: Instant | None = None
-    """Provider: since when the due of an earlier tick is not covered."""
+    """Provider: since when ``late_due`` is not covered."""
+    late_due: Msat = Msat(0)
+    """An older ``due``. Not the present one: who pays each tick one tick later is not late for ever."""
 
     @property
     def owed_sat(self) -> Sat:
@@ -39,6 +41,23 @@ class Account(msgspec.Struct, frozen=True):
     @property
     def unpaid(self) -> Msat:
         return Msat(max(0, self.due - msat(self.paid)))
+
+    @property
+    def is_late(self) -> bool:
+        return self.late_since is not None and whole_sat(self.late_due) > self.paid
+
+    def after_payment(self, paid: Sat) -> Account:
+        late = self.late_since is not None and whole_sat(self.late_due) > paid
+        return Account(self.due, paid, self.late_since if late else None, self.late_due if late else Msat(0))
+
+    def after_tick(self, added: Msat, now: Instant) -> Account:
+        """A new due. Whatever is owed now was stated at least one tick ago, so it starts to be late."""
+        due = Msat(self.due + added)
+        if self.is_late:
+            return Account(due, self.paid, self.late_since, self.late_due)
+        if self.owed_sat:
+            return Account(due, self.paid, now, self.due)
+        return Account(due, self.paid)
 
 
 def secured(channels: Iterable[Channel], peer: NodeKey, credit: Sat) -> Sat:

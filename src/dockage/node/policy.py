@@ -8,8 +8,8 @@ from dockage.domain.identity import NodeKey
 from dockage.domain.offer import Offer
 from dockage.domain.pricing import Tariff, ceiling, price
 from dockage.domain.resources import Resources
-from dockage.domain.units import MIB, MINUTE, SECOND, Duration, Msat, Sat
-from dockage.domain.usage import Usage
+from dockage.domain.units import HOUR, MIB, MINUTE, SECOND, Duration, Msat, Sat
+from dockage.domain.usage import GAP_MAX, Usage
 
 
 class ProviderPolicy(msgspec.Struct, frozen=True):
@@ -28,12 +28,22 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     """How long a tick may stay unpaid before the containers are frozen."""
     grace: Duration = Duration(60 * SECOND)
     """How long frozen containers are held before the lease ends."""
+    prepare_within: Duration = Duration(2 * MINUTE)
+    """Before a lease that our machine can't get ready ends."""
+    remember: Duration = Duration(1 * HOUR)
+    """How long an ended and paid lease stays in memory (it stays in the journal for ever)."""
+    gap_max: Duration = GAP_MAX
+    """A longer time between two readings is not charged for memory and disk."""
     quote_life: Duration = Duration(60 * SECOND)
     tick: Duration = Duration(1 * SECOND)
     """Time between two statements."""
     leases_per_tenant: int = 64
+    remembered_per_tenant: int = 256
+    """Ended ones among them: opening and ending for fun must not fill our memory."""
     channels_per_tenant: int = 4
     """Not yet funded ones: each costs us a row."""
+    channels_waiting: int = 1000
+    """The same over all tenants: keys cost nothing."""
     smallest_channel: Sat = Sat(3_000)
     largest_channel: Sat = Sat(50_000_000)
     longest_channel_blocks: int = 25_000
@@ -69,6 +79,8 @@ class TenantPolicy(msgspec.Struct, frozen=True):
     """Before the next candidate is asked instead."""
     open_within: Duration = Duration(60 * SECOND)
     """For a provider to prepare a lease, once it is asked to."""
+    fund_within: Duration = Duration(6 * HOUR)
+    """For a channel's funding to be as deep as the provider wants it."""
     end_within: Duration = Duration(10 * SECOND)
     """Before an unanswered end is an end all the same: we stop paying at once in any case."""
     silence: Duration = Duration(5 * SECOND)

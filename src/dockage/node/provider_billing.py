@@ -1,0 +1,173 @@
+"""The provider is paid: readings become statements, unpaid statements freeze the containers, payments thaw them.
+
+Counterpart: ``tenant_statements.py``. The one rule: what a tenant can owe is bounded, by time (patience) and
+by value (exposure), whatever it does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dockage.domain import channel as channels
+from dockage.domain.channel import Channel
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.lease import METERED, LeaseState
+from dockage.domain.pricing import price
+from dockage.domain.reason import Reason
+from dockage.domain.statement import GENESIS, Statement, digest
+from dockage.domain.units import Instant, Msat, Sat, since
+from dockage.domain.usage import Reading, advance
+
+from . import effects as want
+from .ledger import put
+from .sold import (
+    Effects,
+    Provider,
+    SoldLease,
+    account_of,
+    describe,
+    end_lease,
+    enter,
+    leases_of,
+    notice,
+    store,
+    with_channel,
+)
+
+SAID_AGAIN_MAX = 16
+"""Statements in answer to one message: a debtor must not use us as an amplifier."""
+UNPAID = Reason("lease.unpaid", "payment is late; the containers are frozen until it arrives")
+NEVER_PAID = Reason("lease.unpaid-too-long", "payment did not come within the grace time")
+
+
+# -- statements --------------------------------------------------------------------------------------
+def on_reading(
+    state: Provider, lease: LeaseId, reading: Reading, now: Instant, *, final: bool
+) -> tuple[Provider, Effects]:
+    mine = state.leases.get(lease)
+    if mine is None or (mine.state not in METERED and not (final and mine.state is LeaseState.ENDING)):
+        return state, ()
+    mine = replace(mine, meter=advance(mine.meter, reading, mine.limits, state.policy.gap_max))
+    # A clock that was set back must not stop the bills: then the time since the last one is negative.
+    if 0 <= since(mine.stated_at, now) < state.policy.tick and not final:
+        return store(state, mine), ()
+    return _bill(state, mine, now)
+
+
+def _bill(state: Provider, lease: SoldLease, now: Instant) -> tuple[Provider, Effects]:
+    """One tick: the new statement, and what follows if an earlier one is still unpaid."""
+    account = account_of(state, lease.tenant)
+    due = price(lease.meter.usage, lease.tariff)
+    statement = _statement(lease, due, account.paid, now)
+    account = account.after_tick(Msat(due - lease.due), now)
+    state = replace(
+        store(state, replace(lease, last=statement)),
+        accounts=put(state.accounts, lease.tenant, account),
+    )
+    state, effects = freeze_or_thaw(state, lease.tenant, now)
+    if lease.state is LeaseState.PAUSED and not effects:
+        effects = (want.Send(lease.tenant, notice(lease, now)),)  # the first one may have been lost
+    return state, (want.Send(lease.tenant, statement), *effects)
+
+
+def _statement(lease: SoldLease, due: Msat, received: Sat, now: Instant) -> Statement:
+    read = lease.meter.last
+    assert read is not None
+    return Statement(
+        lease=lease.id,
+        seq=lease.seq + 1,
+        previous=digest(lease.last) if lease.last else GENESIS,
+        at=max(now, lease.stated_at),
+        usage=lease.meter.usage,
+        tariff=digest(lease.tariff),
+        due=due,
+        received_sat=received,
+        memory_bytes=read.memory_bytes,
+        disk_bytes=read.disk_bytes,
+        containers=read.containers,
+    )
+
+
+def say_again(state: Provider, tenant: NodeKey) -> Effects:
+    """The last statements of ended leases, while anything is owed: nothing else would ever repeat them."""
+    if not account_of(state, tenant).owed_sat:
+        return ()
+    ended = [x.last for x in leases_of(state, tenant) if x.is_over and x.last is not None]
+    return tuple(want.Send(tenant, last) for last in ended[-SAID_AGAIN_MAX:])
+
+
+# -- payment -----------------------------------------------------------------------------------------
+def on_payment(
+    state: Provider, channel: Channel, paid: Sat, signature: bytes, now: Instant
+) -> tuple[Provider, Effects]:
+    """The signature was verified at the edge against the template we built ourselves.
+
+    A message is repeated and overtaken honestly, so what does not raise the total is not counted as a lie; the
+    answer shows our best, from which a tenant that lost its newest state catches up."""
+    if paid == channel.paid:
+        return state, ()
+    if paid < channel.paid:
+        return state, (want.Send(channel.peer, describe(channel)),)
+    state, _ = with_channel(state, channels.pay(channel, paid, signature))
+    return freeze_or_thaw(state, channel.peer, now)
+
+
+def is_behind(state: Provider, tenant: NodeKey, now: Instant) -> bool:
+    account = account_of(state, tenant)
+    if not account.owed_sat:
+        return False
+    if account.is_late and since(account.late_since or now, now) >= state.policy.patience:
+        return True
+    return account.unpaid > exposure(state, tenant)
+
+
+def exposure(state: Provider, tenant: NodeKey) -> Msat:
+    """How much this tenant may owe: the sum over the leases it holds."""
+    held = (lease for lease in leases_of(state, tenant) if not lease.is_over)
+    return Msat(sum(state.policy.exposure(lease.limits) for lease in held))
+
+
+def freeze_or_thaw(state: Provider, tenant: NodeKey, now: Instant) -> tuple[Provider, Effects]:
+    """Payment is the pair's, so all paid leases of the tenant freeze and thaw together."""
+    behind = is_behind(state, tenant, now)
+    source, target = (
+        (LeaseState.RUNNING, LeaseState.PAUSED) if behind else (LeaseState.PAUSED, LeaseState.RUNNING)
+    )
+    effects: list[want.AnyEffect] = []
+    for lease in leases_of(state, tenant):
+        if lease.state is source and not lease.tariff.is_free:
+            state, told = enter(state, lease, target, now, UNPAID if behind else None)
+            effects += [want.Pause(lease.id) if behind else want.Thaw(lease.id), *told]
+    return state, tuple(effects)
+
+
+# -- time --------------------------------------------------------------------------------------------
+def on_account_tick(state: Provider, lease: SoldLease, now: Instant) -> tuple[Provider, Effects]:
+    policy, waited = state.policy, since(lease.since, now)
+    if lease.state is LeaseState.PAUSED and waited >= policy.grace:
+        return end_lease(state, lease, NEVER_PAID, now)
+    if not lease.is_over:
+        return state, ()
+    owing = account_of(state, lease.tenant).owed_sat > 0
+    if owing and waited < policy.grace and lease.last is not None:
+        return state, (want.Send(lease.tenant, lease.last),)
+    return state, ()
+
+
+def retire(state: Provider, now: Instant) -> Provider:
+    """Ended and paid leases leave our memory after a while; their dues stay in the account."""
+    gone = {
+        lease.id
+        for lease in state.leases.values()
+        if lease.is_over
+        and since(lease.since, now) >= state.policy.remember
+        and not account_of(state, lease.tenant).owed_sat
+    }
+    if not gone:
+        return state
+    return replace(state, leases={key: x for key, x in state.leases.items() if key not in gone})
+
+
+def late_before(lease: SoldLease, patience: int) -> Instant | None:
+    """After a restart: a frozen lease was late already, or each restart would thaw it for one patience."""
+    return Instant(lease.since - patience) if lease.state is LeaseState.PAUSED else None

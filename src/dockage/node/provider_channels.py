@@ -1,0 +1,218 @@
+"""The provider's side of its channels: agree on one, watch its funding, close it in time.
+
+Counterpart: ``tenant_channels.py``. The one rule: after the expiry the tenant's refund races our close, so
+everything that leads there starts a day early and is asked for again at every look at the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from dockage.domain import channel as channels
+from dockage.domain.channel import BUMP_AFTER, FORGET_UNFUNDED, Channel, ChannelState, Terms
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import ChannelId, NodeKey
+from dockage.domain.reason import Reason
+from dockage.domain.units import Duration, Instant, after
+from dockage.protocol import messages as say
+
+from . import effects as want
+from .sold import (
+    Effects,
+    Provider,
+    SoldLease,
+    account_of,
+    describe,
+    end_lease,
+    leases_of,
+    with_channel,
+)
+
+Change = Callable[[Channel], Channel]
+
+CHANNEL_CLOSING = Reason("channel.closing", "the channel that pays for the lease is being closed")
+EXPIRING = Reason("channel.expiring", "the channel is too near to its expiry to be served on")
+NOTHING_PAID = Reason("channel.nothing-paid", "nothing was paid: the refund returns all after the expiry")
+UNFUNDED = Reason("channel.unfunded", "no funding was announced for a day")
+
+
+# -- opening -----------------------------------------------------------------------------------------
+def on_proposal(
+    state: Provider, peer: NodeKey, proposal: say.ProposeChannel, our_key: bytes
+) -> tuple[Provider, Effects]:
+    terms = Terms(
+        proposal.tenant_key, our_key, proposal.expiry_height, proposal.capacity, proposal.tenant_script
+    )
+    known = state.channels.get(proposal.channel)
+    if known is not None:
+        if known.peer != peer or known.terms != terms:
+            raise PeerError("channel.taken", "that channel id is already in use with other terms")
+        return state, (want.Send(peer, _accept(known)),)
+    refusal = _why_no_channel(state, peer, terms)
+    if refusal:
+        return state, (want.Send(peer, say.Refusal(proposal.channel, refusal)),)
+    needed = state.policy.confirmations(terms.capacity)
+    channel = Channel(proposal.channel, peer, terms, needed=needed, opened_height=state.height)
+    state, _ = with_channel(state, channel)
+    return state, (want.Send(peer, _accept(channel)),)
+
+
+def _accept(channel: Channel) -> say.AcceptChannel | say.ChannelNotice:
+    if channel.state is ChannelState.OPENING:
+        return say.AcceptChannel(channel.id, channel.terms.provider_key, channel.needed)
+    return describe(channel)
+
+
+def _why_no_channel(state: Provider, peer: NodeKey, terms: Terms) -> Reason | None:
+    policy = state.policy
+    if not policy.network:
+        return Reason("provider.no-wallet", "this provider takes no payment")
+    if state.height <= 0:
+        return Reason("chain.unknown", "the provider does not see the chain yet; try again in a minute")
+    if peer in policy.blocked or (policy.only_for and peer not in policy.only_for):
+        return Reason("provider.not-for-you", "this provider does not serve your key")
+    if terms.capacity < policy.smallest_channel:
+        return Reason("channel.small", f"the smallest channel here is {policy.smallest_channel} sat")
+    if terms.capacity > policy.largest_channel:
+        return Reason("channel.large", f"the largest channel here is {policy.largest_channel} sat")
+    left = terms.expiry_height - state.height
+    if left < channels.STOP_BEFORE_EXPIRY + channels.SETTLE_BEFORE_EXPIRY:
+        return Reason("channel.expiry-near", f"only {left} blocks to the expiry; 432 are needed")
+    if left > policy.longest_channel_blocks:
+        return Reason("channel.expiry-far", f"{left} blocks to the expiry is longer than we lock coins up")
+    waiting = [c for c in state.channels.values() if c.state is ChannelState.OPENING]
+    if sum(c.peer == peer for c in waiting) >= policy.channels_per_tenant:
+        return Reason("channel.too-many", "fund the channels you proposed before you propose more")
+    if len(waiting) >= policy.channels_waiting:
+        return Reason("provider.busy", "too many channels wait for their funding here; try again later")
+    return None
+
+
+def on_funding(
+    state: Provider, peer: NodeKey, announced: say.AnnounceFunding, channel: Channel
+) -> tuple[Provider, Effects]:
+    """Told again each time it is announced again: our answer may have been lost."""
+    funded = channels.fund(channel, announced.txid, announced.vout, state.height)
+    return with_channel(state, funded, tell=True)
+
+
+def on_channel(state: Provider, id_: ChannelId, change: Change) -> tuple[Provider, Effects]:
+    """What the chain shows."""
+    channel = state.channels.get(id_)
+    changed = change(channel) if channel else None
+    if channel is None or changed is None or changed == channel:
+        return state, ()
+    return with_channel(state, changed, tell=changed.state is not channel.state)
+
+
+# -- closing -----------------------------------------------------------------------------------------
+def close(state: Provider, channel: Channel, now: Instant) -> tuple[Provider, Effects]:
+    """The leases it pays for end first; the last bill is waited for, but not for long."""
+    if channel.state is ChannelState.OPENING:
+        return with_channel(state, channels.move(channel, ChannelState.ABANDONED), tell=True)
+    if not channel.is_live or channel.close_at:
+        return state, (want.Send(channel.peer, describe(channel)),)
+    leases = [] if _carried_by_another(state, channel) else _paid_leases(state, channel.peer)
+    effects: list[want.AnyEffect] = []
+    for lease in leases:
+        state, more = end_lease(state, lease, CHANNEL_CLOSING, now)
+        effects += more
+    last_payment = Duration(2 * state.policy.patience)
+    state, _ = with_channel(state, replace(channel, close_at=after(now, last_payment)))
+    state, more = finish_close(state, channel.id, now)
+    return state, (*effects, *more)
+
+
+def finish_close(state: Provider, id_: ChannelId, now: Instant) -> tuple[Provider, Effects]:
+    """Once nothing more is to come, or time is up: settle what was paid."""
+    channel = state.channels[id_]
+    if not channel.close_at or not channel.is_live:
+        return state, ()
+    to_come = account_of(state, channel.peer).owed_sat and channel.remaining
+    if now < channel.close_at and (to_come or _serving(state, channel)):
+        return state, ()
+    if channel.paid:
+        state, told = with_channel(state, channels.move(channel, ChannelState.CLOSING), tell=True)
+        return state, (*told, want.Settle(id_))
+    if channel.reason == NOTHING_PAID:
+        return state, ()
+    return with_channel(state, replace(channel, reason=NOTHING_PAID), tell=True)
+
+
+def finish_closes(state: Provider, now: Instant) -> tuple[Provider, Effects]:
+    effects: list[want.AnyEffect] = []
+    for channel in [c for c in state.channels.values() if c.close_at and c.is_live]:
+        state, more = finish_close(state, channel.id, now)
+        effects += more
+    return state, tuple(effects)
+
+
+def _carried_by_another(state: Provider, channel: Channel) -> bool:
+    return any(
+        c.peer == channel.peer and c.id != channel.id and c.serves_at(state.height) and c.remaining
+        for c in state.channels.values()
+    )
+
+
+def _paid_leases(state: Provider, tenant: NodeKey) -> list[SoldLease]:
+    return [x for x in leases_of(state, tenant) if not x.tariff.is_free and not x.is_leaving]
+
+
+def _serving(state: Provider, channel: Channel) -> bool:
+    """Whether a final bill may still come that this channel pays."""
+    if _carried_by_another(state, channel):
+        return False
+    return any(not x.tariff.is_free and not x.is_over for x in leases_of(state, channel.peer))
+
+
+def on_close_built(state: Provider, id_: ChannelId, tx: channels.SpendingTx) -> tuple[Provider, Effects]:
+    channel = state.channels.get(id_)
+    if channel is None or channel.state is not ChannelState.CLOSING:
+        return state, ()
+    spent = replace(channels.spend(channel, tx, ChannelState.CLOSING), spent_height=state.height)
+    state, told = with_channel(state, spent, tell=spent.spending != channel.spending)
+    return state, (*told, want.Broadcast(id_, tx.raw))
+
+
+# -- blocks ------------------------------------------------------------------------------------------
+def on_block(state: Provider, height: int, now: Instant) -> tuple[Provider, Effects]:
+    """At each look: what must settle now settles; what is closing is asked for again until it is buried."""
+    state = replace(state, height=height)
+    effects: list[want.AnyEffect] = []
+    for channel in list(state.channels.values()):
+        state, more = _on_height(state, channel, height, now)
+        effects += more
+    return state, tuple(effects)
+
+
+def _on_height(state: Provider, channel: Channel, height: int, now: Instant) -> tuple[Provider, Effects]:
+    if channel.must_settle_at(height) and not channel.close_at:
+        return close(state, channel, now)
+    if channel.is_live and not channel.serves_at(height) and not channel.close_at:
+        return _stop_serving(state, channel, now)
+    if channel.state is ChannelState.OPENING and height - channel.opened_height > FORGET_UNFUNDED:
+        return with_channel(state, channels.move(channel, ChannelState.ABANDONED, UNFUNDED), tell=True)
+    return state, keep_settling(channel, height)
+
+
+def _stop_serving(state: Provider, channel: Channel, now: Instant) -> tuple[Provider, Effects]:
+    if _carried_by_another(state, channel):
+        return state, ()
+    effects: list[want.AnyEffect] = []
+    for lease in _paid_leases(state, channel.peer):
+        state, more = end_lease(state, lease, EXPIRING, now)
+        effects += more
+    return state, tuple(effects)
+
+
+def keep_settling(channel: Channel, height: int) -> Effects:
+    """Until it is buried: a reorganisation may take a close back, a low fee may keep it waiting."""
+    if channel.state is not ChannelState.CLOSING or channel.is_spent_by_other:
+        return ()
+    if not channel.spending:
+        return (want.Settle(channel.id),)
+    again = want.Broadcast(channel.id, channel.spending[-1].raw)
+    if not channel.settled_txid and height - channel.spent_height >= BUMP_AFTER:
+        return (again, want.Settle(channel.id))
+    return (again,)

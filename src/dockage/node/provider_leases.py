@@ -1,0 +1,186 @@
+"""The provider sells: it quotes, opens, grows and clears leases.
+
+Counterpart: ``tenant_leases.py``. The one rule: a quote binds us and nobody remembers it; it comes back signed
+by ourselves, and what is left of the machine decides again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dockage.domain.channel import ChannelState
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.lease import LeaseState
+from dockage.domain.offer import Quote
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.units import Instant, Sat, after, since
+from dockage.protocol import messages as say
+
+from . import effects as want
+from .provider_billing import is_behind, say_again
+from .sold import (
+    Effects,
+    Provider,
+    SoldLease,
+    account_of,
+    end_lease,
+    enter,
+    leases_of,
+    notice,
+    owned,
+    store,
+)
+
+HOST_SLOW = Reason("host.slow", "the provider's machine did not get the lease ready in time")
+SHUTDOWN = Reason("provider.leaving", "the provider is taking its machine off the market")
+
+
+def free(state: Provider) -> Resources:
+    """What is left to rent; never negative, also where the operator has taken capacity back."""
+    left = state.policy.capacity
+    for lease in state.leases.values():
+        if lease.state is not LeaseState.ENDED:
+            left = left - (lease.limits if lease.growing is None else larger(lease.limits, lease.growing))
+    return larger(left, Resources())
+
+
+def larger(one: Resources, other: Resources) -> Resources:
+    return Resources(
+        max(one.cpu_milli, other.cpu_milli),
+        max(one.memory_bytes, other.memory_bytes),
+        max(one.disk_bytes, other.disk_bytes),
+    )
+
+
+# -- selling -----------------------------------------------------------------------------------------
+def on_ask_quote(
+    state: Provider, peer: NodeKey, lease: LeaseId, limits: Resources, now: Instant
+) -> tuple[Provider, Effects]:
+    """Stateless. A tenant that owes us hears the unpaid bills first: they may have been lost on the way."""
+    refusal = _why_not(state, peer, limits)
+    answer = say.Refusal(lease, refusal) if refusal else _quote(state, peer, lease, limits, now)
+    return state, (*say_again(state, peer), want.Send(peer, answer))
+
+
+def _quote(state: Provider, peer: NodeKey, lease: LeaseId, limits: Resources, now: Instant) -> Quote:
+    policy = state.policy
+    return Quote(
+        lease=lease,
+        tenant=peer,
+        limits=limits,
+        tariff=policy.tariff,
+        network="" if policy.tariff.is_free else policy.network,
+        confirmations=policy.confirmations(Sat(0)),
+        credit_sat=policy.credit_sat,
+        expires=after(now, policy.quote_life),
+    )
+
+
+def _why_not(state: Provider, peer: NodeKey, limits: Resources) -> Reason | None:
+    policy = state.policy
+    if state.leaving:
+        return SHUTDOWN
+    if peer in policy.blocked or (policy.only_for and peer not in policy.only_for):
+        return Reason("provider.not-for-you", "this provider does not serve your key")
+    known = leases_of(state, peer)
+    held = sum(not lease.is_over for lease in known)
+    if held >= policy.leases_per_tenant or len(known) >= policy.remembered_per_tenant:
+        return Reason("provider.too-many-leases", f"{held} leases held and {len(known)} in the last while")
+    lacking = limits.lacking(free(state))
+    if lacking:
+        return Reason("provider.full", f"not enough left: {', '.join(lacking)}")
+    return None
+
+
+def on_open(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> tuple[Provider, Effects]:
+    """The quote's signature (our own) was verified at the edge."""
+    if quote.lease in state.leases:
+        return state, (want.Send(peer, notice(owned(state, peer, quote.lease), now)),)
+    if quote.tenant != peer:
+        raise PeerError("quote.not-yours", "the quote was made for another tenant")
+    refusal = _why_not(state, peer, quote.limits) or _why_unpayable(state, peer, quote, now)
+    if quote.expires < now:
+        refusal = Reason("quote.expired", "the quote has expired; ask for a new one")
+    if refusal:
+        return state, (*say_again(state, peer), want.Send(peer, say.Refusal(quote.lease, refusal)))
+    lease = SoldLease(quote.lease, peer, quote.limits, quote.tariff, opened_at=now, since=now)
+    return store(state, lease), (want.Prepare(lease.id, lease.limits),)
+
+
+def _why_unpayable(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> Reason | None:
+    if quote.tariff.is_free:
+        return None
+    serving = [c for c in state.channels.values() if c.peer == peer and c.serves_at(state.height)]
+    if not serving:
+        return Reason("channel.none", "open a channel first, with enough blocks left before its expiry")
+    if not any(c.remaining for c in serving):
+        return Reason("channel.exhausted", "the channel has nothing left to pay with")
+    if not any(c.state is ChannelState.OPEN for c in serving) and not state.policy.credit_sat:
+        return Reason("channel.unconfirmed", "the channel's funding is not deep enough yet")
+    if is_behind(state, peer, now):
+        owed = account_of(state, peer).owed_sat
+        return Reason("account.unpaid", f"{owed} sat of earlier leases are unpaid; pay them first")
+    return None
+
+
+def on_grow(
+    state: Provider, peer: NodeKey, lease: LeaseId, limits: Resources, now: Instant
+) -> tuple[Provider, Effects]:
+    """The machine first: the new limits are in force, and charged, once it has them. Frozen leases wait."""
+    mine = owned(state, peer, lease)
+    if mine.state is not LeaseState.RUNNING or mine.limits == limits or mine.growing == limits:
+        return state, (want.Send(peer, notice(mine, now)),)
+    more = larger(limits - mine.limits, Resources())
+    lacking = more.lacking(free(store(state, replace(mine, growing=None))))
+    if lacking:
+        reason = Reason("provider.full", f"not enough left to grow: {', '.join(lacking)}")
+        return state, (want.Send(peer, say.Refusal(lease, reason)),)
+    return store(state, replace(mine, growing=limits)), (want.Prepare(lease, limits),)
+
+
+# -- the machine's answers ---------------------------------------------------------------------------
+def on_prepared(state: Provider, lease: LeaseId, now: Instant) -> tuple[Provider, Effects]:
+    mine = state.leases.get(lease)
+    if mine is None:
+        return state, ()
+    if mine.state is LeaseState.OPENING:
+        return enter(state, mine, LeaseState.RUNNING, now)
+    if mine.growing is None:
+        return state, ()
+    grown = replace(mine, limits=mine.growing, growing=None)
+    return store(state, grown), (want.Send(mine.tenant, notice(grown, now)),)
+
+
+def on_failed(state: Provider, lease: LeaseId, reason: Reason, now: Instant) -> tuple[Provider, Effects]:
+    """A lease that can't begin ends; one that can't grow stays as it was."""
+    mine = state.leases.get(lease)
+    if mine is None:
+        return state, ()
+    if mine.state is LeaseState.OPENING:
+        return end_lease(state, mine, reason, now)
+    if mine.growing is None:
+        return state, ()
+    as_before = store(state, replace(mine, growing=None))
+    return as_before, (
+        want.Prepare(lease, mine.limits),
+        want.Send(mine.tenant, say.Refusal(lease, reason)),
+    )
+
+
+def on_cleared(state: Provider, lease: LeaseId, now: Instant) -> tuple[Provider, Effects]:
+    mine = state.leases.get(lease)
+    if mine is None or mine.state is not LeaseState.ENDING:
+        return state, ()
+    return enter(state, mine, LeaseState.ENDED, now, mine.reason)
+
+
+def on_lease_tick(state: Provider, lease: SoldLease, now: Instant) -> tuple[Provider, Effects]:
+    """Nothing that only the machine can end is waited for without limit."""
+    waited = since(lease.since, now)
+    if lease.state is LeaseState.OPENING and waited >= state.policy.prepare_within:
+        return end_lease(state, lease, HOST_SLOW, now)
+    if lease.state is LeaseState.ENDING and waited >= state.policy.grace:
+        return store(state, replace(lease, since=now)), (want.Finish(lease.id),)
+    return state, ()

@@ -1,0 +1,222 @@
+"""What a tenant remembers: its leases and the channels it pays on; and the moves of one lease.
+
+Counterpart: ``sold.py``. The one rule: a lease talks to one provider at a time, the first of its candidates;
+whatever comes from another one about it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from dockage.domain.channel import Channel, ChannelState
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.lease import LeaseState, check_move
+from dockage.domain.offer import Quote
+from dockage.domain.pricing import Tariff
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.statement import NO_USE, Statement, possible
+from dockage.domain.units import Duration, Instant, Msat, Sat, after, since
+from dockage.domain.usage import Usage
+from dockage.protocol import messages as say
+
+from . import effects as want
+from .events import Candidate
+from .ledger import Account, put, secured
+from .policy import TenantPolicy
+
+Effects = tuple[want.AnyEffect, ...]
+
+FREE = Tariff()
+NOBODY = NodeKey(b"")
+ALL = Sat(1 << 60)
+LEAVING = frozenset({LeaseState.ENDING, LeaseState.ENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class RentedLease:
+    id: LeaseId
+    deployment: str
+    limits: Resources
+    candidates: tuple[Candidate, ...]
+    """Still to try; the first is the one being asked or renting to us."""
+    state: LeaseState = LeaseState.QUOTING
+    since: Instant = Instant(0)  # noqa: RUF009
+    asked_at: Instant = Instant(0)  # noqa: RUF009
+    heard_at: Instant = Instant(0)  # noqa: RUF009
+    quote: Quote | None = None
+    quote_signature: bytes = b""
+    opened_at: Instant = Instant(0)  # noqa: RUF009
+    """When we asked for it to be opened, for the time that can be charged to us."""
+    limits_at: Instant = Instant(0)  # noqa: RUF009
+    """Since when ``limits`` (or a growth that is not granted yet) may have been in force."""
+    allowed: Usage = NO_USE
+    """The most that can have been used before that."""
+    left_until: Instant = Instant(0)  # noqa: RUF009
+    """Nothing later than this is paid, once the lease ends; 0 while it does not."""
+    last: Statement | None = None
+    """The newest statement we agreed to."""
+    last_signature: bytes = b""
+    wanted: Resources | None = None
+    """Limits asked for and not yet granted."""
+    faults: int = 0
+    reason: Reason | None = None
+    refusals: tuple[tuple[NodeKey, Reason], ...] = ()
+    """Who said no, and why: the answer to ``dockage why``."""
+
+    def __repr__(self) -> str:
+        return f"<RentedLease {self.id.hex()[:8]} {self.state} due {self.due} msat>"
+
+    @property
+    def provider(self) -> NodeKey:
+        return self.candidates[0].provider if self.candidates else NOBODY
+
+    @property
+    def due(self) -> Msat:
+        return self.last.due if self.last else Msat(0)
+
+    @property
+    def tariff(self) -> Tariff:
+        return self.quote.tariff if self.quote else FREE
+
+    @property
+    def is_over(self) -> bool:
+        return self.state is LeaseState.ENDED
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.state in LEAVING
+
+    @property
+    def most(self) -> Resources:
+        """While a growth is being granted, either limit may already be in force."""
+        if self.wanted is None:
+            return self.limits
+        return Resources(
+            max(self.limits.cpu_milli, self.wanted.cpu_milli),
+            max(self.limits.memory_bytes, self.wanted.memory_bytes),
+            max(self.limits.disk_bytes, self.wanted.disk_bytes),
+        )
+
+    def elapsed(self, now: Instant) -> Duration:
+        """Chargeable time under the present limits."""
+        end = min(now, self.left_until) if self.left_until else now
+        return Duration(max(0, since(self.limits_at, end)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    me: NodeKey
+    policy: TenantPolicy = field(default_factory=TenantPolicy)
+    leases: Mapping[LeaseId, RentedLease] = field(default_factory=dict)
+    channels: Mapping[ChannelId, Channel] = field(default_factory=dict)
+    height: int = 0
+
+
+# -- looking -----------------------------------------------------------------------------------------
+def rented(state: Tenant, peer: NodeKey, lease: LeaseId) -> RentedLease:
+    found = state.leases.get(lease)
+    if found is None or found.provider != peer:
+        raise PeerError("lease.unknown", "no such lease of ours with you")
+    return found
+
+
+def account(state: Tenant, provider: NodeKey) -> Account:
+    """Due and paid of the pair. Our own signatures count whole: they can be shown to the chain."""
+    due = sum(x.due for x in state.leases.values() if x.provider == provider)
+    return Account(Msat(due), secured(state.channels.values(), provider, ALL))
+
+
+def channels_to(state: Tenant, provider: NodeKey) -> list[Channel]:
+    return [c for c in state.channels.values() if c.peer == provider]
+
+
+def paying_channel(state: Tenant, provider: NodeKey) -> Channel | None:
+    """The oldest channel to *provider* that can still pay something."""
+    for channel in channels_to(state, provider):
+        if channel.is_live and channel.remaining > 0:
+            return channel
+    return None
+
+
+def renting_channel(state: Tenant, provider: NodeKey) -> Channel | None:
+    """The same, and far enough from its end that a new lease may begin on it; an open one before others."""
+    fit = [c for c in channels_to(state, provider) if c.serves_at(state.height) and c.remaining > 0]
+    return min(fit, key=lambda c: c.state is not ChannelState.OPEN, default=None)
+
+
+# -- moving ------------------------------------------------------------------------------------------
+def store(state: Tenant, lease: RentedLease) -> Tenant:
+    return replace(state, leases=put(state.leases, lease.id, lease))
+
+
+def put_channel(state: Tenant, channel: Channel) -> Tenant:
+    return replace(state, channels=put(state.channels, channel.id, channel))
+
+
+def enter(lease: RentedLease, to: LeaseState, now: Instant, reason: Reason | None = None) -> RentedLease:
+    until = lease.left_until or now if to is LeaseState.ENDED else lease.left_until
+    return replace(
+        lease, state=check_move(lease.state, to), since=now, asked_at=now, reason=reason, left_until=until
+    )
+
+
+def rolled(lease: RentedLease, now: Instant) -> RentedLease:
+    """Before the limits change: what was possible under the old ones is kept, the time begins anew."""
+    allowed = lease.allowed + possible(lease.most, lease.elapsed(now))
+    return replace(lease, allowed=allowed, limits_at=now)
+
+
+def ask_quote(lease: RentedLease) -> want.Send:
+    return want.Send(lease.provider, say.AskQuote(lease.id, lease.limits))
+
+
+def ask_to_open(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    lease = replace(enter(lease, LeaseState.OPENING, now), opened_at=now, limits_at=now)
+    return store(state, lease), (open_(lease),)
+
+
+def open_(lease: RentedLease) -> want.Send:
+    assert lease.quote is not None
+    return want.Send(lease.provider, say.OpenLease(lease.quote, lease.quote_signature))
+
+
+def next_candidate(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
+    """This provider will not do: ask the next one, or give up with everybody's reasons."""
+    refusals = (*lease.refusals, (lease.provider, reason))
+    rest = lease.candidates[1:]
+    if not rest:
+        return store(state, replace(enter(lease, LeaseState.ENDED, now, reason), refusals=refusals)), ()
+    again = replace(enter(lease, LeaseState.QUOTING, now), candidates=rest, refusals=refusals, quote=None)
+    return store(state, again), (ask_quote(again),)
+
+
+def end(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
+    """Whatever it is doing, it stops. Nothing was opened yet in the first states: no one need be asked."""
+    if lease.is_leaving:
+        return state, ()
+    if lease.state in (LeaseState.QUOTING, LeaseState.FUNDING):
+        return store(state, enter(lease, LeaseState.ENDED, now, reason)), ()
+    until = after(now, state.policy.end_within)
+    leaving = replace(enter(lease, LeaseState.ENDING, now, reason), left_until=until)
+    return store(state, leaving), (want.Send(lease.provider, say.EndLease(lease.id)),)
+
+
+def ask_again(state: Tenant, lease: RentedLease, request: want.Send, now: Instant) -> tuple[Tenant, Effects]:
+    if since(lease.asked_at, now) < state.policy.ask_again:
+        return state, ()
+    return store(state, replace(lease, asked_at=now)), (request,)
+
+
+def for_each(
+    state: Tenant,
+    leases: Iterable[RentedLease],
+    act: Callable[[Tenant, RentedLease], tuple[Tenant, Effects]],
+) -> tuple[Tenant, Effects]:
+    effects: list[want.AnyEffect] = []
+    for lease in leases:
+        state, more = act(state, lease)
+        effects += more
+    return state, tuple(effects)

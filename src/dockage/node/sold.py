@@ -1,0 +1,155 @@
+"""What a provider remembers: its leases, the channels it is paid on, each tenant's account; and the moves of one.
+
+Counterpart: ``rented.py``. The one rule: only the functions here put a lease or a channel into the state, so
+that a move is in the table, the tenant is told, and the account follows from the channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from dockage.domain.channel import Channel
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.lease import LeaseState, check_move
+from dockage.domain.pricing import Tariff
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.statement import Statement
+from dockage.domain.units import Instant, Msat
+from dockage.domain.usage import Meter
+from dockage.protocol import messages as say
+
+from . import effects as want
+from .ledger import Account, put, secured
+from .policy import ProviderPolicy
+
+Effects = tuple[want.AnyEffect, ...]
+
+NO_ACCOUNT = Account()
+
+
+@dataclass(frozen=True, slots=True)
+class SoldLease:
+    id: LeaseId
+    tenant: NodeKey
+    limits: Resources
+    tariff: Tariff
+    opened_at: Instant
+    state: LeaseState = LeaseState.OPENING
+    since: Instant = Instant(0)  # noqa: RUF009
+    """When ``state`` was entered (ENDING: when the machine was last asked to clear it)."""
+    meter: Meter = field(default_factory=Meter)
+    last: Statement | None = None
+    """The newest statement: the next one follows it, and an ended lease's is said again until it is paid."""
+    growing: Resources | None = None
+    """Limits that the machine is being brought to; charged only once it has them."""
+    reason: Reason | None = None
+
+    def __repr__(self) -> str:
+        return f"<SoldLease {self.id.hex()[:8]} {self.state} due {self.due} msat, {self.seq} ticks>"
+
+    @property
+    def seq(self) -> int:
+        return self.last.seq if self.last else 0
+
+    @property
+    def due(self) -> Msat:
+        return self.last.due if self.last else Msat(0)
+
+    @property
+    def stated_at(self) -> Instant:
+        return self.last.at if self.last else Instant(0)
+
+    @property
+    def is_over(self) -> bool:
+        return self.state is LeaseState.ENDED
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.state is LeaseState.ENDING or self.state is LeaseState.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    policy: ProviderPolicy
+    leases: Mapping[LeaseId, SoldLease] = field(default_factory=dict)
+    """All that have not ended, and for a while those that have."""
+    channels: Mapping[ChannelId, Channel] = field(default_factory=dict)
+    accounts: Mapping[NodeKey, Account] = field(default_factory=dict)
+    height: int = 0
+    leaving: bool = False
+    """Nothing new is sold."""
+
+
+# -- leases ------------------------------------------------------------------------------------------
+def owned(state: Provider, peer: NodeKey, lease: LeaseId) -> SoldLease:
+    """The same answer for a lease that is not there and one that is another tenant's."""
+    found = state.leases.get(lease)
+    if found is None or found.tenant != peer:
+        raise PeerError("lease.unknown", "no such lease of yours here")
+    return found
+
+
+def leases_of(state: Provider, tenant: NodeKey) -> list[SoldLease]:
+    return [lease for lease in state.leases.values() if lease.tenant == tenant]
+
+
+def store(state: Provider, lease: SoldLease) -> Provider:
+    return replace(state, leases=put(state.leases, lease.id, lease))
+
+
+def notice(lease: SoldLease, now: Instant) -> say.LeaseNotice:
+    return say.LeaseNotice(lease.id, lease.state, lease.limits, now, lease.reason)
+
+
+def enter(
+    state: Provider, lease: SoldLease, to: LeaseState, now: Instant, reason: Reason | None = None
+) -> tuple[Provider, Effects]:
+    """Move a lease and tell its tenant."""
+    moved = replace(lease, state=check_move(lease.state, to), since=now, reason=reason)
+    return store(state, moved), (want.Send(lease.tenant, notice(moved, now)),)
+
+
+def end_lease(state: Provider, lease: SoldLease, reason: Reason, now: Instant) -> tuple[Provider, Effects]:
+    if lease.is_leaving:
+        return state, (want.Send(lease.tenant, notice(lease, now)),)
+    state, effects = enter(state, replace(lease, growing=None), LeaseState.ENDING, now, reason)
+    return state, (*effects, want.Finish(lease.id))
+
+
+# -- channels ----------------------------------------------------------------------------------------
+def own_channel(state: Provider, peer: NodeKey, channel: ChannelId) -> Channel:
+    found = state.channels.get(channel)
+    if found is None or found.peer != peer:
+        raise PeerError("channel.unknown", "no such channel of yours here")
+    return found
+
+
+def with_channel(state: Provider, channel: Channel, *, tell: bool = False) -> tuple[Provider, Effects]:
+    """Store the channel and what follows from it for the pair's account."""
+    all_ = put(state.channels, channel.id, channel)
+    account = account_of(state, channel.peer)
+    paid = secured(all_.values(), channel.peer, state.policy.credit_sat)
+    accounts = state.accounts
+    if paid != account.paid:
+        accounts = put(accounts, channel.peer, account.after_payment(paid))
+    effects = (want.Send(channel.peer, describe(channel)),) if tell else ()
+    return replace(state, channels=all_, accounts=accounts), effects
+
+
+def describe(channel: Channel) -> say.ChannelNotice:
+    return say.ChannelNotice(
+        channel.id,
+        channel.state,
+        channel.confirmations,
+        channel.paid,
+        channel.signature,
+        channel.settled_txid or (channel.spending[-1].txid if channel.spending else ""),
+        channel.reason,
+    )
+
+
+def account_of(state: Provider, tenant: NodeKey) -> Account:
+    return state.accounts.get(tenant, NO_ACCOUNT)

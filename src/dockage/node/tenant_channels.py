@@ -1,0 +1,232 @@
+"""The tenant's side of its channels: propose, fund, watch, take the rest back.
+
+Counterpart: ``provider_channels.py``. The one rule: our own view of the chain decides on our money; what the
+provider says of a channel only wakes the leases that wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from dockage.domain import channel as channels
+from dockage.domain.channel import Channel, ChannelState, Terms
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import ChannelId, NodeKey
+from dockage.domain.lease import LeaseState
+from dockage.domain.reason import Reason
+from dockage.domain.units import Instant, after
+from dockage.protocol import messages as say
+
+from . import effects as want
+from . import events as told
+from .rented import (
+    Effects,
+    RentedLease,
+    Tenant,
+    ask_to_open,
+    channels_to,
+    end,
+    enter,
+    for_each,
+    next_candidate,
+    put_channel,
+    store,
+)
+
+Change = Callable[[Channel], Channel]
+
+NO_WALLET = Reason("wallet.none", "the offer is not free and there is no wallet to pay from")
+
+
+# -- opening -----------------------------------------------------------------------------------------
+def propose(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    """One channel per pair: a second lease waits for the channel that the first one is opening."""
+    plan = lease.candidates[0].plan
+    if plan is None:
+        return next_candidate(state, lease, NO_WALLET, now)
+    state = store(state, enter(lease, LeaseState.FUNDING, now))
+    if plan.id in state.channels or any(
+        c.state is ChannelState.OPENING for c in channels_to(state, lease.provider)
+    ):
+        return state, ()
+    terms = Terms(plan.tenant_key, b"", plan.expiry_height, plan.capacity, plan.tenant_script)
+    channel = Channel(plan.id, lease.provider, terms, opened_height=state.height)
+    return put_channel(state, channel), (proposal(channel),)
+
+
+def proposal(channel: Channel) -> want.Send:
+    terms = channel.terms
+    return want.Send(
+        channel.peer,
+        say.ProposeChannel(
+            channel.id, terms.tenant_key, terms.expiry_height, terms.capacity, terms.tenant_script
+        ),
+    )
+
+
+def own_channel(state: Tenant, peer: NodeKey, channel: ChannelId) -> Channel:
+    found = state.channels.get(channel)
+    if found is None or found.peer != peer:
+        raise PeerError("channel.unknown", "no such channel of ours with you")
+    return found
+
+
+def on_accept(state: Tenant, peer: NodeKey, accept: say.AcceptChannel) -> tuple[Tenant, Effects]:
+    channel = own_channel(state, peer, accept.channel)
+    if channel.terms.provider_key and channel.terms.provider_key != accept.provider_key:
+        raise PeerError("channel.rekeyed", "the provider named another key for the same channel")
+    if channel.terms.provider_key or channel.state is not ChannelState.OPENING:
+        return state, ()
+    terms = Terms(
+        channel.terms.tenant_key,
+        accept.provider_key,
+        channel.terms.expiry_height,
+        channel.terms.capacity,
+        channel.terms.tenant_script,
+    )
+    agreed = replace(channel, terms=terms, needed=accept.confirmations)
+    return put_channel(state, agreed), (want.Fund(channel.id, terms),)
+
+
+def on_funding_built(state: Tenant, event: told.FundingBuilt) -> tuple[Tenant, Effects]:
+    channel = state.channels.get(event.channel)
+    if channel is None or channel.state is not ChannelState.OPENING or not channel.terms.provider_key:
+        return state, ()
+    funded = channels.fund(channel, event.txid, event.vout, state.height)
+    funded = replace(funded, funding_raw=event.raw, funding_fee=event.fee)
+    return put_channel(state, funded), announce(funded)
+
+
+def announce(channel: Channel) -> Effects:
+    return (
+        want.Broadcast(channel.id, channel.funding_raw),
+        want.Send(channel.peer, say.AnnounceFunding(channel.id, channel.txid, channel.vout)),
+    )
+
+
+def on_funding_failed(state: Tenant, id_: ChannelId, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
+    """Our wallet's failing, so no other candidate would do better: the leases end with the reason."""
+    channel = state.channels.get(id_)
+    if channel is None or channel.state is not ChannelState.OPENING:
+        return state, ()
+    state, told_ = abandon(state, channel, reason)
+    state, more = for_each(state, waiting_for(state, channel.peer), lambda s, x: end(s, x, reason, now))
+    return state, (*told_, *more)
+
+
+def abandon(state: Tenant, channel: Channel, reason: Reason | None) -> tuple[Tenant, Effects]:
+    """Never funded, and it never will be: the provider may forget it."""
+    state = put_channel(state, channels.move(channel, ChannelState.ABANDONED, reason))
+    return state, (want.Send(channel.peer, say.CloseChannel(channel.id)),)
+
+
+def on_channel_refused(
+    state: Tenant, channel: Channel, reason: Reason, now: Instant
+) -> tuple[Tenant, Effects]:
+    if channel.state is ChannelState.OPENING:
+        state = put_channel(state, channels.move(channel, ChannelState.ABANDONED, reason))
+        waiting = waiting_for(state, channel.peer)
+        return for_each(state, waiting, lambda s, x: next_candidate(s, x, reason, now))
+    if channel.is_live and reason.code == "channel.unknown":
+        # It lost its memory. Nothing more can be paid there; the refund after the expiry returns the rest.
+        return put_channel(state, channels.move(channel, ChannelState.CLOSING, reason)), ()
+    return state, ()
+
+
+def waiting_for(state: Tenant, provider: NodeKey) -> list[RentedLease]:
+    return [x for x in state.leases.values() if x.state is LeaseState.FUNDING and x.provider == provider]
+
+
+# -- watching ----------------------------------------------------------------------------------------
+def on_channel(state: Tenant, id_: ChannelId, change: Change, now: Instant) -> tuple[Tenant, Effects]:
+    """What the chain shows."""
+    channel = state.channels.get(id_)
+    changed = change(channel) if channel else None
+    if channel is None or changed is None or changed == channel:
+        return state, ()
+    state = put_channel(state, changed)
+    if changed.state is ChannelState.OPEN and channel.state is not ChannelState.OPEN:
+        return for_each(state, waiting_for(state, channel.peer), lambda s, x: ask_to_open(s, x, now))
+    return state, ()
+
+
+def on_channel_notice(
+    state: Tenant, peer: NodeKey, notice: say.ChannelNotice, now: Instant, *, ours: bool
+) -> tuple[Tenant, Effects]:
+    channel = own_channel(state, peer, notice.channel)
+    if ours and channel.is_live and channel.paid < notice.paid <= channel.terms.spendable:
+        # Our own signature over more than we remember: an older backup of ours catches up.
+        channel = channels.pay(channel, notice.paid, b"")
+    if notice.state is ChannelState.CLOSING and channel.is_live:
+        channel = channels.move(channel, ChannelState.CLOSING)
+    if notice.reason not in (None, channel.reason) and not channel.is_over:
+        channel = replace(channel, reason=notice.reason)
+    if channel is not state.channels[notice.channel]:
+        state = put_channel(state, channel)
+    if notice.state is ChannelState.OPEN and channel.is_live:
+        return for_each(state, waiting_for(state, peer), lambda s, x: ask_to_open(s, x, now))
+    return state, ()
+
+
+# -- leaving -----------------------------------------------------------------------------------------
+def on_close(state: Tenant, id_: ChannelId, now: Instant) -> tuple[Tenant, Effects]:
+    """Asked for again at each look at the chain, until the provider closes or the expiry comes."""
+    channel = state.channels.get(id_)
+    if channel is None or not (channel.is_live or channel.state is ChannelState.OPENING):
+        return state, ()
+    if channel.state is ChannelState.OPENING:
+        return abandon(state, channel, None)
+    wished = replace(channel, close_at=after(now, state.policy.end_within))
+    return put_channel(state, wished), (want.Send(channel.peer, say.CloseChannel(id_)),)
+
+
+def on_refund_built(state: Tenant, id_: ChannelId, tx: channels.SpendingTx) -> tuple[Tenant, Effects]:
+    channel = state.channels.get(id_)
+    if channel is None or channel.settled_txid or channel.is_over or channel.state is ChannelState.OPENING:
+        return state, ()
+    refunding = channels.spend(channel, tx, ChannelState.REFUNDING)
+    refunding = replace(refunding, spent_height=state.height)
+    return put_channel(state, refunding), (want.Broadcast(id_, tx.raw),)
+
+
+def on_block(state: Tenant, height: int) -> tuple[Tenant, Effects]:
+    state = replace(state, height=height)
+    effects: list[want.AnyEffect] = []
+    for channel in state.channels.values():
+        effects += keep_going(channel, height)
+    return state, tuple(effects)
+
+
+def keep_going(channel: Channel, height: int) -> Effects:
+    """Ask again for what may have been lost: idempotent, and ended by the channel's own progress."""
+    unspent = not channel.settled_txid and (channel.is_live or channel.state is ChannelState.CLOSING)
+    if unspent and height >= channel.terms.expiry_height:
+        return (want.Refund(channel.id),)
+    match channel.state:
+        case ChannelState.OPENING if channel.terms.provider_key:
+            return (want.Fund(channel.id, channel.terms),)
+        case ChannelState.OPENING:
+            return (proposal(channel),)
+        case ChannelState.FUNDED:
+            return announce(channel) + _wish_to_close(channel)
+        case ChannelState.OPEN:
+            return _wish_to_close(channel)
+        case ChannelState.REFUNDING if channel.spending and not channel.is_spent_by_other:
+            return _keep_refunding(channel, height)
+        case _:
+            return ()
+
+
+def _wish_to_close(channel: Channel) -> Effects:
+    refused = channel.reason is not None and channel.reason.code == "channel.nothing-paid"
+    if not channel.close_at or refused:
+        return ()
+    return (want.Send(channel.peer, say.CloseChannel(channel.id)),)
+
+
+def _keep_refunding(channel: Channel, height: int) -> Effects:
+    again = want.Broadcast(channel.id, channel.spending[-1].raw)
+    if not channel.settled_txid and height - channel.spent_height >= channels.BUMP_AFTER:
+        return (again, want.Refund(channel.id))
+    return (again,)

@@ -1,0 +1,257 @@
+"""The tenant rents: it asks one candidate after another, opens, grows, and leaves.
+
+Counterpart: ``provider_leases.py``. The one rule: each state is left in a limited time, by an answer, by the next
+candidate or by the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dockage.domain.channel import ChannelState
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.lease import METERED, LeaseState
+from dockage.domain.offer import Quote
+from dockage.domain.pricing import ceiling
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.units import HOUR, Instant, after, since
+from dockage.protocol import messages as say
+
+from . import effects as want
+from . import events as told
+from .rented import (
+    Effects,
+    RentedLease,
+    Tenant,
+    ask_again,
+    ask_quote,
+    ask_to_open,
+    channels_to,
+    end,
+    enter,
+    next_candidate,
+    open_,
+    renting_channel,
+    rolled,
+    store,
+)
+from .tenant_channels import abandon, proposal, propose
+
+REQUOTES_MAX = 3
+"""Quotes that may expire on one provider before the next candidate is asked."""
+
+NO_ANSWER = Reason("provider.no-answer", "the provider does not answer")
+NO_CANDIDATE = Reason("market.nothing-fits", "no offer fits what was asked for")
+NO_CHANNEL = Reason("channel.none", "no channel to the provider came about")
+DEARER = Reason("quote.dearer", "the quote is dearer than the offer was")
+ALTERED = Reason("quote.altered", "the quote is not what was asked for")
+SILENT = Reason("provider.silent", "nothing was heard of the provider for too long")
+UNKNOWN_THERE = Reason("lease.unknown-there", "the provider no longer knows the lease")
+
+WAIT = frozenset({"account.unpaid", "provider.busy"})
+"""Refusals that pass by themselves: the tick asks again until ``open_within``."""
+ANOTHER_CHANNEL = frozenset({"channel.none", "channel.exhausted"})
+
+
+# -- asking ------------------------------------------------------------------------------------------
+def on_rent(state: Tenant, event: told.RentRequested, now: Instant) -> tuple[Tenant, Effects]:
+    if event.lease in state.leases:
+        return state, ()
+    lease = RentedLease(
+        event.lease, event.deployment, event.limits, event.candidates, since=now, asked_at=now
+    )
+    if not event.candidates:
+        return store(state, enter(lease, LeaseState.ENDED, now, NO_CANDIDATE)), ()
+    return store(state, lease), (ask_quote(lease),)
+
+
+def on_quote(
+    state: Tenant, lease: RentedLease, quote: Quote, signature: bytes, now: Instant
+) -> tuple[Tenant, Effects]:
+    if lease.state is not LeaseState.QUOTING:
+        return state, ()
+    wrong = _quote_fault(state, lease, quote)
+    if wrong is not None:
+        return next_candidate(state, lease, wrong, now)
+    lease = replace(lease, quote=quote, quote_signature=signature)
+    return _to_channel(state, lease, now)
+
+
+def _quote_fault(state: Tenant, lease: RentedLease, quote: Quote) -> Reason | None:
+    listed = lease.candidates[0]
+    if quote.tenant != state.me or quote.limits != lease.limits:
+        return ALTERED
+    if listed.tariff is not None and quote.tariff.exceeds(listed.tariff):
+        return DEARER
+    return DEARER if ceiling(quote.limits, quote.tariff, HOUR) > listed.msat_hour else None
+
+
+def _to_channel(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    """To open at once where nothing has to be paid or a channel is there; else by way of a new channel."""
+    if lease.tariff.is_free:
+        return ask_to_open(state, lease, now)
+    channel = renting_channel(state, lease.provider)
+    if channel is None:
+        return propose(state, lease, now)
+    if channel.state is ChannelState.OPEN or _has_credit(lease):
+        return ask_to_open(state, lease, now)
+    return store(state, enter(lease, LeaseState.FUNDING, now)), ()
+
+
+def _has_credit(lease: RentedLease) -> bool:
+    return lease.quote is not None and lease.quote.credit_sat > 0
+
+
+# -- what the provider says --------------------------------------------------------------------------
+def on_refused(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
+    if lease.is_over or lease.state is LeaseState.FUNDING:
+        return state, ()
+    if lease.state is LeaseState.OPENING:
+        return _on_not_opened(state, lease, reason, now)
+    if lease.state is LeaseState.QUOTING:
+        return next_candidate(state, lease, reason, now)
+    if reason.code == "lease.unknown":
+        why = lease.reason if lease.state is LeaseState.ENDING else UNKNOWN_THERE
+        return store(state, enter(lease, LeaseState.ENDED, now, why)), ()
+    return store(state, replace(rolled(lease, now), wanted=None, reason=reason)), ()  # a refused growth
+
+
+def _on_not_opened(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
+    if reason.code == "quote.expired" and _times_refused(lease, reason) < REQUOTES_MAX:
+        again = replace(enter(lease, LeaseState.QUOTING, now), quote=None, refusals=_noted(lease, reason))
+        return store(state, again), (ask_quote(again),)
+    if reason.code == "channel.unconfirmed":
+        return store(state, enter(lease, LeaseState.FUNDING, now)), ()
+    if reason.code in WAIT:
+        return store(state, replace(lease, opened_at=now, limits_at=now, reason=reason)), ()
+    plan = lease.candidates[0].plan
+    if reason.code in ANOTHER_CHANNEL and plan is not None and plan.id not in state.channels:
+        return propose(state, lease, now)
+    return next_candidate(state, lease, reason, now)
+
+
+def _noted(lease: RentedLease, reason: Reason) -> tuple[tuple[NodeKey, Reason], ...]:
+    return (*lease.refusals, (lease.provider, reason))
+
+
+def _times_refused(lease: RentedLease, reason: Reason) -> int:
+    return sum(who == lease.provider and why.code == reason.code for who, why in lease.refusals)
+
+
+def on_notice(
+    state: Tenant, lease: RentedLease, notice: say.LeaseNotice, now: Instant
+) -> tuple[Tenant, Effects]:
+    """Which moves the provider may announce: it opens, freezes, thaws and ends; it never begins again."""
+    if lease.is_over:
+        still_there = notice.state in METERED or notice.state is LeaseState.OPENING
+        return state, ((want.Send(lease.provider, say.EndLease(lease.id)),) if still_there else ())
+    lease = _granted(replace(lease, heard_at=now), notice, now)
+    if lease.state is LeaseState.OPENING and notice.state in METERED:
+        lease = enter(lease, LeaseState.RUNNING, now)
+    if notice.state in (LeaseState.ENDING, LeaseState.ENDED):
+        return _on_ended(state, lease, notice, now)
+    if lease.state in METERED and notice.state in METERED and lease.state is not notice.state:
+        lease = enter(lease, notice.state, now, notice.reason)
+    return store(state, lease), ()
+
+
+def _on_ended(
+    state: Tenant, lease: RentedLease, notice: say.LeaseNotice, now: Instant
+) -> tuple[Tenant, Effects]:
+    if lease.state is LeaseState.QUOTING or lease.state is notice.state:
+        return store(state, lease), ()
+    if lease.state is LeaseState.FUNDING:
+        return store(state, enter(lease, LeaseState.ENDED, now, notice.reason)), ()
+    reason = lease.reason if lease.state is LeaseState.ENDING else notice.reason
+    until = lease.left_until or after(now, state.policy.end_within)
+    return store(state, replace(enter(lease, notice.state, now, reason), left_until=until)), ()
+
+
+def _granted(lease: RentedLease, notice: say.LeaseNotice, now: Instant) -> RentedLease:
+    """Limits change only to what we asked for: the provider can't grow the reserved bill by itself."""
+    if lease.wanted is not None and notice.limits == lease.wanted:
+        return replace(rolled(lease, now), limits=notice.limits, wanted=None)
+    return lease
+
+
+# -- our user ----------------------------------------------------------------------------------------
+def on_grow(state: Tenant, id_: LeaseId, limits: Resources, now: Instant) -> tuple[Tenant, Effects]:
+    lease = state.leases.get(id_)
+    if lease is None or lease.state not in METERED:
+        return state, ()
+    asking = replace(rolled(lease, now), wanted=limits, asked_at=now)
+    return store(state, asking), (want.Send(lease.provider, say.GrowLease(id_, limits)),)
+
+
+# -- time --------------------------------------------------------------------------------------------
+def on_lease_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    policy, waited = state.policy, since(lease.since, now)
+    match lease.state:
+        case LeaseState.RUNNING | LeaseState.PAUSED:
+            return _on_silence(state, lease, now)
+        case LeaseState.QUOTING if waited > policy.answer_within:
+            return next_candidate(state, lease, NO_ANSWER, now)
+        case LeaseState.QUOTING:
+            return ask_again(state, lease, ask_quote(lease), now)
+        case LeaseState.OPENING if waited > policy.open_within:
+            return _give_up(state, lease, now)
+        case LeaseState.OPENING:
+            return ask_again(state, lease, open_(lease), now)
+        case LeaseState.FUNDING:
+            return _on_funding_tick(state, lease, now)
+        case LeaseState.ENDING if waited > policy.end_within:
+            return store(state, enter(lease, LeaseState.ENDED, now, lease.reason)), ()
+        case LeaseState.ENDING:
+            return ask_again(state, lease, _leave(lease), now)
+        case _:
+            return state, ()
+
+
+def _leave(lease: RentedLease) -> want.Send:
+    return want.Send(lease.provider, say.EndLease(lease.id))
+
+
+def _give_up(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    """It may yet open: it is told to leave it, now and at each sign of life that comes later."""
+    state, effects = next_candidate(state, lease, lease.reason or NO_ANSWER, now)
+    return state, (_leave(lease), *effects)
+
+
+def _on_funding_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    """The channel came, or the provider that should accept it is silent, or there is none any more."""
+    policy, waited = state.policy, since(lease.since, now)
+    ready = renting_channel(state, lease.provider)
+    if ready is not None and ready.state is ChannelState.OPEN:
+        return ask_to_open(state, lease, now)
+    if ready is not None and _has_credit(lease) and since(lease.asked_at, now) >= policy.ask_again:
+        return ask_to_open(state, lease, now)
+    opening = [c for c in channels_to(state, lease.provider) if c.state is ChannelState.OPENING]
+    if ready is None and not opening:
+        return next_candidate(state, lease, _why_none(state, lease), now)
+    if waited > policy.fund_within:
+        return end(state, lease, NO_CHANNEL, now)
+    unaccepted = [c for c in opening if not c.terms.provider_key]
+    if unaccepted and waited > policy.answer_within:
+        state, told_ = abandon(state, unaccepted[0], NO_ANSWER)
+        state, more = next_candidate(state, lease, NO_ANSWER, now)
+        return state, (*told_, *more)
+    if unaccepted:
+        return ask_again(state, lease, proposal(unaccepted[0]), now)
+    return state, ()
+
+
+def _why_none(state: Tenant, lease: RentedLease) -> Reason:
+    reasons = [c.reason for c in channels_to(state, lease.provider) if c.reason is not None]
+    return reasons[-1] if reasons else NO_CHANNEL
+
+
+def _on_silence(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    policy, silent = state.policy, since(max(lease.heard_at, lease.since), now)
+    if silent > policy.silence_max:
+        return store(state, enter(lease, LeaseState.ENDED, now, SILENT)), (_leave(lease),)
+    if silent > policy.silence or lease.state is LeaseState.PAUSED:
+        return ask_again(state, lease, want.Send(lease.provider, say.AskLease(lease.id)), now)
+    if lease.wanted is not None:
+        return ask_again(state, lease, want.Send(lease.provider, say.GrowLease(lease.id, lease.wanted)), now)
+    return state, ()
