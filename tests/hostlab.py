@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from dockage.domain.identity import LeaseId
 from dockage.ports import LEASE_LABEL
+from dockage.wire.splice import SocketStream
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "dockage/base:bookworm"
@@ -42,6 +44,14 @@ def base_image() -> Path:
     return path
 
 
+async def stream_pair() -> tuple[SocketStream, SocketStream]:
+    left, right = socket.socketpair()
+    return (
+        SocketStream(*await asyncio.open_connection(sock=left)),
+        SocketStream(*await asyncio.open_connection(sock=right)),
+    )
+
+
 async def until(check: Callable[[], Awaitable[bool]]) -> None:
     for _ in range(400):
         if await check():
@@ -51,8 +61,8 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
 
 
 class Lab:
-    def __init__(self) -> None:
-        self.name = f"dkh{os.getpid()}"
+    def __init__(self, suffix: str = "") -> None:
+        self.name = f"dkh{os.getpid()}{suffix}"
         self.folder = Path(tempfile.mkdtemp(prefix="dkh-"))
         self.socket = self.folder / "docker.sock"
         self._daemon: subprocess.Popen[bytes] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable
 
 import pytest
@@ -15,19 +14,11 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
 from dockage.wire.splice import SocketStream
-from hostlab import IMAGE, Lab, until
+from hostlab import IMAGE, Lab, stream_pair, until
 
 LIMITS = Resources(cpu_milli=1000, memory_bytes=64 * MIB, disk_bytes=64 * MIB)
 Leases = Callable[[int], LeaseId]
 ECHO = ("sh", "-c", "nc -ll -p 7 -e cat")
-
-
-async def stream_pair() -> tuple[SocketStream, SocketStream]:
-    left, right = socket.socketpair()
-    return (
-        SocketStream(*await asyncio.open_connection(sock=left)),
-        SocketStream(*await asyncio.open_connection(sock=right)),
-    )
 
 
 async def through(host: DockerHost, lease: LeaseId, container: str, payload: bytes, port: int = 7) -> bytes:

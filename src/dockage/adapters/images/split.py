@@ -104,7 +104,11 @@ def _assemble(
     config = small[listing["Config"]]
     wanted = [bytes.fromhex(each.removeprefix("sha256:")) for each in diff_ids_of(config)]
     found = [blobs[links.get(name, name)] for name in listing["Layers"]]
-    layers = [_raw(layer, digest, cache) for layer, digest in zip(found, wanted, strict=True)]
+    raw: dict[bytes, Layer] = {}  # an image may hold the same layer twice
+    for layer, digest in zip(found, wanted, strict=True):
+        if digest not in raw:
+            raw[digest] = _raw(layer, digest, cache)
+    layers = [raw[digest] for digest in wanted]
     return decode_manifest(
         encode_manifest(Manifest(config, tuple(layers)))
     )  # we refuse what a provider would
