@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from devtools import rules
 from devtools.shell import Failed, run, works
 
-PREFIX = "dkg"
+PREFIX = "dkengine"
 SLOTS = range(40)
+NAME = re.compile(rf"{PREFIX}\d+")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -81,7 +83,7 @@ def machine_before() -> dict[str, Any]:
 
 def bridges() -> list[dict[str, Any]]:
     links = json.loads(run("ip", "-json", "link", "show", "type", "bridge") or "[]")
-    return [link for link in links if link.get("ifname", "").startswith(PREFIX)]
+    return [link for link in links if NAME.fullmatch(link.get("ifname", ""))]
 
 
 def release(bridge: Bridge, networks: list[str]) -> None:

@@ -1,0 +1,258 @@
+"""A whole market on one machine, every part real and a process of its own: a regtest chain, market nodes,
+providers, a tenant. The demo, the end-to-end tests and the benchmarks stand on it.
+
+It uses two Docker engines, the tenant's and the providers', so that images really travel. ``close`` takes
+everything down again, whatever happened before.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from devtools.regtest import Regtest, free_port
+from devtools.shell import Failed, wait_until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_SECONDS = 30
+STOP_SECONDS = 20
+
+DEMO_TARIFF = {
+    "cpu_hour": 400_000_000,
+    "memory_gib_hour": 200_000_000,
+    "disk_gib_hour": 5_000_000,
+    "net_in_gib": 0,
+    "net_out_gib": 1_000_000_000,
+    "internet_out_gib": 1_000_000_000,
+}
+"""msat per unit: tens of thousands of times the fair price, so that seconds are worth more than dust."""
+
+
+class NodeProcess:
+    """One ``dockage daemon`` with its own home."""
+
+    def __init__(self, home: Path, config: str) -> None:
+        self.home = home
+        home.mkdir(mode=0o700)
+        (home / "config.toml").write_text(config)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.home / "daemon.log"
+
+    @property
+    def docker_host(self) -> str:
+        return f"unix://{self.home / 'docker.sock'}"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dockage.cli.main", "--home", str(self.home), "daemon"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if (
+            not wait_until(lambda: self.is_up() or self.process_ended(), START_SECONDS)
+            or self.process_ended()
+        ):
+            tail = self.log.read_text(errors="replace")[-2000:]
+            raise Failed(f"the node in {self.home} did not come up. Its last words:\n{tail}")
+
+    def process_ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def is_up(self) -> bool:
+        try:
+            return bool(self.ask("GET", "/v1/status"))
+        except (OSError, Failed):
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL: a crash."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def ask(self, method: str, path: str, body: Any = None, seconds: float = 60) -> Any:
+        """One call of the control API. Raises Failed with its message."""
+        connection = UnixConnection(str(self.home / "control.sock"), seconds)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None)
+            response = connection.getresponse()
+            answer = json.loads(response.read() or b"null")
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise Failed(f"{answer['message']} ({answer['code']})")
+        return answer
+
+    @property
+    def key(self) -> str:
+        return str(self.ask("GET", "/v1/status")["node"])
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class LocalMarket:
+    """*prices* names the providers and says how each stands to the demo tariff, in percent."""
+
+    def __init__(
+        self,
+        tenant_engine: str,
+        provider_engine: str,
+        prices: dict[str, int],
+        market_nodes: int = 3,
+        provider_extra: str = "",
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dkm-"))
+        self._tenant_engine, self._provider_engine = tenant_engine, provider_engine
+        self._prices, self._market_nodes = prices, market_nodes
+        self._provider_extra = provider_extra
+        self.chain = Regtest(f"unix://{tenant_engine}")
+        self.markets: list[NodeProcess] = []
+        self.providers: dict[str, NodeProcess] = {}
+        self._mining: threading.Event | None = None
+
+    # -- up ------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        self.chain.start()
+        self.seeds = self._start_markets()
+        for name in self._prices:
+            self.add_provider(name)
+        self.tenant = self._node("tenant", self._tenant_config())
+        self.tenant.start()
+
+    def _node(self, name: str, config: str) -> NodeProcess:
+        return NodeProcess(self.folder / name, config)
+
+    def _start_markets(self) -> list[str]:
+        seeds: list[str] = []
+        for n in range(self._market_nodes):
+            bind = f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+            node = self._node(
+                f"market{n}",
+                f'[node]\nbind = "{bind}"\nmarket = true\nseeds = {json.dumps(seeds)}\n[tenant]\nenabled = false\n',
+            )
+            self.markets.append(node)
+            node.start()
+            seeds.append(f"{node.key}@{bind}")
+        return seeds
+
+    def add_provider(self, name: str) -> NodeProcess:
+        percent = self._prices[name]
+        tariff = "".join(f"{line} = {price * percent // 100}\n" for line, price in DEMO_TARIFF.items())
+        config = (
+            f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\nstamp_bits = 8\n'
+            f'[provider]\nenabled = true\nengine = "{self._provider_engine}"\n'
+            f"cpu_milli = 2000\nmemory_mib = 2048\ndisk_mib = 8192\n{self._provider_extra}"
+            f"[provider.tariff]\n{tariff}"
+            "[tenant]\nenabled = false\n" + self.chain.config(name)
+        )
+        node = self.providers[name] = self._node(name, config)
+        node.start()
+        return node
+
+    def _tenant_config(self) -> str:
+        return (
+            f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\n'
+            f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = 0.5\n' + self.chain.config("tenant")
+        )
+
+    def fund_tenant(self, sat: int) -> None:
+        self.chain.give(self.tenant.ask("POST", "/v1/wallet/receive")["address"], sat)
+
+    def wait_for_offers(self, count: int, seconds: float = 30) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            nonlocal found
+            try:
+                found = self.tenant.ask("POST", "/v1/market", {})["offers"]
+            except Failed:
+                return False
+            return len(found) >= count
+
+        if not wait_until(enough, seconds, 0.2):
+            raise Failed(f"only {len(found)} of {count} offers are on the market after {seconds:g} s")
+        return found
+
+    # -- blocks --------------------------------------------------------------------------------------
+    def mine_every(self, seconds: float) -> None:
+        """A block now and then, as on a real chain, until ``stop_mining``."""
+        stop = self._mining = threading.Event()
+
+        def mine() -> None:
+            while not stop.wait(seconds):
+                try:
+                    self.chain.mine()
+                except (OSError, Failed):
+                    continue
+
+        threading.Thread(target=mine, daemon=True).start()
+
+    def stop_mining(self) -> None:
+        if self._mining is not None:
+            self._mining.set()
+
+    # -- use -----------------------------------------------------------------------------------------
+    def docker(
+        self, *arguments: str, seconds: float = 120, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """The stock CLI against the tenant's socket."""
+        environment = {**os.environ, "DOCKER_HOST": self.tenant.docker_host}
+        environment.pop("DOCKER_CONTEXT", None)
+        done = subprocess.run(
+            ["docker", *arguments], env=environment, capture_output=True, text=True, timeout=seconds
+        )
+        if check and done.returncode:
+            raise Failed(f"docker {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-800:]}")
+        return done
+
+    # -- down ----------------------------------------------------------------------------------------
+    def close(self) -> None:
+        self.stop_mining()
+        nodes = [getattr(self, "tenant", None), *self.providers.values(), *self.markets]
+        for node in nodes:
+            if node is not None:
+                node.stop()
+        self.chain.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def measure(what: Any) -> tuple[float, Any]:
+    """(seconds, result) of calling *what*."""
+    began = time.monotonic()
+    result = what()
+    return time.monotonic() - began, result

@@ -1,0 +1,83 @@
+"""Fixtures that several folders share.
+
+Under ``script/test`` both engines run already and are named in the environment. Without it a test that
+asks for one gets its own, thrown away at the end of the session; where that cannot be, it is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DEV = ROOT / os.environ.get("DOCKAGE_DEV", ".dev")
+START_SECONDS = 120
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A node's folder. Not ``tmp_path``: the path of a unix socket in it may have 107 bytes at most."""
+    folder = Path(tempfile.mkdtemp(prefix="dk-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def tenant_engine() -> Iterator[Path]:
+    """The socket of the Docker engine on the tenant's machine, with the images of ``script/images``."""
+    yield from engine("tenant")
+
+
+@pytest.fixture(scope="session")
+def provider_engine() -> Iterator[Path]:
+    """The socket of another engine, the provider's: it has its own images, networks and data."""
+    yield from engine("provider")
+
+
+@pytest.fixture(scope="session")
+def docker_config() -> Path:
+    """The folder for ``DOCKER_CONFIG``: with it, ``docker compose`` is there."""
+    folder = Path(os.environ.get("DOCKER_CONFIG", DEV / "docker-config"))
+    if not (folder / "cli-plugins" / "docker-compose").exists():
+        pytest.skip("no docker compose: run script/setup")
+    return folder
+
+
+def engine(role: str) -> Iterator[Path]:
+    given = os.environ.get(f"DOCKAGE_TEST_{role.upper()}_ENGINE")
+    if given:
+        yield Path(given)
+        return
+    skip_without_docker()
+    name = f"{role}-{os.getpid()}"
+    try:
+        script("engines", "start", name)
+        script("images", "load", name)
+        yield Path(script("engines", "socket", name))
+    finally:
+        script("engines", "stop", name)
+
+
+def skip_without_docker() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a Docker engine of our own needs root")
+    if not shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip("no dockerd: run script/setup")
+
+
+def script(name: str, *arguments: str) -> str:
+    command = [str(ROOT / "script" / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS)
+    assert done.returncode == 0, f"script/{name} {' '.join(arguments)}: {done.stderr}"
+    return done.stdout.strip()
