@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from random import Random
 
 from dockage.adapters.dht import KademliaDirectory, Limits
 from dockage.domain.identity import NodeKey
 from dockage.ports import Clock, PeerLink, Stream
 from dockage.testing.keys import MemoryKeys
-from dockage.testing.link import serving
 from dockage.wire.frames import read_frame, write_frame
 
 GENEROUS = Limits(rate=100_000, burst=100_000)
@@ -40,7 +39,6 @@ class MarketNode:
             server=server,
             limits=limits,
         )
-        self.accept: Callable[[NodeKey, Stream], object] | None = None
 
     async def open_stream(self, peer: NodeKey) -> Stream:
         stream = await self.link.open(peer, timeout=2)
@@ -62,8 +60,11 @@ async def enter(nodes: Sequence[MarketNode], through: Sequence[MarketNode]) -> N
 
 @asynccontextmanager
 async def running(nodes: Sequence[MarketNode]) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        for node in nodes:
-            await stack.enter_async_context(serving(node.link, node.dispatch))
-        await asyncio.sleep(0)
-        yield
+    """Serve on all links; one task group, so that a failure inside is shown once."""
+    async with asyncio.TaskGroup() as tasks:
+        serving = [tasks.create_task(node.link.serve(node.dispatch)) for node in nodes]
+        try:
+            yield
+        finally:
+            for task in serving:
+                task.cancel()
