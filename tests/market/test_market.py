@@ -113,7 +113,7 @@ async def test_stalled_nodes_do_not_hold_a_search_up() -> None:
         topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
         await world.nodes[0].directory.publish(topic, blob)
 
-        async def stall(peer: NodeKey, stream: Stream, opening: bytes = b"") -> None:
+        async def stall(peer: NodeKey, stream: Stream) -> None:
             await asyncio.sleep(3600)
 
         for node in world.nodes[10:16]:
@@ -129,7 +129,7 @@ async def test_nodes_that_deny_everything_do_not_hide_a_record(share: int) -> No
     hostile = world.rand.sample(world.nodes[1:], share)
     friends = tuple(Contact(each.link.node, each.link.address().direct[0]) for each in hostile)[:16]
 
-    async def deny(peer: NodeKey, stream: Stream, opening: bytes = b"") -> None:
+    async def deny(peer: NodeKey, stream: Stream) -> None:
         frame = await read_frame(stream, 1 << 20)
         await write_frame(stream, encode(Taken((True,)) if b"put" in frame[:8] else Listing(friends)))
         await stream.finish()
@@ -220,7 +220,7 @@ async def test_a_holder_that_shows_forged_records_is_not_read_on() -> None:
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
     _, other = sealed_offer(MemoryKeys(2), world.clock.now())
 
-    async def forge(peer: NodeKey, stream: Stream, opening: bytes = b"") -> None:
+    async def forge(peer: NodeKey, stream: Stream) -> None:
         await read_frame(stream, 1 << 20)
         await write_frame(stream, encode(Listing((), (other.replace(b"x86_64", b"x86_65"),))))
         await stream.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -25,8 +25,10 @@ class MarketNode:
         clock: Clock,
         *,
         server: bool = True,
+        seen: Callable[[NodeKey], str] | None = None,
         limits: Limits = GENEROUS,
     ) -> None:
+        """With *seen* the market is a public one: ids are bound to addresses."""
         self.keys, self.link = keys, link
         self.directory = KademliaDirectory(
             node=link.node,
@@ -37,6 +39,8 @@ class MarketNode:
             address=link.address,
             rand=Random(int.from_bytes(keys.seed[:4], "big")),
             server=server,
+            bound=seen is not None,
+            seen=seen or (lambda _: ""),
             limits=limits,
         )
 
@@ -46,9 +50,8 @@ class MarketNode:
         return stream
 
     async def dispatch(self, peer: NodeKey, stream: Stream) -> None:
-        opening = await read_frame(stream, 64)
-        assert opening == b"dht"
-        await self.directory.serve_stream(peer, stream, opening)
+        assert await read_frame(stream, 64) == b"dht"
+        await self.directory.serve_stream(peer, stream)
 
 
 async def enter(nodes: Sequence[MarketNode], through: Sequence[MarketNode]) -> None:

@@ -102,8 +102,8 @@ class MemoryStream:
 class MemoryLink:
     """A PeerLink; made by ``MemoryNetwork.link``."""
 
-    def __init__(self, network: MemoryNetwork, node: NodeKey, port: int) -> None:
-        self._network, self._node, self._port = network, node, port
+    def __init__(self, network: MemoryNetwork, node: NodeKey, address: str) -> None:
+        self._network, self._node, self._address = network, node, address
         self._addresses: dict[NodeKey, Address] = {}
         self.incoming: asyncio.Queue[tuple[NodeKey, MemoryStream] | None] = asyncio.Queue(BACKLOG)
         self.connected: set[NodeKey] = set()
@@ -113,7 +113,7 @@ class MemoryLink:
         return self._node
 
     def address(self) -> Address:
-        return Address("", (f"127.0.0.1:{self._port}",))
+        return Address("", (self._address,))
 
     def learn(self, peer: NodeKey, address: Address) -> None:
         self._addresses[peer] = address
@@ -150,8 +150,9 @@ class MemoryNetwork:
         self._pipes: WeakSet[Pipe] = WeakSet()
         self._ports = iter(range(1001, 65000))
 
-    def link(self, node: NodeKey) -> MemoryLink:
-        self.links[node] = MemoryLink(self, node, next(self._ports))
+    def link(self, node: NodeKey, address: str = "") -> MemoryLink:
+        """*address* is any ``ip:port`` that nobody else has; by default one on loopback."""
+        self.links[node] = MemoryLink(self, node, address or f"127.0.0.1:{next(self._ports)}")
         return self.links[node]
 
     def connect(self, caller: MemoryLink, peer: NodeKey, address: Address | None) -> MemoryStream:

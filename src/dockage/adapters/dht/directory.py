@@ -98,8 +98,8 @@ class KademliaDirectory:
         return found.page(topic, b"", frozenset(), now, 1 << 30).records
 
     # -- the daemon's side -----------------------------------------------------------------------------
-    async def serve_stream(self, peer: NodeKey, stream: Stream, opening: bytes = b"") -> None:
-        """One request of *peer* on *stream*, whose opening frame (nothing for us in it) was read already."""
+    async def serve_stream(self, peer: NodeKey, stream: Stream) -> None:
+        """One request of *peer* on *stream*, whose opening frame was read already."""
         if self._is_server:
             await self._server.serve(peer, stream)
         else:
