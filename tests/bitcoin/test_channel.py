@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcoin.parts import CHANGE, OUTPOINT, PROVIDER, TENANT, Coin, Pair
+from bitcoin.parts import CHANGE, OUTPOINT, Coin, Pair
 from dockage.domain.channel import RESERVE, STOP_BEFORE_EXPIRY, Terms
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.units import Sat
@@ -301,7 +301,3 @@ def test_a_funding_says_how_deep_it_is(confirmations: int) -> None:
 )
 def test_more_money_waits_longer(capacity: int, depth: int) -> None:
     assert confirmations_needed(Sat(capacity)) == depth
-
-
-def test_the_two_parties_are_two() -> None:
-    assert TENANT != PROVIDER

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 
@@ -175,11 +174,10 @@ async def test_nobody_else_can_rewrite_a_close(life: Life) -> None:
     thief = await life.tenant.script()
     stolen = close._replace(outputs=(close.outputs[0], TxOut(close.outputs[1].value, thief)))
     assert "Invalid Schnorr signature" in life.world.node.allows(stolen.encode())
-    (provider, tenant, leaf, control) = close.witnesses[0]
+    _, tenant, leaf, control = close.witnesses[0]
     alone = close._replace(witnesses=((bytes(64), tenant, leaf, control),))
     assert "Invalid Schnorr signature" in life.world.node.allows(alone.encode())
     assert life.world.node.allows(close.encode()) == ""
-    assert provider != tenant
 
 
 async def test_the_newest_payment_wins_even_over_a_refund_that_waits(life: Life) -> None:
@@ -283,8 +281,3 @@ async def test_the_backup_line_alone_gets_the_money_back(life: Life) -> None:
     assert after.confirmed - before.confirmed == 100_000 - int(made["fee"] * 10**8)
     with pytest.raises(NodeRefused):
         node.rpc("sendrawtransaction", final["hex"][:-2])
-
-
-def test_signers_are_of_one_channel_only() -> None:
-    keys = ChannelKeys(bytes(32), CURVE)
-    assert isinstance(keys.signer("tenant", b"a"), partial)

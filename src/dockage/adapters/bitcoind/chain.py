@@ -24,7 +24,7 @@ FEERATE_UNKNOWN = 10_000
 KNOWN_MAX = 4096
 """Transactions and scans remembered."""
 OUTPUTS_TRIED = 8
-NETWORKS = {"regtest": "regtest", "signet": "signet", "testnet4": "testnet4", "main": "main"}
+NETWORKS = ("regtest", "signet", "testnet4", "main")
 
 INVALID_ADDRESS_OR_KEY = -5
 ALREADY_IN_UTXO_SET = -27
@@ -56,10 +56,10 @@ class BitcoindChain:
 
     async def network(self) -> str:
         """Raises UsageError("chain.network") for a network we have no use for (the old testnet)."""
-        name = (await self._rpc.call("getblockchaininfo"))["chain"]
+        name = str((await self._rpc.call("getblockchaininfo"))["chain"])
         if name not in NETWORKS:
             raise UsageError("chain.network", f"bitcoind runs on {name}; start it on {', '.join(NETWORKS)}")
-        return NETWORKS[name]
+        return name
 
     async def height(self) -> int:
         return int(await self._rpc.call("getblockcount"))

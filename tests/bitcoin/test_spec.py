@@ -1,0 +1,114 @@
+"""docs/spec/vectors/channel.json, number for number: what another implementation is measured with."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+from btclib_secp256k1 import ssa
+
+from bitcoin.parts import PROVIDER, SPEC_VECTORS, TENANT, Pair
+from dockage.adapters.secp import channel_secret
+from dockage.adapters.secp.keys import wif
+from dockage.domain.channel import Terms
+from dockage.domain.units import Sat
+from dockage.protocol.bitcoin.address import encode
+from dockage.protocol.bitcoin.channel import Commitment
+from dockage.protocol.bitcoin.descriptor import descriptor
+from dockage.protocol.bitcoin.settlement import Claim, Settlement, closing, refund
+
+SPEC = json.loads((SPEC_VECTORS / "channel.json").read_text())
+KEYS, TERMS, FUNDING, SETTLEMENT = (SPEC[part] for part in ("keys", "terms", "funding", "settlement"))
+PAIR = Pair()
+
+
+def sign_repeatably(secret: bytes, digest: bytes) -> bytes:
+    return bytes(ssa.sign(digest, secret, bytes(32)))
+
+
+TENANT_SIGNS, PROVIDER_SIGNS = partial(sign_repeatably, TENANT), partial(sign_repeatably, PROVIDER)
+
+
+@pytest.fixture(scope="module")
+def commitment() -> Commitment:
+    terms = Terms(
+        bytes.fromhex(TERMS["tenant_key"]),
+        bytes.fromhex(TERMS["provider_key"]),
+        TERMS["expiry_height"],
+        Sat(TERMS["capacity_sat"]),
+        bytes.fromhex(TERMS["tenant_script"]),
+    )
+    return Commitment(terms, (SPEC["outpoint"]["txid"], SPEC["outpoint"]["vout"]), PAIR.curve)
+
+
+def test_keys() -> None:
+    assert (KEYS["tenant_secret"], KEYS["provider_secret"]) == (TENANT.hex(), PROVIDER.hex())
+    assert KEYS["tenant_wif_regtest"] == wif(TENANT, "regtest")
+    assert TERMS["tenant_key"] == PAIR.curve.pubkey(TENANT).hex()
+    assert TERMS["provider_key"] == PAIR.curve.pubkey(PROVIDER).hex()
+    for one in KEYS["derivation"]:
+        seed, channel_id = bytes.fromhex(one["seed"]), bytes.fromhex(one["channel_id"])
+        assert channel_secret(seed, one["role"], channel_id).hex() == one["secret"]
+
+
+def test_funding(commitment: Commitment) -> None:
+    funding = commitment.funding
+    assert {
+        "internal_key": funding.internal_key.hex(),
+        "close_leaf": funding.close.script.hex(),
+        "close_leaf_hash": funding.close.hash.hex(),
+        "close_control": funding.close.control.hex(),
+        "refund_leaf": funding.refund.script.hex(),
+        "refund_leaf_hash": funding.refund.hash.hex(),
+        "refund_control": funding.refund.control.hex(),
+        "root": funding.root.hex(),
+        "script": funding.script.hex(),
+        "address_regtest": encode(funding.script, "regtest"),
+        "address_main": encode(funding.script, "main"),
+        "descriptor": descriptor(commitment.terms, funding),
+        "descriptor_spending": descriptor(commitment.terms, funding, wif(TENANT, "regtest")),
+    } == FUNDING
+
+
+@pytest.mark.parametrize("payment", SPEC["payments"], ids=lambda payment: str(payment["paid_sat"]))
+def test_payments(commitment: Commitment, payment: dict[str, str | int]) -> None:
+    paid, signature = Sat(int(payment["paid_sat"])), bytes.fromhex(str(payment["signature"]))
+    assert commitment.digest(paid).hex() == payment["digest"]
+    assert commitment.pay(paid, TENANT_SIGNS) == signature
+    commitment.check_payment(Sat(0), paid, signature)
+
+
+def claim(commitment: Commitment, paid: int) -> Claim:
+    return Claim(commitment, Sat(paid), commitment.pay(Sat(paid), TENANT_SIGNS), PROVIDER_SIGNS)
+
+
+def numbers(settlement: Settlement) -> dict[str, str | int]:
+    return {
+        "fee_sat": settlement.fee,
+        "received_sat": settlement.received,
+        "vsize": settlement.tx.vsize,
+        "txid": settlement.tx.txid,
+        "raw": settlement.tx.encode().hex(),
+    }
+
+
+def test_close(commitment: Commitment) -> None:
+    payout, feerate = bytes.fromhex(SETTLEMENT["payout_script"]), SETTLEMENT["feerate_sat_per_kvb"]
+    assert numbers(closing([claim(commitment, 100_000)], payout, feerate)) == SETTLEMENT["close"]
+
+
+def test_batch_close(commitment: Commitment) -> None:
+    batch = dict(SETTLEMENT["batch_close"])
+    other = batch.pop("second_channel")
+    second = Pair(other["capacity_sat"], other["expiry_height"], outpoint=(other["txid"], other["vout"]))
+    claims = [claim(commitment, 100_000), claim(second.commitment, other["paid_sat"])]
+    payout, feerate = bytes.fromhex(SETTLEMENT["payout_script"]), SETTLEMENT["feerate_sat_per_kvb"]
+    assert numbers(closing(claims, payout, feerate)) == batch
+
+
+def test_refund(commitment: Commitment) -> None:
+    expected = dict(SETTLEMENT["refund"])
+    destination = bytes.fromhex(expected.pop("destination_script"))
+    back = refund(commitment, destination, SETTLEMENT["feerate_sat_per_kvb"], TENANT_SIGNS)
+    assert numbers(back) == expected
