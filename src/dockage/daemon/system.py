@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import platform
 import secrets
@@ -80,6 +81,8 @@ Loop = Callable[[], Awaitable[None]]
 def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None:
     """Run a node until SIGINT or SIGTERM. Raises UsageError for what the user can mend."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    level = logging.getLevelNamesMapping().get(os.environ.get("DOCKAGE_LOG", "info").upper(), logging.INFO)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     config = settings.load(home, overrides)
     with _locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(home, config))
@@ -147,7 +150,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         tenant = _tenant(keys.node, rows, journal, tenant_hands, clock)
         loops: list[Loop] = [jobs.run, lambda: link.serve(reception.accept)]
         directory = _directory(config, keys, clock, link, reception)
-        loops += _market_loops(config, directory, rows, journal)
+        entered = asyncio.Event()
+        loops += _market_loops(config, directory, rows, journal, entered)
         market = Market(directory, link, keys, clock, config.node.regions)
 
         provider = host = notice = None
@@ -160,7 +164,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             Access(provider, host).register(reception)
             notice = Notice(directory, link, keys, clock, _offering(provider, keys), config.node.stamp_bits)
             meter = MeterLoop(provider, host, SystemRandom())
-            loops += [_driving(provider, selling.outstanding(provider.state)), meter.run, notice.keep_up]
+            loops += [_driving(provider, selling.outstanding(provider.state)), meter.run]
+            loops.append(_after(entered, notice.keep_up))
         loops.append(_driving(tenant, renting.outstanding(tenant.state)))
         loops.append(lambda: every(TICK_SEC, lambda: _tick(tenant, provider, counts), "tick"))
         if rail is not None:
@@ -343,8 +348,13 @@ def _directory(
 
 
 def _market_loops(
-    config: Config, directory: KademliaDirectory, rows: Sequence[Row], journal: Journal
+    config: Config,
+    directory: KademliaDirectory,
+    rows: Sequence[Row],
+    journal: Journal,
+    entered: asyncio.Event,
 ) -> list[Loop]:
+    """*entered* is set once the market was looked for, found or not."""
     known = next((r.value for r in rows if r.kind == CONTACTS), b"\x90")
     cached = msgspec.msgpack.decode(known, type=list[tuple[bytes, tuple[str, tuple[str, ...]]]])
     contacts = [(NodeKey(key), Address(*address)) for key, address in cached]
@@ -352,6 +362,7 @@ def _market_loops(
 
     async def live() -> None:
         await directory.bootstrap([*contacts, *seeds])
+        entered.set()
         await directory.run()
 
     async def remember() -> None:
@@ -360,6 +371,14 @@ def _market_loops(
             await asyncio.to_thread(journal.write, [row])
 
     return [live, lambda: every(CONTACTS_EVERY, remember, "contacts")]
+
+
+def _after(event: asyncio.Event, work: Loop) -> Loop:
+    async def wait_and_run() -> None:
+        await event.wait()
+        await work()
+
+    return wait_and_run
 
 
 def _front(

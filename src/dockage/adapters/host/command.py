@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -24,25 +25,20 @@ class Run(Protocol):
 
 async def run(argv: Sequence[str], text: str = "") -> Outcome:
     """Any exit code is an outcome. Raises Unavailable("host.tool") when there is no such tool or it hangs."""
+    # In a thread: uvloop's pipe to a child that ends before it read its input raises RuntimeError.
+    return await asyncio.to_thread(_run, argv, text)
+
+
+def _run(argv: Sequence[str], text: str) -> Outcome:
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        done = subprocess.run(argv, input=text.encode(), capture_output=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise Unavailable("host.tool", f"{' '.join(argv)} did not end within {PATIENCE:.0f} s") from None
     except OSError as error:
         raise Unavailable("host.tool", f"{argv[0]} cannot be run ({error}); install it") from error
-    try:
-        async with asyncio.timeout(PATIENCE):
-            out, err = await process.communicate(text.encode())
-    except TimeoutError:
-        raise Unavailable("host.tool", f"{' '.join(argv)} did not end within {PATIENCE:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return Outcome(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+    return Outcome(
+        done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    )
 
 
 async def must(execute: Run, argv: Sequence[str], text: str = "") -> str:
