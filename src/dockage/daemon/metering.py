@@ -14,31 +14,35 @@ import structlog
 from dockage.domain.errors import DockageError
 from dockage.domain.identity import LeaseId, short
 from dockage.domain.lease import METERED
+from dockage.domain.units import SECOND
 from dockage.node import events as told
 from dockage.node.provider import Provider
-from dockage.ports import ContainerHost
+from dockage.ports import Clock, ContainerHost
 
 from .driver import Driver
 
 log = structlog.get_logger("dockage.metering")
 
-PERIOD = 1.0
+PERIOD = SECOND
 
 
 class MeterLoop:
-    def __init__(self, driver: Driver[Provider], host: ContainerHost, rand: Random) -> None:
-        self._driver, self._host, self._rand = driver, host, rand
+    def __init__(self, driver: Driver[Provider], host: ContainerHost, clock: Clock, rand: Random) -> None:
+        self._driver, self._host, self._clock, self._rand = driver, host, clock, rand
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        second = loop.time()
+        """The clock's seconds, so that each tick of the mind has one reading in it."""
         while True:
-            moments = sorted((self._rand.random() * PERIOD, lease) for lease in self._metered())
+            second = self._clock.now() // PERIOD * PERIOD
+            moments = sorted((self._rand.randrange(PERIOD), lease) for lease in self._metered())
             for moment, lease in moments:
-                await asyncio.sleep(max(0.0, second + moment - loop.time()))
+                await self._sleep_until(second + moment)
                 await self._read(lease)
-            second = max(second + PERIOD, loop.time() - PERIOD)
-            await asyncio.sleep(max(0.0, second - loop.time()))
+            await self._sleep_until(second + PERIOD)
+
+    async def _sleep_until(self, instant: int) -> None:
+        """Bounded by one period: a clock that is set back must not stop the meter."""
+        await asyncio.sleep(min(PERIOD, max(0, instant - self._clock.now())) / PERIOD)
 
     def _metered(self) -> list[LeaseId]:
         return [lease.id for lease in self._driver.state.leases.values() if lease.state in METERED]

@@ -160,10 +160,10 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             provider_hands = ProviderPerformer(postman, rail, jobs, host)
             policy = _policy(config, await host.facts())
             provider = _provider(policy, rows, journal, provider_hands, clock)
-            _lend(host, provider, config, stack)
+            _lend(host, config, stack)
             Access(provider, host).register(reception)
             notice = Notice(directory, link, keys, clock, _offering(provider, keys), config.node.stamp_bits)
-            meter = MeterLoop(provider, host, SystemRandom())
+            meter = MeterLoop(provider, host, clock, SystemRandom())
             loops += [_driving(provider, selling.outstanding(provider.state)), meter.run]
             loops.append(_after(entered, notice.keep_up))
         loops.append(_driving(tenant, renting.outstanding(tenant.state)))
@@ -304,17 +304,11 @@ async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost
     return host
 
 
-def _lend(
-    host: DockerHost, provider: Driver[selling.Provider], config: Config, stack: AsyncExitStack
-) -> None:
-    """Give the host its engine gate, which asks the mind for the limits in force."""
+def _lend(host: DockerHost, config: Config, stack: AsyncExitStack) -> None:
+    """The gate needs the host for its names and volumes, the host needs the gate to serve: joined here."""
     gate = EngineGate(Path(config.provider.engine), host)
     stack.push_async_callback(gate.close)
-
-    async def serve(lease: LeaseId, stream: Stream) -> None:
-        await gate.serve(lease, provider.state.leases[lease].limits, stream)
-
-    host.engine_proxy = serve
+    host.engine_proxy = gate.serve
 
 
 def _directory(

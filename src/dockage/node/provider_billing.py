@@ -48,8 +48,9 @@ def on_reading(
     if mine is None or (mine.state not in METERED and not (final and mine.state is LeaseState.ENDING)):
         return state, ()
     mine = replace(mine, meter=advance(mine.meter, reading, mine.limits, state.policy.gap_max))
-    # A clock that was set back must not stop the bills: then the time since the last one is negative.
-    if 0 <= since(mine.stated_at, now) < state.policy.tick and not final:
+    # One statement in each tick of the clock, wherever in it the reading fell: a least time between two would
+    # skip ticks, for readings come at random moments. A clock that was set back is in another tick, too.
+    if mine.stated_at // state.policy.tick == now // state.policy.tick and not final:
         return store(state, mine), ()
     return _bill(state, mine, now)
 
