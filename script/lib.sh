@@ -72,7 +72,7 @@ open_suite() {
   return 1
 }
 
-has_package() { suite_apt "$1" cache show "$2" 2>/dev/null | grep -q '^Package:'; }
+has_package() { suite_apt "$1" cache show "$2" >/dev/null 2>&1; }
 
 # pick_suite PACKAGE SUITE...: the first suite that can be had and has the package.
 pick_suite() {
