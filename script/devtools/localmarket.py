@@ -29,14 +29,17 @@ START_SECONDS = 30
 STOP_SECONDS = 20
 
 DEMO_TARIFF = {
-    "cpu_hour": 400_000_000,
-    "memory_gib_hour": 200_000_000,
-    "disk_gib_hour": 5_000_000,
+    "cpu_hour": 4_000_000_000,
+    "memory_gib_hour": 2_000_000_000,
+    "disk_gib_hour": 50_000_000,
     "net_in_gib": 0,
-    "net_out_gib": 1_000_000_000,
-    "internet_out_gib": 1_000_000_000,
+    "net_out_gib": 10_000_000_000,
+    "internet_out_gib": 10_000_000_000,
 }
-"""msat per unit: tens of thousands of times the fair price, so that seconds are worth more than dust."""
+"""msat per unit: half a million times the fair price, so that seconds are worth more than dust."""
+
+CHANNEL_SAT = 50_000
+"""Up to this size one confirmation opens a channel; by the demo tariff it lasts a minute or two."""
 
 
 class NodeProcess:
@@ -187,7 +190,8 @@ class LocalMarket:
     def _tenant_config(self) -> str:
         return (
             f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\n'
-            f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = 0.5\n' + self.chain.config("tenant")
+            f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = 0.5\n'
+            f"[channel]\nlargest_sat = {CHANNEL_SAT}\n" + self.chain.config("tenant")
         )
 
     def fund_tenant(self, sat: int) -> None:

@@ -404,3 +404,9 @@ def _front(
         bind_host=tenant.bind_host,
         linger_sec=tenant.linger_sec,
     )
+
+
+def identity(home: Path) -> NodeKey:
+    """The node's key, made now if the home has none yet; no daemon is needed for it."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return FileKeys(home / "identity.key").node
