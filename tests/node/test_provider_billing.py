@@ -1,0 +1,283 @@
+# ruff: noqa: F403, F405
+"""How a provider gets its money: statements, patience, freezing, thawing, and each lie about a payment."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dockage.domain.lease import LeaseState
+from dockage.domain.reason import Reason
+from dockage.node import provider as mind_of
+from dockage.testing.playbook import Playbook, Refused, Wait
+from node.parts import *
+
+FROZEN = told_of(LEASE, LeaseState.PAUSED, reason=Like(Reason, code="lease.unpaid"))
+
+
+def test_a_tick_is_stated_once_however_often_the_meter_is_read() -> None:
+    assert (
+        Playbook(serving())
+        >> Wait(0.5)
+        >> reads(0.5, 0.5)
+        >> Wait(0.5)
+        >> reads(1, 1)
+        << billed(seq=2, due=1000)
+    )
+
+
+def test_statements_are_chained() -> None:
+    mind = serving()
+    said = [mind.handle(reads(n, n), at(n))[0].message for n in range(1, 4)]
+    assert [s.seq for s in said] == [2, 3, 4]
+    assert said[1].previous == digest(said[0])
+    assert said[2].previous == digest(said[1])
+
+
+def test_a_clock_that_was_set_back_stops_neither_bills_nor_their_order() -> None:
+    mind = serving()
+    (first,) = mind.handle(reads(1, 1), at(1))
+    (second,) = mind.handle(reads(2, 2), at(-3600))
+    assert (first.message.seq, second.message.seq) == (2, 3)
+    assert second.message.at == first.message.at
+
+
+def test_who_does_not_pay_is_frozen_after_the_patience_and_ended_after_the_grace() -> None:
+    assert (
+        Playbook(serving(), restarts=False)
+        >> Wait(1)
+        >> reads(1, 1)
+        << billed(due=1000)
+        >> Wait(1)
+        >> reads(2, 1.1)
+        << billed(due=1100)
+        >> Wait(4)
+        >> reads(6, 1.2)
+        << billed(due=1200)
+        >> Wait(1)
+        >> reads(7, 1.3)
+        << billed(due=1300)
+        << want.Pause(LEASE)
+        << FROZEN
+        >> Wait(1)
+        >> reads(8, 1.3)
+        << billed(due=1300)
+        << FROZEN
+        >> Wait(58)
+        >> told.Ticked()
+        >> Wait(1)
+        >> told.Ticked()
+        << told_of(LEASE, LeaseState.ENDING, reason=Like(Reason, code="lease.unpaid-too-long"))
+        << want.Finish(LEASE)
+    )
+
+
+def test_payment_thaws_at_once() -> None:
+    mind = feed(serving(), reads(1, 1), now=at(1))
+    feed(mind, reads(2, 2), now=at(2))
+    feed(mind, reads(7, 2), now=at(7))
+    assert (
+        Playbook(mind, now=at(7))
+        >> pays(1)  # what was late; the newer tick is not late yet
+        << want.Thaw(LEASE)
+        << told_of(LEASE, LeaseState.RUNNING, reason=None)
+    )
+
+
+def test_who_owes_too_much_at_once_is_frozen_without_patience() -> None:
+    """Exposure: five seconds of one core, the traffic is free here, and one satoshi: 6 sat."""
+    mind = serving()
+    assert not mind_of.owed(mind.state, TENANT)
+    assert (
+        Playbook(mind, restarts=False)
+        >> Wait(1)
+        >> reads(1, 6)
+        << billed(due=6000)
+        >> Wait(1)
+        >> reads(2, 6.001)
+        << billed(due=6001)
+        << want.Pause(LEASE)
+        << FROZEN
+    )
+
+
+def test_paying_each_tick_one_tick_later_is_not_late_for_ever() -> None:
+    mind = serving()
+    for n in range(1, 60):
+        effects = mind.handle(reads(n, n / 2), at(n))
+        assert want.Pause(LEASE) not in effects
+        if n > 2:
+            mind.handle(pays(n // 2), at(n + 0.9))
+    assert mind.state.leases[LEASE].state is LeaseState.RUNNING
+
+
+def test_paying_always_a_little_too_little_is_late() -> None:
+    mind = serving()
+    for n in range(1, 30):
+        mind.handle(reads(n, n), at(n))
+        if n == 1:
+            mind.handle(pays(1), at(n))
+    assert mind.state.leases[LEASE].state is LeaseState.PAUSED
+
+
+def test_a_restart_does_not_thaw_who_has_not_paid() -> None:
+    mind = serving()
+    for second in (1, 2, 7):
+        mind.handle(reads(second, 1), at(second))
+    assert mind.state.leases[LEASE].state is LeaseState.PAUSED
+    outstanding = mind.restart(at(8))
+    assert outstanding == (want.Prepare(LEASE, LIMITS), want.Pause(LEASE))
+    assert Playbook(mind, now=at(8)) >> reads(8, 1) << billed() << FROZEN
+
+
+def test_fractions_of_a_satoshi_are_not_demanded() -> None:
+    mind = serving()
+    for second in range(1, 20):
+        mind.handle(reads(second, 0.999), at(second))
+    assert mind.state.leases[LEASE].state is LeaseState.RUNNING
+    assert mind_of.owed(mind.state, TENANT) == 0
+
+
+def test_all_paid_leases_of_a_tenant_freeze_together() -> None:
+    mind = feed(serving(), says(say.OpenLease(quote(LEASE2), SIG64)), told.HostPrepared(LEASE2))
+    feed(mind, reads(0, 0, LEASE2))
+    for second in (1, 2):
+        mind.handle(reads(second, 1), at(second))
+    effects = mind.handle(reads(7, 1), at(7))
+    assert [e for e in effects if isinstance(e, want.Pause)] == [want.Pause(LEASE), want.Pause(LEASE2)]
+
+
+def test_a_free_lease_is_never_frozen() -> None:
+    mind = serving_free()
+    for second in range(1, 100):
+        assert len(mind.handle(reads(second, second), at(second))) == 1
+
+
+# -- the last bill -----------------------------------------------------------------------------------
+def test_the_last_bill_is_said_again_until_it_is_paid() -> None:
+    mind = feed(serving(), reads(1, 1), pays(1), says(say.EndLease(LEASE)), now=at(1))
+    (last,) = mind.handle(reads(2, 2, final=True), at(2))
+    feed(mind, told.HostCleared(LEASE), now=at(2))
+    assert (
+        Playbook(mind, now=at(2))
+        >> Wait(1)
+        >> told.Ticked()
+        << last
+        >> says(say.AskQuote(LEASE2, LIMITS))
+        << last
+        << Like(want.Send, message=Like(Quote, lease=LEASE2))
+        >> pays(2)
+        >> told.Ticked()
+        >> says(say.AskQuote(LEASE2, LIMITS))
+        << Like(want.Send, message=Like(Quote, lease=LEASE2))
+    )
+
+
+def test_who_never_paid_the_last_lease_gets_no_new_one_until_then() -> None:
+    mind = feed(serving(), reads(1, 1), now=at(1))
+    feed(mind, says(say.EndLease(LEASE)), told.HostCleared(LEASE), now=at(1))
+    new = say.OpenLease(quote(LEASE2), SIG64)
+    assert (
+        Playbook(mind, now=at(2))
+        >> says(new)
+        << billed(LEASE, due=1000)
+        << refusal(LEASE2, "account.unpaid")
+        >> pays(1)
+        >> says(new)
+        << want.Prepare(LEASE2, LIMITS)
+    )
+
+
+def test_an_unpaid_lease_is_remembered() -> None:
+    mind = feed(serving(), reads(1, 1), now=at(1))
+    feed(mind, says(say.EndLease(LEASE)), told.HostCleared(LEASE), now=at(1))
+    feed(mind, told.Ticked(), now=at(100_000))
+    assert LEASE in mind.state.leases
+
+
+def test_the_last_bill_of_a_lease_that_never_ran_is_none() -> None:
+    mind = feed(channelled(), says(say.OpenLease(quote(), SIG64)))
+    assert (
+        Playbook(mind)
+        >> says(say.EndLease(LEASE))
+        << told_of(LEASE, LeaseState.ENDING)
+        << want.Finish(LEASE)
+        >> told.HostCleared(LEASE)
+        << told_of(LEASE, LeaseState.ENDED)
+        >> told.Ticked()
+    )
+
+
+# -- lies about payments -----------------------------------------------------------------------------
+def test_a_payment_on_the_channel_of_another_pays_nothing() -> None:
+    assert Playbook(serving()) >> pays(5, peer=MALLORY) << Refused("channel.unknown")
+
+
+def test_a_payment_on_no_channel_pays_nothing() -> None:
+    assert Playbook(serving()) >> pays(5, CHANNEL2) << Refused("channel.unknown")
+
+
+def test_a_replayed_payment_pays_nothing() -> None:
+    mind = feed(serving(), pays(5))
+    before = mind.state
+    assert Playbook(mind) >> pays(5)
+    assert mind.state == before
+
+
+def test_an_older_payment_pays_nothing_and_is_shown_the_newest() -> None:
+    mind = feed(serving(), pays(5))
+    assert Playbook(mind) >> pays(4) << told_of_channel(ChannelState.OPEN, paid=5, signature=SIG64)
+    assert mind.state.channels[CHANNEL].paid == 5
+
+
+def test_at_the_brim_all_but_the_reserve_can_be_paid() -> None:
+    assert Playbook(serving()) >> pays(CAPACITY - 330 + 1) << Refused("channel.overdrawn")
+    assert Playbook(serving()) >> pays(CAPACITY - 330)
+
+
+@pytest.mark.parametrize("event", [told.FundingGone(CHANNEL, WHY), told.SpendSeen(CHANNEL, "aa" * 32, 1)])
+def test_a_channel_that_is_gone_takes_no_payment(event: told.AnyEvent) -> None:
+    mind = feed(serving(), event)
+    assert Playbook(mind) >> pays(5) << Refused("channel.not-open")
+
+
+# -- credit on unconfirmed funding -------------------------------------------------------------------
+CREDIT = msgspec.structs.replace(POLICY, credit_sat=Sat(3))
+
+
+def test_credit_starts_a_lease_before_the_funding_confirms_and_ends_at_its_limit() -> None:
+    mind = serving(CREDIT, confirmations=0)
+    assert mind.state.leases[LEASE].state is LeaseState.RUNNING
+    for second in range(1, 4):
+        mind.handle(reads(second, second), at(second))
+        mind.handle(pays(second), at(second))
+    assert mind_of.owed(mind.state, TENANT) == 0
+    for second in range(4, 11):
+        mind.handle(reads(second, 4), at(second))
+        mind.handle(pays(4), at(second))  # signed, but beyond the credit it does not count
+    assert mind.state.leases[LEASE].state is LeaseState.PAUSED
+    assert (
+        Playbook(mind, now=at(11))
+        >> told.FundingSeen(CHANNEL, 1)
+        << told_of_channel(ChannelState.OPEN)
+        >> Wait(1)
+        >> reads(12, 4)
+        << billed(received_sat=4)
+        << want.Thaw(LEASE)
+        << told_of(LEASE, LeaseState.RUNNING)
+    )
+
+
+def test_a_reorganisation_takes_the_payments_back_until_it_confirms_again() -> None:
+    mind = feed(serving(), reads(1, 1), pays(1), now=at(1))
+    feed(mind, told.FundingSeen(CHANNEL, 0), now=at(1))
+    assert mind_of.owed(mind.state, TENANT) == 1
+    feed(mind, told.FundingSeen(CHANNEL, 1), now=at(1))
+    assert mind_of.owed(mind.state, TENANT) == 0
+
+
+def test_a_double_spent_funding_was_no_income() -> None:
+    mind = feed(serving(), pays(5))
+    assert mind_of.income(mind.state) == 5
+    feed(mind, told.FundingGone(CHANNEL, WHY))
+    assert mind_of.income(mind.state) == 0

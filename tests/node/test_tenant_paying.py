@@ -1,0 +1,229 @@
+# ruff: noqa: F403, F405
+"""What a tenant pays for, and each lie that it does not pay for."""
+
+from __future__ import annotations
+
+from dataclasses import replace as with_
+
+import msgspec
+import pytest
+
+from dockage.domain import channel as channels
+from dockage.domain.lease import LeaseState
+from dockage.node import tenant as mind_of
+from dockage.testing.playbook import Playbook, Refused, Wait
+from node.parts import *
+
+END = want.Send(PROVIDER, say.EndLease(LEASE))
+
+
+def pay(amount: int, channel: ChannelId = CHANNEL) -> want.Pay:
+    return want.Pay(PROVIDER, channel, Sat(amount))
+
+
+def lease(mind: Any) -> Any:
+    return mind.state.leases[LEASE]
+
+
+FIRST = statement(1, 1)
+
+
+def test_each_statement_is_paid_in_whole_satoshis() -> None:
+    assert (
+        Playbook(renting())
+        >> states(statement(1, 0.5))
+        >> states(statement(2, 1.999, statement(1, 0.5)))
+        << pay(1)
+    )
+
+
+def test_a_lost_statement_costs_nothing() -> None:
+    assert (
+        Playbook(renting())
+        >> states(FIRST)
+        << pay(1)
+        >> Wait(10)
+        >> states(statement(7, 9, received_sat=Sat(1)))
+        << pay(9)
+    )
+
+
+def test_a_lost_payment_is_made_again() -> None:
+    assert (
+        Playbook(renting())
+        >> states(FIRST)
+        << pay(1)
+        >> states(statement(2, 1.1, FIRST, received_sat=Sat(0)))
+        << pay(1)
+        >> states(statement(3, 1.2, statement(2, 1.1, FIRST, received_sat=Sat(0)), received_sat=Sat(1)))
+    )
+
+
+def test_a_statement_said_again_is_paid_again_with_the_same_payment() -> None:
+    assert Playbook(renting()) >> states(FIRST) << pay(1) >> states(FIRST) << pay(1)
+
+
+def test_a_payment_that_was_lost_on_an_older_channel_is_made_again_too() -> None:
+    mind = renting()
+    old = mind.state.channels[CHANNEL]
+    full = channels.pay(old, old.terms.spendable, b"")
+    new = with_(old, id=CHANNEL2, txid="aa" * 32)
+    agreed = statement(1, old.terms.spendable)
+    changed(
+        mind,
+        channels={CHANNEL: full, CHANNEL2: new},
+        leases={LEASE: with_(lease(mind), last=agreed, opened_at=at(-20000), limits_at=at(-20000))},
+    )
+    following = statement(2, old.terms.spendable + 5, agreed, received_sat=Sat(0))
+    assert Playbook(mind) >> states(following) << pay(old.terms.spendable) << pay(5, CHANNEL2)
+
+
+def test_the_leases_of_a_pair_are_one_account() -> None:
+    mind = feed(renting(), rents(candidate(channel=CHANNEL2), lease=LEASE2), from_provider(quote(LEASE2)))
+    feed(mind, from_provider(notice(LeaseState.RUNNING, lease=LEASE2)))
+    assert Playbook(mind) >> states(statement(1, 0.6)) >> states(statement(1, 0.6, lease=LEASE2)) << pay(1)
+    assert mind_of.account(mind.state, PROVIDER).due == 1200
+
+
+def test_a_channel_that_is_used_up_ends_the_lease() -> None:
+    mind = renting()
+    full = channels.pay(mind.state.channels[CHANNEL], Sat(CAPACITY - 331), b"")
+    changed(mind, channels={CHANNEL: full}, leases={LEASE: with_(lease(mind), limits_at=at(-20000))})
+    agreed = statement(1, CAPACITY - 331)
+    changed(mind, leases={LEASE: with_(lease(mind), last=agreed)})
+    over = statement(2, CAPACITY - 329, agreed, received_sat=Sat(CAPACITY - 331))
+    assert (
+        Playbook(mind)
+        >> states(over)
+        << pay(CAPACITY - 330)
+        >> states(statement(3, CAPACITY - 328, over, received_sat=Sat(CAPACITY - 330)))
+        << END
+    )
+    assert lease(mind).reason.code == "channel.exhausted"
+
+
+# -- lies --------------------------------------------------------------------------------------------
+SECOND_STATEMENT = statement(2, 2, FIRST, received_sat=Sat(1))
+
+
+def second(**changes: Any) -> Statement:
+    return statement(2, changes.pop("cpu", 2), changes.pop("last", FIRST), received_sat=Sat(1), **changes)
+
+
+LIES = {
+    "forked": second(last=statement(1, 0.9)),
+    "two with one number": statement(1, 1.5),
+    "backwards": second(cpu=0.9),
+    "a clock that went back": second(at=at(0)),
+    "another tariff": second(tariff=digest(FREE)),
+    "too dear": second(due=Msat(2001)),
+    "too cheap": second(due=Msat(1999)),
+    "more cpu than there is": second(cpu=9.3),
+    "more memory than there is": second(usage=Usage(cpu_ns=2 * SECOND, memory_kib_ms=512 * 1024 * 7001)),
+    "more disk than there is": second(usage=Usage(cpu_ns=2 * SECOND, disk_kib_ms=2 * 1024 * 1024 * 7001)),
+    "reserved too long": second(usage=Usage(cpu_ns=2 * SECOND, cpu_reserved_ns=7_000_001_000)),
+    "reserved memory too long": second(
+        usage=Usage(cpu_ns=2 * SECOND, memory_reserved_kib_ms=512 * 1024 * 7001)
+    ),
+    "bytes in that we never sent": second(usage=Usage(cpu_ns=2 * SECOND, net_in_bytes=32 * MIB + 1)),
+    "bytes out that never came": second(usage=Usage(cpu_ns=2 * SECOND, net_out_bytes=32 * MIB + 1)),
+    "an internet that is too fast": second(
+        usage=Usage(cpu_ns=2 * SECOND, internet_out_bytes=256 * MIB + 12_500_000 * 7 + 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+def test_a_lie_is_not_paid_and_the_truth_after_it_is(lie: Statement) -> None:
+    mind = feed(renting(), states(FIRST))
+    assert Playbook(mind, now=at(2)) >> states(lie) >> states(SECOND_STATEMENT) << pay(2)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        second(cpu=9.07),
+        second(usage=Usage(cpu_ns=2 * SECOND, memory_kib_ms=512 * 1024 * 7000)),
+        second(usage=Usage(cpu_ns=2 * SECOND, net_in_bytes=32 * MIB)),
+        second(usage=Usage(cpu_ns=2 * SECOND, internet_out_bytes=256 * MIB + 12_500_000 * 7)),
+    ],
+)
+def test_at_the_brim_it_is_still_believed(truth: Statement) -> None:
+    mind = feed(renting(), states(FIRST))
+    assert Playbook(mind, now=at(2)) >> states(truth) << pay(truth.due // 1000)
+
+
+def test_bytes_that_we_counted_ourselves_are_paid() -> None:
+    lots = Usage(cpu_ns=1 * SECOND, net_in_bytes=200 * MIB, net_out_bytes=300 * MIB)
+    assert Playbook(renting()) >> states(statement(usage=lots), sent=200 * MIB, received=300 * MIB) << pay(1)
+
+
+def test_three_lies_in_a_row_and_we_leave() -> None:
+    mind = feed(renting(), states(FIRST))
+    lie = states(LIES["too dear"])
+    assert Playbook(mind, now=at(2)) >> lie >> lie >> lie << END >> lie
+    assert lease(mind).reason.code == "statement.sum"
+
+
+def test_lies_far_apart_are_not_three_in_a_row() -> None:
+    mind = feed(renting(), states(FIRST))
+    lie = states(LIES["too dear"])
+    assert Playbook(mind, now=at(2)) >> lie >> lie >> states(SECOND_STATEMENT) << pay(2) >> lie >> lie
+    assert lease(mind).state is LeaseState.RUNNING
+
+
+def test_an_overtaken_statement_is_no_lie() -> None:
+    mind = feed(renting(), states(statement(5, 2)))
+    assert Playbook(mind) >> states(FIRST) >> states(FIRST) >> states(FIRST) >> states(FIRST)
+    assert lease(mind).state is LeaseState.RUNNING
+
+
+def test_the_statement_of_another_provider_is_not_paid() -> None:
+    assert Playbook(renting()) >> states(FIRST, MALLORY) << Refused("lease.unknown")
+
+
+def test_before_the_lease_runs_nothing_is_paid() -> None:
+    assert Playbook(opening()) >> states(FIRST)
+    assert Playbook(quoted()) >> states(FIRST)
+
+
+# -- the end -----------------------------------------------------------------------------------------
+def test_the_last_statement_is_paid_though_the_lease_has_ended() -> None:
+    mind = feed(renting(), states(FIRST), from_provider(notice(LeaseState.ENDED)), now=at(2))
+    assert (
+        Playbook(mind, now=at(2)) >> states(SECOND_STATEMENT) << pay(2) >> states(SECOND_STATEMENT) << pay(2)
+    )
+
+
+def test_what_was_used_after_the_end_is_not_paid() -> None:
+    mind = feed(renting(), states(FIRST), told.EndRequested(LEASE, WHY), now=at(2))
+    feed(mind, told.Ticked(), now=at(13))
+    assert lease(mind).state is LeaseState.ENDED
+    until = 2 + 10 + 5  # when we left, the time we asked it to end, the slack
+    assert (
+        Playbook(mind, now=at(100))
+        >> states(statement(90, until + 3, at=at(90)))
+        << END
+        >> states(statement(91, until, at=at(10), received_sat=Sat(1)))
+        << pay(until)
+    )
+
+
+# -- other limits ------------------------------------------------------------------------------------
+def test_what_was_used_under_larger_limits_is_believed_after_shrinking() -> None:
+    """Ten seconds of four cores, then of one: 50 CPU seconds are possible, and 70 are not."""
+    large, small = msgspec.structs.replace(LIMITS, cpu_milli=4000), LIMITS
+    mind = renting()
+    changed(mind, leases={LEASE: with_(lease(mind), limits=large)})
+    feed(mind, told.GrowRequested(LEASE, small), now=at(10))
+    feed(mind, from_provider(notice(LeaseState.RUNNING, limits=small)), now=at(10))
+    assert Playbook(mind, now=at(20)) >> states(statement(1, 50)) << pay(50) >> states(statement(2, 70))
+
+
+def test_a_growth_that_we_do_not_know_of_yet_may_already_be_charged() -> None:
+    more = msgspec.structs.replace(LIMITS, cpu_milli=4000)
+    mind = feed(renting(), told.GrowRequested(LEASE, more), now=at(10))
+    assert Playbook(mind, now=at(20)) >> states(statement(1, 50)) << pay(50)
+    feed(mind, told.Received(PROVIDER, say.Refusal(LEASE, WHY)), now=at(20))
+    feed(mind, from_provider(notice(LeaseState.RUNNING)), now=at(20))
+    assert Playbook(mind, now=at(30)) >> states(statement(2, 80, statement(1, 50), received_sat=Sat(50)))
