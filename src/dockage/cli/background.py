@@ -1,0 +1,19 @@
+"""What ``--detach`` starts: ``python -m dockage.cli.background HOME``, with the overrides as JSON on stdin."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from .errors import guarded
+
+
+def run() -> None:
+    from dockage.daemon import system
+
+    system.main(Path(sys.argv[1]), json.load(sys.stdin))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(run, as_json=False))

@@ -1,0 +1,85 @@
+"""``dockage daemon``: run this home's node, here or in the background; stop it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dockage.cli import format as show
+from dockage.cli import process
+from dockage.cli.client import Json
+from dockage.cli.nodeargs import check, node_options, overrides, run
+from dockage.cli.options import Command, json_option
+from dockage.cli.session import Session
+from dockage.cli.table import facts
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "dockage daemon --detach",
+        "dockage daemon --bind 0.0.0.0:4711 --market          a node that others begin with",
+        "dockage daemon --seed 6f1c...e2@203.0.113.7:4711",
+        "dockage daemon --stop",
+    ),
+)
+@node_options
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background; its log is HOME/daemon.log.")
+@click.option(
+    "--stop", is_flag=True, help="Stop the daemon of this home. Its leases go on until they are unpaid."
+)
+@json_option
+@click.pass_obj
+def command(session: Session, /, detach: bool, stop: bool, **flags: Any) -> None:
+    """Run this home's node.
+
+    The flags override config.toml in the home. Containers you rent and sell go on while it restarts.
+    """
+    if stop:
+        pid = process.stop(session.home)
+        session.show({"stopped": pid}, f"stopped (process {pid})")
+        return
+    wanted = overrides(flags)
+    process.refuse_second(session.home, "stop it with `dockage daemon --stop`, or choose another --home")
+    check(session.home, wanted)
+    if detach:
+        tell(session, process.start(session, wanted))
+    else:
+        run(session, wanted, lambda _: True, lambda status: tell(session, status))
+
+
+def tell(session: Session, status: Json) -> None:
+    session.show(status, summary(status))
+
+
+def summary(status: Json) -> str:
+    tenant = status["tenant"]
+    return facts(
+        [
+            ("node", status["node"]),
+            ("home", status["home"]),
+            ("addresses", ", ".join(status["addresses"])),
+            ("market", "stores and answers" if status["market_node"] else ""),
+            ("sells", _sells(status["provider"])),
+            ("docker", f"export DOCKER_HOST=unix://{tenant['socket']}" if tenant else ""),
+            ("bitcoin", bitcoin(status["bitcoin"])),
+            ("up for", show.duration(status["uptime_sec"])),
+        ]
+    )
+
+
+def _sells(provider: Json | None) -> str:
+    if provider is None:
+        return ""
+    free = provider["free"]
+    return (
+        f"{show.cores(free['cpu_milli'])} cores, {show.size(free['memory_bytes'])} memory, "
+        f"{show.size(free['disk_bytes'])} disk free in {provider['region']}"
+    )
+
+
+def bitcoin(chain: Json | None) -> str:
+    if chain is None:
+        return "no wallet: free offers only"
+    return f"{chain['network']}, {chain['error'] or 'block ' + format(chain['height'], ',')}"

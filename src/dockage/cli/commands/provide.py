@@ -1,0 +1,167 @@
+"""``dockage provide``: the same daemon, selling this machine."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dockage.cli import format as show
+from dockage.cli import process
+from dockage.cli.client import Json
+from dockage.cli.errors import UsageError
+from dockage.cli.nodeargs import check, node_options, overrides, run, wait_ready
+from dockage.cli.options import CORES, SIZE, Command, json_option
+from dockage.cli.session import Session
+from dockage.cli.table import facts, table
+
+MIB = 1 << 20
+LINES = (
+    ("cpu_hour", "core, used", "hour"),
+    ("cpu_reserved_hour", "core, kept free", "hour"),
+    ("memory_gib_hour", "GiB of memory, used", "hour"),
+    ("memory_reserved_gib_hour", "GiB of memory, kept free", "hour"),
+    ("disk_gib_hour", "GiB of disk, used", "hour"),
+    ("net_in_gib", "GiB from the tenant", "GiB"),
+    ("net_out_gib", "GiB to the tenant", "GiB"),
+    ("internet_out_gib", "GiB to the internet", "GiB"),
+)
+"""Fields of a tariff in words."""
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "dockage provide                                     everything, at the preset `fair`",
+        "dockage provide --price-preset cheap --cpus 2 --memory 4G --disk 50G --detach",
+        "dockage provide --free --only-for 6f1c...e2         a private cloud for your own key",
+    ),
+)
+@click.option(
+    "--price-preset", type=click.Choice(["fair", "cheap", "free"]), help="Prices; fair if nothing is set."
+)
+@click.option(
+    "--tariff",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Own prices: a TOML file of the fields of [provider.tariff], in msat.",
+)
+@click.option("--free", is_flag=True, help="The same as --price-preset free.")
+@click.option("--cpus", type=CORES, help="How many cores to sell; all if not set.")
+@click.option("--memory", type=SIZE, help="How much memory; three quarters if not set.")
+@click.option("--disk", type=SIZE, help="How much disk; half of what is free if not set.")
+@click.option("--region", help="The region to be listed in.")
+@click.option(
+    "--only-for", multiple=True, metavar="KEY", help="Only this node may rent (see `dockage id` there)."
+)
+@click.option("--engine", metavar="SOCKET", help="The Docker Engine that runs the containers of strangers.")
+@node_options
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background; its log is HOME/daemon.log.")
+@json_option
+@click.pass_obj
+def command(session: Session, /, detach: bool, **flags: Any) -> None:
+    """Sell this machine.
+
+    Runs the node of this home with its provider on, and shows what is sold once the market has the offer.
+    """
+    wanted = overrides(flags)
+    wanted["provider"] = {**wanted.get("provider", {}), **_selling(**flags)}
+    process.refuse_second(
+        session.home,
+        "stop it with `dockage daemon --stop` and run this again, or sell from another --home. "
+        "Its leases outlive the restart",
+    )
+    check(session.home, wanted)
+    if detach:
+        process.start(session, wanted)
+        tell(session, wait_ready(session, _is_listed) or session.client.get("status"))
+    else:
+        run(session, wanted, _is_listed, lambda status: tell(session, status))
+
+
+def _selling(
+    price_preset: str | None,
+    tariff: Path | None,
+    free: bool,
+    cpus: int | None,
+    memory: int | None,
+    disk: int | None,
+    region: str | None,
+    only_for: tuple[str, ...],
+    engine: str | None,
+) -> dict[str, Any]:
+    if sum((free, price_preset is not None, tariff is not None)) > 1:
+        raise click.UsageError("--free, --price-preset and --tariff exclude each other")
+    given = {
+        "price_preset": "free" if free else price_preset,
+        "tariff": _read_tariff(tariff) if tariff else None,
+        "cpu_milli": cpus,
+        "memory_mib": memory and max(1, memory // MIB),
+        "disk_mib": disk and max(1, disk // MIB),
+        "region": region,
+        "only_for": list(only_for) or None,
+        "engine": engine,
+    }
+    return {"enabled": True, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _read_tariff(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise UsageError("config.unreadable", f"{path}: {error}") from None
+
+
+def _is_listed(status: Json) -> bool:
+    return status["provider"] is not None and status["provider"]["published_at"] > 0
+
+
+# -- what is shown -----------------------------------------------------------------------------------
+def tell(session: Session, status: Json) -> None:
+    session.show(status, summary(status) if status["provider"] else "this node sells nothing")
+
+
+def summary(status: Json) -> str:
+    provider = status["provider"]
+    described = facts(
+        [
+            ("provider", status["node"]),
+            ("for sale", _resources(provider["capacity"])),
+            ("region", provider["region"]),
+            ("machine", _machine(provider.get("machine"))),
+            ("addresses", ", ".join(status["addresses"])),
+            ("market", _market(provider["published_at"])),
+        ]
+    )
+    warnings = [f"warning: {text}" for text in (provider.get("machine") or {}).get("warnings", [])]
+    return "\n\n".join([described, prices(provider["tariff"]), *warnings])
+
+
+def prices(tariff: Json) -> str:
+    if not any(tariff.values()):
+        return "for free"
+    rows = [(what, f"{show.sat(tariff[f'{name}_msat'])} per {unit}") for name, what, unit in LINES]
+    return table(("ONE", "PRICE"), [row for row in rows if not row[1].startswith("0 sat")])
+
+
+def _resources(of: Json) -> str:
+    return (
+        f"{show.cores(of['cpu_milli'])} cores, {show.size(of['memory_bytes'])} memory, "
+        f"{show.size(of['disk_bytes'])} disk"
+    )
+
+
+def _machine(machine: Json | None) -> str:
+    if machine is None:
+        return ""
+    return (
+        f"{machine['architecture']}, Docker {machine['engine_version']}, "
+        f"cgroup v{machine['cgroup_version']} ({machine['cgroup_driver']})"
+    )
+
+
+def _market(stored_at: int) -> str:
+    if stored_at:
+        return f"{show.plural(stored_at, 'market node')} took the offer"
+    return "no market node has taken the offer yet: is a --seed given and reachable? It is tried again"

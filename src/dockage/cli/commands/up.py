@@ -1,0 +1,164 @@
+"""``dockage up``: ``docker compose up``, with the price first."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from dockage.cli import compose, process
+from dockage.cli import format as show
+from dockage.cli.client import Json
+from dockage.cli.errors import Unavailable, UsageError
+from dockage.cli.options import Command, json_option, yes_option
+from dockage.cli.session import Session
+from dockage.cli.table import facts
+from dockage.domain.resources import Resources
+
+LIVE = ("running", "paused")
+WAIT_SEC = 120
+POLL_SEC = 1.0
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "dockage up",
+        "dockage up -f compose.yaml -f compose.prod.yaml -p shop -y",
+        "dockage up --build web",
+    ),
+)
+@click.argument("services", nargs=-1)
+@compose.file_options
+@click.option("--build", is_flag=True, help="Build the images before.")
+@click.option(
+    "--wait-timeout",
+    type=click.IntRange(0),
+    default=WAIT_SEC,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long services may take to be up and healthy.",
+)
+@yes_option
+@json_option
+@click.pass_obj
+def command(
+    session: Session, /, services: tuple[str, ...], build: bool, wait_timeout: int, yes: bool, **which: Any
+) -> None:
+    """Run a compose project in the market: shows what it costs at most, asks, and brings it up.
+
+    It takes the provider that the quote names unless that one fails meanwhile. Ctrl-C leaves what is up as it is;
+    `dockage down` takes it away.
+    """
+    files = compose.files(**which)
+    project = compose.read(files, services)
+    socket = tenant_socket(process.ensure(session))
+    price = _price(session, project)
+    session.say(price.pop("text"))
+    if price["grows"]:
+        session.confirm("Go ahead?", yes=yes)
+    code = files.run(
+        "up", "-d", *(["--build"] if build else []), *services, socket=socket, quiet=session.json
+    )
+    if code:
+        session.say(f"docker compose ended with {code}; `dockage why {project.name}` may tell more")
+        raise click.exceptions.Exit(130 if code == 130 else 1)
+    there = _wait(session, files, socket, wait_timeout)
+    urls = compose.urls(there)
+    answer = {"deployment": project.name, "services": project.services, **price, "urls": urls}
+    session.show(answer, "\n".join(f"{u['service']}  {u['url']}" for u in urls) or f"{project.name} is up")
+
+
+def tenant_socket(status: Json) -> str:
+    if status["tenant"] is None:
+        raise UsageError(
+            "tenant.off", "this node does not rent: set tenant.enabled = true in its config.toml"
+        )
+    return str(status["tenant"]["socket"])
+
+
+# -- the price ---------------------------------------------------------------------------------------
+def _price(session: Session, project: compose.Project) -> Json:
+    for lease in session.client.get("spend")["leases"]:
+        if lease["deployment"] == project.name and lease["state"] in LIVE:
+            return _held(project, lease)
+    quote = session.client.post("quote", body=project.question())
+    return {"quote": quote, "lease": None, "grows": True, "text": quoted(project, quote)}
+
+
+def _held(project: compose.Project, lease: Json) -> Json:
+    """It runs: the same lease goes on, enlarged if it must be."""
+    from dockage.domain.pricing import Tariff, ceiling
+    from dockage.domain.units import HOUR
+
+    limits = Resources(**lease["limits"])
+    wanted = Resources(*(max(pair) for pair in zip(_numbers(limits), _numbers(project.need), strict=True)))
+    tariff = Tariff(**{name.removesuffix("_msat"): value for name, value in lease["tariff"].items()})
+    most = ceiling(wanted, tariff, HOUR)
+    text = facts(
+        [
+            ("deployment", _size(project.name, project.services, wanted)),
+            ("lease", f"{show.short(lease['lease'])} at {show.short(lease['provider'])}, {lease['state']}"),
+            (
+                "price",
+                f"at most {show.hourly(most)} ({show.monthly(most)}); so far {show.hourly(lease['msat_hour_max'])}",
+            ),
+        ]
+    )
+    return {"quote": None, "lease": lease["lease"], "grows": wanted != limits, "text": text}
+
+
+def _numbers(of: Resources) -> tuple[int, int, int]:
+    return of.cpu_milli, of.memory_bytes, of.disk_bytes
+
+
+def quoted(project: compose.Project, quote: Json) -> str:
+    most, others = quote["msat_hour_max"], quote["alternatives"]
+    return facts(
+        [
+            ("deployment", _size(project.name, project.services, project.need)),
+            ("provider", f"{show.short(quote['provider'])} ({show.plural(others, 'other')} would do)"),
+            (
+                "price",
+                f"at most {show.hourly(most)} ({show.monthly(most)}), network aside; you pay for what is used",
+            ),
+            ("channel", _channel(quote)),
+        ]
+    )
+
+
+def _size(name: str, services: dict[str, int], need: Resources) -> str:
+    return (
+        f"{name}: {show.plural(sum(services.values()), 'container')}, {show.cores(need.cpu_milli)} cores, "
+        f"{show.size(need.memory_bytes)} memory, {show.size(need.disk_bytes)} disk"
+    )
+
+
+def _channel(quote: Json) -> str:
+    size, fees = quote["channel_sat"], quote["settlement_overhead_sat"]
+    if not size:
+        return "no new one is needed" if quote["msat_hour_max"] else ""
+    return (
+        f"a new one of {show.whole_sat(size)}; opening and closing it costs about {show.whole_sat(fees)} "
+        f"({100 * fees / size:.1f} %), and what is not spent comes back"
+    )
+
+
+# -- until it is up ----------------------------------------------------------------------------------
+def _wait(session: Session, files: compose.Files, socket: str, limit: int) -> list[Json]:
+    """The containers, once all are up or done. Raises UsageError("deployment.failed") or Unavailable."""
+    until, said = time.monotonic() + limit, ""
+    while True:
+        there = compose.containers(files, socket)
+        if failures := compose.failed(there):
+            raise UsageError("deployment.failed", f"{'; '.join(failures)}: see `docker compose logs`")
+        waiting = ", ".join(compose.pending(there))
+        if not waiting:
+            return there
+        if time.monotonic() >= until:
+            raise Unavailable("deployment.slow", f"not up after {limit} s: {waiting}")
+        if waiting != said:
+            session.say(f"waiting for {waiting}")
+            said = waiting
+        time.sleep(POLL_SEC)

@@ -1,0 +1,77 @@
+"""``dockage why``: what became of a lease, a deployment or a channel; or why nothing on the market fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dockage.cli import complete
+from dockage.cli import format as show
+from dockage.cli.client import Json
+from dockage.cli.commands.channels import listing as channel_listing
+from dockage.cli.leases import why
+from dockage.cli.options import Command, json_option, need, need_options
+from dockage.cli.session import Session
+from dockage.cli.table import facts
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "dockage why shop                      a deployment, a lease or a channel",
+        "dockage why --cpus 8 --region eu      why nothing fits that",
+    ),
+)
+@click.argument("what", required=False, shell_complete=complete.of(complete.leases, complete.channels))
+@need_options
+@json_option
+@click.pass_obj
+def command(session: Session, /, what: str | None, **size: Any) -> None:
+    """Explain what became of WHAT: a deployment, or the first digits of a lease or a channel.
+
+    Without WHAT: what on the market stands in the way of a deployment of the size given.
+    """
+    if what is None:
+        answer = session.client.post("market", body=need(**size))
+        session.show(answer, fits(answer))
+        return
+    answer = session.client.get("why", what)
+    session.show(answer, story(answer))
+
+
+def fits(answer: Json) -> str:
+    if answer["why"]:
+        return str(answer["why"])
+    best = min(
+        (offer for offer in answer["offers"] if not offer["obstacles"]),
+        key=lambda offer: (offer["msat_hour_max"], offer["provider"]),
+    )
+    count = sum(not offer["obstacles"] for offer in answer["offers"])
+    return (
+        f"nothing stands in the way: {count} of {show.plural(len(answer['offers']), 'offer')} fit, "
+        f"the cheapest is {show.short(best['provider'])} for {show.hourly(best['msat_hour_max'])} at most"
+    )
+
+
+def story(answer: Json) -> str:
+    parts = [_lease(lease) for lease in answer["leases"]]
+    if answer["channels"]:
+        parts.append(channel_listing(answer["channels"]))
+    return "\n\n".join(parts)
+
+
+def _lease(lease: Json) -> str:
+    refused = [(f"refused by {show.short(r['provider'])}", why(r)) for r in lease["refusals"]]
+    return facts(
+        [
+            ("lease", lease["lease"]),
+            ("deployment", lease["deployment"]),
+            ("provider", lease["provider"]),
+            ("state", f"{lease['state']} after {show.duration(lease['running_sec'])}"),
+            ("why", why(lease["reason"]) if lease["reason"] else ""),
+            *refused,
+            ("silent for", show.duration(lease["silent_sec"]) if lease["silent_sec"] else ""),
+            ("due", show.sat(lease["due_msat"])),
+        ]
+    )

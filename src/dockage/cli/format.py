@@ -1,0 +1,72 @@
+"""Numbers for people: money always with its unit, integers to the last step, binary sizes."""
+
+from __future__ import annotations
+
+MONTH_HOURS = 720
+"""A month of 30 days."""
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def sat(msat: int) -> str:
+    """``0.042 sat``, ``12.35 sat``, ``1,234 sat``: as many decimals as are worth reading."""
+    decimals = 3 if abs(msat) < 10_000 else 2 if abs(msat) < 100_000 else 0
+    step = 10 ** (3 - decimals)
+    rounded = (2 * abs(msat) + step) // (2 * step)
+    whole, rest = divmod(rounded, 10**decimals)
+    fraction = f"{rest:0{decimals}d}".rstrip("0") if decimals else ""
+    sign = "-" if msat < 0 and rounded else ""
+    return f"{sign}{whole:,}{'.' if fraction else ''}{fraction} sat"
+
+
+def whole_sat(amount: int) -> str:
+    return f"{amount:,} sat"
+
+
+def hourly(msat_hour: int) -> str:
+    return f"{sat(msat_hour)}/h" if msat_hour else "free"
+
+
+def monthly(msat_hour: int) -> str:
+    """What *msat_hour* comes to in a month of 30 days."""
+    return f"{whole_sat(-(-msat_hour * MONTH_HOURS // 1000))}/month" if msat_hour else "free"
+
+
+def size(count: int) -> str:
+    """``512 MiB``, ``1.5 GiB``."""
+    power = 0
+    while power < len(_SIZES) - 1 and count >= 1024 ** (power + 1):
+        power += 1
+    tenths = (count * 10 + 1024**power // 2) // 1024**power
+    whole, rest = divmod(tenths, 10)
+    return f"{whole}.{rest} {_SIZES[power]}" if rest and whole < 100 else f"{whole} {_SIZES[power]}"
+
+
+def cores(milli: int) -> str:
+    return f"{milli / 1000:g}"
+
+
+def cpu_time(ns: int) -> str:
+    """Core-seconds, or core-hours once there are many."""
+    seconds = ns / 1e9
+    return f"{seconds:.1f} core-s" if seconds < 3600 else f"{seconds / 3600:.2f} core-h"
+
+
+def duration(seconds: int) -> str:
+    """The two largest units: ``45 s``, ``3 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    minutes, sec = divmod(max(0, seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour} h"
+    if hours:
+        return f"{hours} h {minute:02d} min"
+    return f"{minutes} min {sec:02d} s" if minutes else f"{sec} s"
+
+
+def short(name: str) -> str:
+    """The first eight hex digits of a key or an id; enough for a person, and for the control API to find it."""
+    return name[:8] or "-"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"

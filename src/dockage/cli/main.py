@@ -1,0 +1,91 @@
+"""The entry point ``dockage``: finds the command, loads only that one, and ends with its exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dockage import __version__
+
+from .errors import guarded
+from .options import write_examples
+from .session import Session
+
+COMMANDS = (
+    "up",
+    "down",
+    "ps",
+    "market",
+    "spend",
+    "why",
+    "provide",
+    "earnings",
+    "wallet",
+    "channels",
+    "daemon",
+    "status",
+    "id",
+    "context",
+    "completion",
+)
+"""In the order of ``--help``. Each is a module of ``commands`` with an attribute ``command``."""
+EXAMPLES = (
+    "dockage provide --price-preset fair     sell this machine",
+    "dockage market                          who sells what, at which price",
+    "dockage up                              run compose.yaml there",
+    "dockage spend --watch                   what runs, and what it costs",
+)
+
+
+class Dockage(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"dockage.cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(formatter, EXAMPLES)
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
+        """Always exits: errors become lines and codes (``errors.py``)."""
+        words = list(sys.argv[1:] if args is None else args)
+        extra = {**extra, "prog_name": "dockage", "standalone_mode": False}
+        sys.exit(guarded(lambda: super(Dockage, self).main(words, **extra), as_json="--json" in words))
+
+
+@click.group(cls=Dockage, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--home",
+    envvar="DOCKAGE_HOME",
+    show_envvar=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    default="~/.dockage",
+    show_default=True,
+    help="The folder of the node; one daemon each.",
+)
+@click.version_option(__version__, message="dockage %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, home: Path) -> None:
+    """A peer-to-peer cloud for containers, paid by the second.
+
+    Exit codes: 0 done, 1 you can mend it, 2 wrong usage, 3 no daemon runs, 4 something does not answer now.
+    """
+    ctx.obj = Session(home.expanduser().absolute())
+
+
+def main() -> None:
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
