@@ -147,6 +147,7 @@ class HttpServer:
     def __init__(self, stream: Stream) -> None:
         self._wire = _Wire(stream, h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT))
         self._upgrade = ""
+        self._head_only = False
 
     async def read_request(self) -> Request | None:
         """The next request's head; None if the client closed (or the last answer ended the connection).
@@ -160,6 +161,7 @@ class HttpServer:
             return None
         request = Request(event.method.decode(), event.target.decode("latin-1"), _headers(event))
         self._upgrade = request.headers.get("upgrade")
+        self._head_only = request.method == "HEAD"
         return request
 
     async def _next_cycle(self) -> bool:
@@ -204,7 +206,7 @@ class HttpServer:
         )
 
     async def send(self, data: bytes) -> None:
-        if data:  # an empty chunk would end a chunked body
+        if data and not self._head_only:  # an empty chunk would end a chunked body
             await self._wire.send(h11.Data(data=data))
 
     async def end(self) -> None:
@@ -222,6 +224,10 @@ class HttpServer:
         """Returns when the client is no longer there: run it beside an endless answer. Only to be called once
         the request's body has been read."""
         await self._wire.gone()
+
+    def raw(self) -> Stream:
+        """Everything after the head that was read last, unparsed, for a relay; this server is over then."""
+        return self._wire.upgraded()
 
     async def upgrade(self, headers: HeaderPairs = ()) -> Stream:
         """Answer 101 and hand over the raw connection; the request must have asked for an upgrade."""

@@ -20,8 +20,9 @@ GRANTED = frozenset(
         "SYS_CHROOT",
     }
 )
-"""Docker's default set less three: NET_RAW (forged packets on the bridge; ping works without it, by the sysctl
-ping_group_range that the engine sets), MKNOD and AUDIT_WRITE (nothing in an ordinary image needs them)."""
+"""Docker's default set less three: NET_RAW (forged packets on the bridge; iputils' ping works without it by
+the sysctl ping_group_range that the engine sets, busybox's does not), MKNOD and AUDIT_WRITE (nothing in an
+ordinary image needs them)."""
 
 
 def plain(name: str) -> str:

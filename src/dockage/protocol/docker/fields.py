@@ -255,7 +255,10 @@ HOST_CONFIG: dict[str, Field] = {
     ),
     "NetworkMode": force(
         either(
-            _join, matching(REFERENCE, "must be none, bridge, or a network or container of the same lease")
+            _join,
+            matching(
+                rf"(?!host$){REFERENCE}", "must be none, bridge, or a network or container of the same lease"
+            ),
         )
     ),
     "PortBindings": drop(),  # a published port listens on the tenant's own machine

@@ -14,6 +14,7 @@ from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 
 from .front_errors import ApiError
 from .front_state import Publish
+from .volumes import volume_uses
 
 PROJECT = "com.docker.compose.project"
 WISH = "dockage."
@@ -78,17 +79,8 @@ def wishes(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def volumes(body: Mapping[str, Any]) -> dict[str, str]:
-    """Where in the container each named volume is mounted: target to volume name."""
-    host = section(body, "HostConfig")
-    found: dict[str, str] = {}
-    for bind in host.get("Binds") or ():
-        source, colon, rest = str(bind).partition(":")
-        if colon and NAME.fullmatch(source) and not source.startswith("/"):
-            found[rest.partition(":")[0]] = source
-    for mount in host.get("Mounts") or ():
-        if isinstance(mount, dict) and mount.get("Type") == "volume" and mount.get("Source"):
-            found[str(mount.get("Target"))] = str(mount["Source"])
-    return found
+    """Where in the container each named volume is mounted: target to volume name. Raises Refused(400)."""
+    return {use.target: use.name for use in volume_uses(dict(body)) if use.name}
 
 
 def networks(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -100,12 +92,11 @@ def networks(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def peers(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The containers that it must be placed with: ``--network container:X``, ``--volumes-from``, ``--link``."""
+    """The containers that it must be placed with: ``--network container:X`` and ``--volumes-from``."""
     host = section(body, "HostConfig")
     modes = [str(host.get(name) or "") for name in ("NetworkMode", "IpcMode", "PidMode")]
     named = [mode.partition(":")[2] for mode in modes if mode.startswith("container:")]
     named += [str(one).partition(":")[0] for one in host.get("VolumesFrom") or ()]
-    named += [str(one).partition(":")[0] for one in host.get("Links") or ()]
     return tuple(dict.fromkeys(named))
 
 
@@ -150,8 +141,8 @@ def _number(text: str, least: int) -> int:
 
 
 def forwarded(body: Mapping[str, Any], image_id: str, remote_ids: Mapping[str, str]) -> Body:
-    """The create body for the lease's engine: no published ports, the image by id, only the primary network (an
-    engine below API 1.44 takes one; the others are connected before start), other containers by remote id."""
+    """The create body for the lease's engine: the image by id, other containers by their ids there, and no
+    published ports, which are the front's own."""
     host = {**section(body, "HostConfig")}
     host.pop("PortBindings", None)
     host.pop("PublishAllPorts", None)
@@ -159,28 +150,11 @@ def forwarded(body: Mapping[str, Any], image_id: str, remote_ids: Mapping[str, s
         kind, colon, ref = str(host.get(name) or "").partition(":")
         if colon and kind == "container":
             host[name] = f"container:{remote_ids.get(ref, ref)}"
-    for name in ("VolumesFrom", "Links"):
-        if host.get(name):
-            host[name] = [_renamed(str(one), remote_ids) for one in host[name]]
-    return {
-        **body,
-        "Image": image_id,
-        "HostConfig": host,
-        "NetworkingConfig": {"EndpointsConfig": endpoints(body)[0]},
-    }
+    if host.get("VolumesFrom"):
+        host["VolumesFrom"] = [_renamed(str(one), remote_ids) for one in host["VolumesFrom"]]
+    return {**body, "Image": image_id, "HostConfig": host}
 
 
 def _renamed(text: str, remote_ids: Mapping[str, str]) -> str:
     ref, colon, rest = text.partition(":")
     return remote_ids.get(ref, ref) + colon + rest
-
-
-def endpoints(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The endpoint settings by network: (of the primary network, of all others)."""
-    config = section(section(body, "NetworkingConfig"), "EndpointsConfig")
-    joined = networks(body)
-    primary = str(section(body, "HostConfig").get("NetworkMode") or "default")
-    if primary in PREDEFINED and joined and primary not in config:
-        primary = joined[0]
-    first = {primary: config[primary]} if primary in config else {}
-    return first, {name: config.get(name) or {} for name in joined if name != primary}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 
+from .refusal import Refused
+
 
 class ApiError(UsageError):
     """An answer ``{"message": ...}`` with *status*, as the Engine API gives it."""
@@ -52,7 +54,7 @@ CONFLICTS = frozenset({"lease.conflict", "deployment.conflict", "channel.small",
 
 def status_of(error: DockageError) -> int:
     match error:
-        case ApiError():
+        case ApiError() | Refused():
             return error.status
         case UsageError():
             return 409 if error.code in CONFLICTS else 400

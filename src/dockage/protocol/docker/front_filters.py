@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from .front_errors import ApiError
 
 Filters = dict[str, tuple[str, ...]]
 Item = Mapping[str, Any]
+ItemT = TypeVar("ItemT", bound=Mapping[str, Any])
 LIMIT = 16 << 10
 BUILTIN = ("bridge", "host", "none")
 
@@ -144,7 +145,7 @@ VOLUME: dict[str, Check] = {
 }
 
 
-def select(items: Sequence[Item], filters: Filters, checks: Mapping[str, Check]) -> list[Item]:
+def select(items: Sequence[ItemT], filters: Filters, checks: Mapping[str, Check]) -> list[ItemT]:
     """The items that pass every key of *filters*. Raises ApiError(400) for a key that *checks* lacks."""
     for name in filters:
         if name not in checks:

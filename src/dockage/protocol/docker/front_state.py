@@ -44,6 +44,8 @@ class Container:
     need: Resources
     body: bytes
     """The create body as the client sent it (JSON)."""
+    created: int = 0
+    """Seconds since the Unix epoch."""
     ports: tuple[Publish, ...] = ()
     bound: tuple[int, ...] = ()
     """The host ports of its last run, in the order of ``ports``: tried first, so that they survive a restart."""
@@ -83,10 +85,12 @@ class Rented:
 
     lease: LeaseId
     deployment: str
+    provider: bytes = b""
+    msat_hour: int = 0
 
 
 Record = Container | Network | Volume | Rented
-R = TypeVar("R", Container, Network, Volume, Rented)
+R = TypeVar("R", bound=Record)
 
 KINDS: dict[type[Record], str] = {
     Container: "front.container",

@@ -69,7 +69,8 @@ def item(doc: Doc, container: Container, around: Around) -> Doc:
 
 
 def item_of_inspect(doc: Doc, created: int) -> Doc:
-    """The list entry of a container that can only be shown from its last (already translated) inspect."""
+    """The list entry made of an inspect that :func:`inspect` already translated: for a container whose lease
+    cannot be asked."""
     state, config = _object(doc, "State"), _object(doc, "Config")
     command = [str(doc.get("Path") or ""), *map(str, doc.get("Args") or ())]
     return {
@@ -98,7 +99,7 @@ def status_text(state: Mapping[str, Any]) -> str:
 
 
 def after_the_end(doc: Doc, reason: str, finished: str) -> Doc:
-    """The last inspect of a container whose lease has ended: it no longer runs anywhere."""
+    """The last inspect of a container whose lease has ended: it no longer runs anywhere. *finished* is RFC 3339."""
     before = _object(doc, "State")
     was_running = bool(before.get("Running"))
     state = {
@@ -181,3 +182,26 @@ def _mount(mount: Doc, volume: str) -> Doc:
     if not volume:
         return mount
     return {**mount, "Type": "volume", "Name": volume, "Source": "", "Driver": "local"}
+
+
+def stat(doc: Doc, container: Container) -> Doc:
+    """One line of ``/stats``."""
+    return {**doc, "id": container.id, "name": f"/{container.name}"}
+
+
+def event(doc: Doc, container: Container, labels: Mapping[str, str]) -> Doc:
+    """One event of the container's engine."""
+    attributes = _object(_object(doc, "Actor"), "Attributes")
+    shown = {**attributes, **labels, "name": container.name, "image": container.image}
+    actor = {"ID": container.id, "Attributes": shown}
+    return {**doc, "id": container.id, "from": container.image, "Actor": actor}
+
+
+def state_of(doc: Mapping[str, Any]) -> str:
+    """``running``, ``exited``, ... of an inspect."""
+    return str(_object(doc, "State").get("Status") or "created")
+
+
+def is_alive(doc: Mapping[str, Any]) -> bool:
+    """Whether its published ports should be listened to: it runs, or its engine is about to run it again."""
+    return state_of(doc) in ("running", "paused", "restarting")

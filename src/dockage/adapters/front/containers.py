@@ -1,0 +1,244 @@
+"""Handlers of containers and execs: create and list are the front's, the rest goes to the lease that holds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from dockage.domain.errors import DockageError, Unavailable
+from dockage.domain.units import SECOND
+from dockage.protocol.docker import front_create as create_body
+from dockage.protocol.docker import front_filters as filters
+from dockage.protocol.docker import front_views as views
+from dockage.protocol.docker.front_errors import ApiError, ended, name_taken
+from dockage.protocol.docker.front_state import Container
+
+from . import listing, relay
+from .call import Call
+from .engines import SLOW
+from .parts import Parts
+
+DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
+
+
+async def create(call: Call, parts: Parts) -> None:
+    container, warnings = await parts.placing.create(call.query.get("name", ""), await call.json_body())
+    await call.answer({"Id": container.id, "Warnings": warnings}, 201)
+
+
+async def list_all(call: Call, parts: Parts) -> None:
+    wanted = filters.parse(call.query.get("filters", ""))
+    await call.answer(await listing.chosen(parts, call.query, wanted, call.flag("all")))
+
+
+async def inspect(call: Call, parts: Parts) -> None:
+    container = parts.books.container(call.names["id"])
+    await call.answer(await shown(parts, container, call.flag("size")))
+
+
+async def shown(parts: Parts, container: Container, size: bool = False) -> dict[str, Any]:
+    """Its inspect, now or as it was last seen. Raises ApiError(404)."""
+    if container.ended:
+        return listing.last_inspect(parts, container, "")
+    try:
+        doc = await parts.watch.look(container, size=size)
+    except ApiError:
+        raise
+    except DockageError as error:
+        await parts.watch.check_end(container.lease)
+        newest = parts.books.shelf.containers.get(container.id, container)
+        return listing.last_inspect(parts, newest, error.message)
+    newest = parts.books.shelf.containers.get(container.id, container)
+    return views.inspect(doc, newest, parts.watch.around(newest))
+
+
+# -- start and stop ------------------------------------------------------------------------------------
+async def start(call: Call, parts: Parts) -> None:
+    container = parts.books.container(call.names["id"])
+    if container.ended:
+        container = await parts.placing.revive(container)
+    status = await _with_ports(parts, container, f"/containers/{container.remote}/start", call.query)
+    await call.done(status)
+
+
+async def restart(call: Call, parts: Parts) -> None:
+    container = _alive(parts, call.names["id"])
+    status = await _with_ports(parts, container, f"/containers/{container.remote}/restart", call.query)
+    await call.done(status)
+
+
+async def _with_ports(parts: Parts, container: Container, path: str, query: dict[str, str]) -> int:
+    """Ports first: if one is busy, nothing was started."""
+    was_open = parts.published.is_open(container.id)
+    bound = await parts.published.open(container)
+    try:
+        status, _ = await _call(parts, container, "POST", path, query)
+    except BaseException:
+        if not was_open:
+            parts.published.close(container.id)
+        raise
+    parts.books.change(container.id, lambda one: replace(one, bound=bound))
+    await _look_again(parts, container)
+    return status
+
+
+async def stop(call: Call, parts: Parts) -> None:
+    container = _alive(parts, call.names["id"])
+    path = f"/containers/{container.remote}/stop"
+    status, _ = await _call(parts, container, "POST", path, call.query)
+    parts.published.close(container.id)
+    await _look_again(parts, container)
+    await call.done(status)
+
+
+async def _look_again(parts: Parts, container: Container) -> None:
+    """So that its state is known if its lease ends now. It may be gone already (``--rm``)."""
+    try:
+        await parts.watch.look(container)
+    except DockageError:
+        pass
+
+
+async def _call(
+    parts: Parts, container: Container, method: str, path: str, query: dict[str, str], body: object = None
+) -> tuple[int, Any]:
+    try:
+        limit = SLOW + float(query.get("t") or 0) if (query.get("t") or "0").isdigit() else SLOW
+        return await parts.engines.call(
+            container.lease, method, path, query=query, body=body, limit=min(limit, 5 * SLOW)
+        )
+    except Unavailable:
+        if reason := await parts.watch.check_end(container.lease):
+            raise ended(container.name, reason) from None
+        raise
+
+
+def _alive(parts: Parts, ref: str) -> Container:
+    container = parts.books.container(ref)
+    if container.ended:
+        raise ended(container.name, container.ended)
+    return container
+
+
+# -- passed on -----------------------------------------------------------------------------------------
+async def forward(call: Call, parts: Parts) -> None:
+    """Any other action on one container, its answer as it comes."""
+    container = _alive(parts, call.names["id"])
+    path = f"/containers/{container.remote}/{call.names['action']}"
+    if call.request.method == "PUT":
+        await _relay(call, parts, container, path, call.server.body())
+        return
+    body = await call.raw_body()
+    await _relay(call, parts, container, path, body or None)
+
+
+async def stats(call: Call, parts: Parts) -> None:
+    container = _alive(parts, call.names["id"])
+    path = f"/containers/{container.remote}/stats"
+
+    def named(line: Any) -> Any:
+        return views.stat(line, parts.books.shelf.containers.get(container.id, container))
+
+    await relay.relay(call, parts.engines, container.lease, path, rewrite=named)
+
+
+async def _relay(
+    call: Call, parts: Parts, container: Container, path: str, body: bytes | AsyncIterator[bytes] | None
+) -> None:
+    try:
+        status = await relay.relay(call, parts.engines, container.lease, path, body=body)
+    except Unavailable:
+        if not call.server.answering and (reason := await parts.watch.check_end(container.lease)):
+            raise ended(container.name, reason) from None
+        raise
+    if status == 404:
+        await _look_again(parts, container)
+
+
+async def rename(call: Call, parts: Parts) -> None:
+    container = _alive(parts, call.names["id"])
+    name = create_body.check_name(call.query.get("name", ""))
+    holder = next((one for one in parts.books.shelf.containers.values() if one.name == name), None)
+    if holder is not None:
+        raise name_taken(name, holder.id)
+    await _call(parts, container, "POST", f"/containers/{container.remote}/rename", {"name": name})
+    parts.books.change(container.id, lambda one: replace(one, name=name))
+    await call.done()
+
+
+async def remove(call: Call, parts: Parts) -> None:
+    container = parts.books.container(call.names["id"])
+    if not container.ended:
+        await _remove(parts, container, call.query)
+    parts.watch.forget(container)
+    await call.done()
+
+
+async def _remove(parts: Parts, container: Container, query: dict[str, str]) -> None:
+    try:
+        await _call(parts, container, "DELETE", f"/containers/{container.remote}", query)
+    except ApiError as error:
+        newest = parts.books.shelf.containers.get(container.id)
+        if error.status != 404 and not (newest is not None and newest.ended):
+            raise
+
+
+async def prune(call: Call, parts: Parts) -> None:
+    wanted = filters.parse(call.query.get("filters", ""))
+    moment = _until(wanted.pop("until", ()), parts.clock.now() // SECOND)
+    deleted = []
+    for item in await listing.chosen(parts, {}, wanted, every=True):
+        over = item["State"] in ("exited", "created", "dead") and (not moment or item["Created"] < moment)
+        container = parts.books.shelf.containers.get(item["Id"])
+        if over and container is not None:
+            if not container.ended:
+                await _remove(parts, container, {})
+            parts.watch.forget(container)
+            deleted.append(container.id)
+    await call.answer({"ContainersDeleted": deleted, "SpaceReclaimed": 0})
+
+
+def _until(values: tuple[str, ...], now: int) -> int:
+    """Seconds since the epoch; 0 = no limit. Unix timestamps and durations such as ``24h`` are known."""
+    if not values:
+        return 0
+    head = values[0].partition(".")[0]
+    if head.isascii() and head.isdigit():
+        return int(head[:12])
+    found = DURATION.fullmatch(values[0])
+    if found is None or not any(found.groups()):
+        raise ApiError(400, f"invalid until: {values[0][:40]!r}")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return now - hours * 3600 - minutes * 60 - seconds
+
+
+# -- exec ----------------------------------------------------------------------------------------------
+async def exec_create(call: Call, parts: Parts) -> None:
+    container = _alive(parts, call.names["id"])
+    body = await call.json_body()
+    path = f"/containers/{container.remote}/exec"
+    status, made = await _call(parts, container, "POST", path, {}, body)
+    parts.remember_exec(str(made["Id"]), container.id)
+    await call.answer(made, status)
+
+
+async def exec_forward(call: Call, parts: Parts) -> None:
+    container = _of_exec(call, parts)
+    path = f"/exec/{call.names['id']}/{call.names['action']}"
+    body = await call.raw_body()
+    await relay.relay(call, parts.engines, container.lease, path, body=body or None)
+
+
+async def exec_inspect(call: Call, parts: Parts) -> None:
+    container = _of_exec(call, parts)
+    _, doc = await _call(parts, container, "GET", f"/exec/{call.names['id']}/json", {})
+    await call.answer({**doc, "ContainerID": container.id})
+
+
+def _of_exec(call: Call, parts: Parts) -> Container:
+    ref = call.names["id"]
+    if ref not in parts.execs:
+        raise ApiError(404, f"No such exec instance: {ref}")
+    return _alive(parts, parts.execs[ref])

@@ -1,0 +1,221 @@
+"""The tenant's Docker socket: the stock ``docker`` and ``docker compose`` run containers on leases.
+
+Counterpart: the provider's gate (``adapters/engine``), reached through ``ports.Leases``. Reading order: ``serve``,
+then ``routes.py``, then the handlers. The rule: what the market cannot honour is refused with the reason, never
+ignored. See docs/explanation/docker-front.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
+from dockage.domain.units import Instant
+from dockage.ports import Clock, Journal, Leases
+from dockage.protocol.docker.front_errors import status_of
+from dockage.wire.frames import PIECE
+from dockage.wire.http import HttpServer, Request, error_response
+from dockage.wire.splice import SocketStream
+
+from . import routes
+from .books import Books
+from .engines import LeaseEngines
+from .hub import EventHub
+from .local import LocalEngine
+from .parts import Parts
+from .placing import Placing, SendImage
+from .published import Published
+from .watch import Watch
+
+log = structlog.get_logger("dockage.front")
+
+CLIENTS_MAX = 512
+"""Connections at once: an attached ``compose up`` holds two a service."""
+IDLE = 600.0
+"""Seconds that a kept connection may wait for its next request."""
+BACKLOG = 128
+LINGER = 5.0
+
+
+class ClientStream(SocketStream):
+    """A client's socket. One that closed altogether (the CLI was killed), and not only its stdin, must end what it
+    was attached to: at a silent container nobody would notice otherwise."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
+        self._poll = select.poll()
+        self._poll.register(writer.get_extra_info("socket").fileno(), 0)  # POLLHUP is always reported
+
+    async def read(self, limit: int) -> bytes:
+        data = await super().read(limit)
+        if not data and self._poll.poll(0):
+            raise Unavailable("socket.closed", "the client closed its socket")
+        return data
+
+
+class SystemTime:
+    def now(self) -> Instant:
+        return Instant(time.time_ns())
+
+
+class DockerFront:
+    def __init__(
+        self,
+        socket_path: Path,
+        leases: Leases,
+        local_engine: Path | None,
+        send_image: SendImage,
+        journal: Journal,
+        bind_host: str = "127.0.0.1",
+        *,
+        linger_sec: float = LINGER,
+        clock: Clock | None = None,
+    ) -> None:
+        """*local_engine*: the socket of the tenant's own engine, None if there is none. *bind_host*: where published
+        ports listen unless they name an address. *linger_sec*: how long an empty deployment keeps its lease."""
+        self._path, self._leases, self._send_image = socket_path, leases, send_image
+        self._bind_host, self._linger, self._clock = bind_host, linger_sec, clock or SystemTime()
+        self._local = LocalEngine(local_engine)
+        self._books = Books(journal)
+        self._clients = 0
+        self.ready = asyncio.Event()
+        """Set once the socket takes connections."""
+
+    async def serve(self) -> None:
+        """Until cancelled. Raises UsageError("front.busy") if another daemon answers on the socket."""
+        self._books.load()
+        listener = _listening(self._path)
+        async with asyncio.TaskGroup() as tasks:
+            parts = self._assemble(tasks)
+            server = await asyncio.start_unix_server(
+                lambda reader, writer: self._accept(tasks, parts, reader, writer),
+                sock=listener,
+                limit=PIECE,
+            )
+            try:
+                self._resume(parts)
+                self.ready.set()
+                await server.serve_forever()
+            finally:
+                self.ready.clear()
+                parts.published.close_all()
+                server.close()
+                with suppress(FileNotFoundError):
+                    self._path.unlink()
+
+    def _assemble(self, tasks: asyncio.TaskGroup) -> Parts:
+        engines = LeaseEngines(self._leases)
+        published = Published(self._leases, tasks, self._bind_host)
+        hub = EventHub()
+        placing = Placing(
+            self._books,
+            self._leases,
+            engines,
+            self._local,
+            self._send_image,
+            self._clock,
+            tasks,
+            self._linger,
+        )
+        watch = Watch(self._books, engines, published, hub, self._clock, tasks, placing.settle)
+        placing.watch = watch
+        return Parts(self._books, engines, self._local, published, hub, watch, placing, self._clock)
+
+    def _resume(self, parts: Parts) -> None:
+        """After a restart: follow every lease (which opens the ports of what runs), give empty ones back."""
+        for rented in list(self._books.shelf.rented.values()):
+            parts.watch.follow(rented.lease)
+            parts.placing.settle(rented.deployment)
+
+    # -- clients -------------------------------------------------------------------------------------
+    def _accept(
+        self,
+        tasks: asyncio.TaskGroup,
+        parts: Parts,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        if self._clients >= CLIENTS_MAX:
+            writer.transport.abort()
+            return
+        self._clients += 1
+        tasks.create_task(self._serve_client(ClientStream(reader, writer), parts))
+
+    async def _serve_client(self, stream: SocketStream, parts: Parts) -> None:
+        server = HttpServer(stream)
+        try:
+            while request := await self._next(server):
+                await _answer(server, request, parts)
+        except (PeerError, Unavailable, TimeoutError):
+            pass  # the client broke off, or could not be told more
+        except Exception:
+            log.exception("client.crashed")
+        finally:
+            self._clients -= 1
+            stream.abort()
+
+    async def _next(self, server: HttpServer) -> Request | None:
+        try:
+            async with asyncio.timeout(IDLE):
+                return await server.read_request()
+        except PeerError as error:
+            await error_response(server, 400, error.message)
+            return None
+
+
+async def _answer(server: HttpServer, request: Request, parts: Parts) -> None:
+    """An error before the answer's head is an answer; after it, only the end of the connection can tell."""
+    try:
+        handler, call = routes.find(server, request)
+        await handler(call, parts)
+    except DockageError as error:
+        if server.answering:
+            raise Unavailable("front.cut", error.message) from error
+        await error_response(server, status_of(error), error.message)
+    except Exception:
+        log.exception("request.crashed", method=request.method, target=request.target[:200])
+        if server.answering:
+            raise Unavailable("front.cut", "a fault of dockage") from None
+        await error_response(server, 500, "a fault of dockage; its log tells more")
+
+
+def _listening(path: Path) -> socket.socket:
+    """A socket file for its owner alone; one that a dead daemon left behind is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise UsageError("front.socket", f"cannot listen on {path}: {error}") from error
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _clear(path: Path) -> None:
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise UsageError("front.socket", f"{path} is not a socket; choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink()
+            return
+    raise UsageError("front.busy", f"another daemon answers on {path}")

@@ -1,0 +1,130 @@
+"""The tenant's own engine: it holds the images, and builds, pulls and pushes them.
+
+What concerns images is relayed to it byte for byte (buildx speaks HTTP/2 over the upgraded connection); the front
+itself asks it only whether an image is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from dockage.domain.errors import DockageError, Unavailable
+from dockage.ports import Stream
+from dockage.protocol.docker.front_errors import ApiError, no_image
+from dockage.protocol.docker.front_replies import parse_version
+from dockage.wire.frames import PIECE
+from dockage.wire.http import HttpClient, Request
+from dockage.wire.splice import SocketStream
+
+from .call import Call
+from .relay import both_ways
+
+CONNECT = 5.0
+PATIENCE = 30.0
+"""Seconds for a small answer."""
+VERSIONED = re.compile(r"/v(\d{1,2}\.\d{1,3})(/.*)", re.DOTALL)
+NONE = (
+    "dockage has no local Docker engine, and images are built, pulled and kept there: install Docker on this "
+    "machine, or name its socket in the configuration"
+)
+
+
+class LocalEngine:
+    def __init__(self, socket: Path | None) -> None:
+        self._socket = socket
+        self._ping: dict[str, str] = {}
+
+    async def relay(self, call: Call) -> None:
+        """This request and whatever follows on the connection. Raises ApiError(501) without an engine."""
+        version = parse_version((await self.ping()).get("api-version", ""))
+        engine = await self._connect()
+        try:
+            await engine.write(_head(call.request, version))
+            await both_ways(call.server.raw(), engine)
+        finally:
+            engine.abort()
+
+    async def image(self, ref: str) -> dict[str, Any]:
+        """Its inspect. Raises ApiError(404) after which a client pulls it."""
+        if self._socket is None:
+            raise no_image(ref)
+        async with self._asking() as client:
+            response = await client.request("GET", f"/images/{quote(ref, safe='/:@')}/json")
+            body = await response.read_body()
+        if response.status >= 400:
+            raise no_image(ref)
+        return msgspec.json.decode(body, type=dict[str, Any])
+
+    async def json(self, path: str) -> dict[str, Any]:
+        """``{}`` if there is no engine, or it does not answer: for what is only shown."""
+        try:
+            async with self._asking() as client:
+                response = await client.request("GET", path)
+                body = await response.read_body()
+            return msgspec.json.decode(body, type=dict[str, Any]) if response.status < 400 else {}
+        except (DockageError, msgspec.MsgspecError):
+            return {}
+
+    async def ping(self) -> dict[str, str]:
+        """The headers of its ``/_ping``, remembered; {} without an engine or while it does not answer."""
+        if not self._ping and self._socket is not None:
+            try:
+                async with self._asking() as client:
+                    response = await client.request("GET", "/_ping")
+                    await response.read_body()
+                self._ping = dict(response.headers)
+            except DockageError:
+                return {}
+        return self._ping
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[HttpClient]:
+        stream = await self._connect()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                yield HttpClient(stream)
+        except TimeoutError:
+            raise Unavailable("engine.slow", "the local Docker engine does not answer") from None
+        finally:
+            stream.abort()
+
+    async def _connect(self) -> Stream:
+        if self._socket is None:
+            raise ApiError(501, NONE)
+        try:
+            async with asyncio.timeout(CONNECT):
+                reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=PIECE)
+        except (OSError, TimeoutError) as error:
+            self._ping = {}  # it may come back as another version
+            raise Unavailable(
+                "engine.unreachable", f"the local Docker engine does not answer on {self._socket}: {error}"
+            ) from error
+        return SocketStream(reader, writer)
+
+
+def _head(request: Request, version: tuple[int, ...]) -> bytes:
+    """The request's head as it came, but for the version, and that the connection ends with the answer: a next
+    request on it may not be the local engine's."""
+    fields = [pair for pair in request.headers if request.wants_upgrade or pair[0] != "connection"]
+    if not request.wants_upgrade:
+        fields.append(("connection", "close"))
+    lines = [f"{request.method} {_at_most(request.target, version)} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in fields]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _at_most(target: str, version: tuple[int, ...]) -> str:
+    """An engine refuses a client that is newer than it."""
+    found = VERSIONED.fullmatch(target)
+    if found is None or not version:
+        return target
+    spoken = min(parse_version(found[1]), version)
+    return f"/v{spoken[0]}.{spoken[1]}{found[2]}"

@@ -1,0 +1,139 @@
+"""Handlers of what is about the front itself: ping, version, info, disk use, events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+import dockage
+from dockage.domain.units import SECOND
+from dockage.protocol.docker import front_filters as filters
+from dockage.protocol.docker import front_replies as replies
+from dockage.protocol.docker import front_views as views
+from dockage.protocol.docker.front_errors import ApiError
+
+from . import listing, relay
+from .call import HEADERS, JSON, Call
+from .hub import Event
+from .parts import Parts
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+NO_SWARM = (
+    "This node is not a swarm manager: dockage has no swarm. Containers run on leases in the market "
+    "(docker run, docker compose up)"
+)
+OWN_VERSION = dockage.__version__
+
+
+async def ping(call: Call, parts: Parts) -> None:
+    local = await parts.local.ping()
+    builder = [("builder-version", local["builder-version"])] if "builder-version" in local else []
+    plain = [*HEADERS, *builder, ("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-cache")]
+    await call.server.answer(200, plain, b"" if call.request.method == "HEAD" else b"OK")
+
+
+async def version(call: Call, parts: Parts) -> None:
+    machine = ARCHITECTURES.get(platform.machine(), platform.machine())
+    await call.answer(replies.version(OWN_VERSION, machine, platform.release()))
+
+
+async def info(call: Call, parts: Parts) -> None:
+    local = await parts.local.json("/info")
+    states = [views.state_of(msgspec.json.decode(one.seen)) for one in parts.books.shelf.containers.values()]
+    counts = {
+        "Containers": len(states),
+        "ContainersRunning": states.count("running"),
+        "ContainersPaused": states.count("paused"),
+        "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+    }
+    await call.answer(replies.info(OWN_VERSION, "dockage", _machine(parts), local, counts))
+
+
+def _machine(parts: Parts) -> dict[str, Any]:
+    """What is rented, not what is under the desk."""
+    infos = [info for lease in parts.books.shelf.rented if (info := parts.engines.info(lease))]
+    return {
+        "NCPU": -(-sum(info.limits.cpu_milli for info in infos) // 1000) or os.cpu_count() or 1,
+        "MemTotal": sum(info.limits.memory_bytes for info in infos),
+        "Architecture": platform.machine(),
+        "KernelVersion": platform.release(),
+    }
+
+
+async def disk_use(call: Call, parts: Parts) -> None:
+    local = await parts.local.json("/system/df")
+    volumes = [replies.volume(one) for one in parts.books.shelf.volumes.values()]
+    unknown = {"UsageData": {"Size": -1, "RefCount": -1}}
+    await call.answer(
+        {
+            "LayersSize": local.get("LayersSize") or 0,
+            "Images": local.get("Images") or [],
+            "Containers": await listing.items(parts, size=True),
+            "Volumes": [{**volume, **unknown} for volume in volumes],
+            "BuildCache": local.get("BuildCache") or [],
+        }
+    )
+
+
+async def no_plugins(call: Call, parts: Parts) -> None:
+    await call.answer([])
+
+
+async def no_swarm(call: Call, parts: Parts) -> None:
+    await call.refuse(503, NO_SWARM)
+
+
+async def not_offered(call: Call, parts: Parts) -> None:
+    await call.refuse(
+        501,
+        f"{call.request.method} {call.path[:80]} is not offered: images are made on your own machine "
+        "(docker build), containers are reached by attach, exec, logs and cp",
+    )
+
+
+async def to_local(call: Call, parts: Parts) -> None:
+    await parts.local.relay(call)
+
+
+# -- events --------------------------------------------------------------------------------------------
+async def events(call: Call, parts: Parts) -> None:
+    wanted = filters.parse(call.query.get("filters", ""))
+    since, until = _moment(call.query.get("since", "")), _moment(call.query.get("until", ""))
+    with parts.hub.subscribed() as coming:
+        past = parts.hub.since(since) if since is not None else []
+        ends = None if until is None else (until - parts.clock.now()) / SECOND
+        pieces = _lines(past, coming, wanted, until, ends)
+        await relay.stream(call, 200, JSON, pieces)
+
+
+async def _lines(
+    past: list[Event],
+    coming: AsyncIterator[Event],
+    wanted: filters.Filters,
+    until: int | None,
+    ends: float | None,
+) -> AsyncIterator[bytes]:
+    for event in past:
+        if filters.event_matches(event, wanted) and (until is None or event["timeNano"] <= until):
+            yield msgspec.json.encode(event) + b"\n"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ends):
+            async for event in coming:
+                if filters.event_matches(event, wanted):
+                    yield msgspec.json.encode(event) + b"\n"
+
+
+def _moment(text: str) -> int | None:
+    """``1700000000.000000001`` in nanoseconds. Clients turn dates and durations into this themselves."""
+    if not text:
+        return None
+    whole, _, part = text.partition(".")
+    if not (whole + part).isascii() or not (whole + part).isdigit() or len(whole) > 12:
+        raise ApiError(400, f"invalid timestamp: {text[:40]!r}")
+    return int(whole) * SECOND + int((part + "000000000")[:9])

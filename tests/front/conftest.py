@@ -1,0 +1,102 @@
+"""A tenant's Docker socket over a real engine: the real gate, the real host, only the market between is not there.
+
+One engine plays both sides, the tenant's own (it holds the images) and the provider's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from dockage.adapters.engine.gate import EngineGate
+from dockage.adapters.front.front import DockerFront
+from dockage.adapters.host import DockerHost
+from dockage.adapters.sqlite.journal import SqliteJournal
+from dockage.domain.identity import LeaseId
+from dockage.ports import Progress
+from dockage.protocol.images import lease_tag
+from dockage.testing.leases import FakeLeases
+from frontlab import Tenant
+from hostlab import IMAGE, SESSION, Lab
+
+
+@pytest.fixture(scope="session")
+def engine_lab() -> Iterator[Lab]:
+    lab = Lab()
+    lab.name = f"dkf{os.getpid()}"
+    with contextlib.ExitStack() as undo:
+        undo.callback(lab.close)
+        lab.open()
+        yield lab
+
+
+@pytest.fixture
+def lab(engine_lab: Lab) -> Iterator[Lab]:
+    with engine_lab.inside():
+        yield engine_lab
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short (a socket's path has 108 bytes at most) and on a disk (volumes are mounted there)."""
+    found = Path(tempfile.mkdtemp(prefix="dkh-home-"))
+    yield found
+    shutil.rmtree(found)
+
+
+@pytest.fixture
+async def host(lab: Lab, folder: Path) -> AsyncIterator[DockerHost]:
+    host = DockerHost(lab.socket, folder / "home", "run-1", disk_every=0.5)
+    await host.start()
+    gate = EngineGate(lab.socket, host)
+    host.engine_proxy = gate.serve
+    yield host
+    for lease in await host.present():
+        await host.teardown(lease)
+    await gate.close()
+    await host.close()
+
+
+@pytest.fixture
+async def leases(host: DockerHost) -> AsyncIterator[FakeLeases]:
+    numbers = count(1)
+    async with asyncio.TaskGroup() as serving:
+        fake = FakeLeases(host, serving, lambda: LeaseId(bytes([next(numbers)]) + SESSION))
+        yield fake
+        for info in list(fake.all()):
+            await fake.end(info.id, "the test is over")
+
+
+@pytest.fixture
+async def tenant(lab: Lab, leases: FakeLeases, folder: Path) -> AsyncIterator[Tenant]:
+    image_id = lab.docker("image", "inspect", "-f", "{{.Id}}", IMAGE)
+    journal = SqliteJournal(folder / "journal.db")
+    socket = folder / "front.sock"
+
+    async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
+        progress(f"sending {reference}")
+        await asyncio.to_thread(lab.docker, "tag", reference, lease_tag(lease, image_id))
+        return image_id
+
+    def front() -> DockerFront:
+        return DockerFront(socket, leases, lab.socket, send_image, journal, linger_sec=0.1)
+
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "DOCKER_HOST": f"unix://{socket}",
+        "DOCKER_CONFIG": str(folder / "config"),
+    }
+    tenant = Tenant(front, socket, leases, env)
+    await tenant.start()
+    yield tenant
+    await tenant.stop()
+    journal.close()

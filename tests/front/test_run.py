@@ -1,0 +1,193 @@
+"""The stock docker CLI, one container at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+from frontlab import LIMITS, Tenant, until
+from hostlab import IMAGE
+
+
+async def test_run_shows_the_output_and_keeps_the_exit_code(tenant: Tenant) -> None:
+    result = await tenant.tried("run", "--rm", *LIMITS, IMAGE, "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (result.code, result.out, result.err) == (7, "out", "err")
+
+
+async def test_run_reads_piped_stdin_to_its_end(tenant: Tenant) -> None:
+    assert (
+        await tenant.docker("run", "-i", "--rm", *LIMITS, IMAGE, "wc", "-c", stdin=b"x" * 300_000) == "300000"
+    )
+
+
+async def test_after_rm_nothing_is_left_and_the_lease_is_given_back(tenant: Tenant) -> None:
+    await tenant.docker("run", "--rm", *LIMITS, IMAGE, "true")
+    assert await tenant.docker("ps", "-aq") == ""
+    await until(lambda: len(tenant.leases.released) == 1)
+
+
+async def test_ps_shows_what_the_user_said_and_where_it_runs(tenant: Tenant) -> None:
+    id_ = await tenant.run("--name", "web", "--label", "a=b", IMAGE, "sleep", "60")
+    line = json.loads(await tenant.docker("ps", "--no-trunc", "--format", "{{json .}}"))
+    assert (line["ID"], line["Names"], line["Image"], line["State"]) == (id_, "web", IMAGE, "running")
+    [info] = tenant.leases.all()
+    found = await tenant.inspect("web")
+    labels = found["Config"]["Labels"]
+    assert labels["a"] == "b"
+    assert labels["dockage.lease"] == info.id.hex()
+    assert labels["dockage.provider"] == info.provider.hex()
+    assert labels["dockage.price-msat-hour"] == "1234"
+    assert (found["Name"], found["Config"]["Image"]) == ("/web", IMAGE)
+
+
+async def test_ps_filters_in_the_cli_form(tenant: Tenant) -> None:
+    one = await tenant.run("--name", "one", "--label", "kind=red", IMAGE, "sleep", "60")
+    two = await tenant.docker("create", *LIMITS, "--name", "two", "--label", "kind=blue", IMAGE, "true")
+
+    async def ids(*filters: str) -> set[str]:
+        words = [word for one in filters for word in ("--filter", one)]
+        return set((await tenant.docker("ps", "-aq", "--no-trunc", *words)).split())
+
+    assert await ids("label=kind=red") == {one}
+    assert await ids("label=kind") == {one, two}
+    assert await ids("name=^/?tw") == {two}
+    assert await ids("status=running") == {one}
+    assert await ids("status=created") == {two}
+    assert await ids(f"id={two[:12]}") == {two}
+    assert await ids("network=bridge") == {one, two}
+    assert await ids(f"ancestor={IMAGE}") == {one, two}
+    assert await ids("label=kind=red", "status=created") == set()
+    assert (await tenant.docker("ps", "-q", "--no-trunc")).split() == [one]
+    assert (await tenant.docker("ps", "-n1", "-q", "--no-trunc")).split() == [two]
+
+
+async def test_logs_follow_to_the_end(tenant: Tenant) -> None:
+    await tenant.run("--name", "talk", IMAGE, "sh", "-c", "echo one; sleep 0.5; echo two; echo bad >&2")
+    result = await tenant.tried("logs", "-f", "talk")
+    assert (result.out.split(), result.err) == (["one", "two"], "bad")
+
+
+async def test_exec_with_stdin_environment_and_exit_code(tenant: Tenant) -> None:
+    await tenant.run("--name", "box", IMAGE, "sleep", "60")
+    script = 'cat; echo "$A"; exit 3'
+    result = await tenant.tried("exec", "-i", "-e", "A=b", "box", "sh", "-c", script, stdin=b"from stdin\n")
+    assert (result.code, result.out.split("\n")) == (3, ["from stdin", "b"])
+
+
+async def test_stop_start_restart_kill_wait_rename_pause_and_rm(tenant: Tenant) -> None:
+    id_ = await tenant.run(
+        "--name", "old", IMAGE, "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.1; done"
+    )
+    waiting = asyncio.create_task(tenant.docker("wait", "old"))
+    await asyncio.sleep(0.3)
+    await tenant.docker("stop", "old")
+    assert await waiting == "5"
+    assert (await tenant.inspect("old"))["State"]["ExitCode"] == 5
+    await tenant.docker("start", "old")
+    await tenant.docker("pause", "old")
+    assert (await tenant.inspect("old"))["State"]["Status"] == "paused"
+    await tenant.docker("unpause", "old")
+    await tenant.docker("rename", "old", "new")
+    await tenant.docker("restart", "-t", "1", id_[:12])
+    await tenant.docker("kill", "new")
+    assert "cannot remove" not in await tenant.docker("rm", "-f", "new")
+    assert "No such container: new" in await tenant.refused("start", "new")
+
+
+async def test_cp_both_ways(tenant: Tenant, folder: Path) -> None:
+    before, after = folder / "before", folder / "after"
+    before.write_bytes(os.urandom(3_000_000))
+    await tenant.run("--name", "box", IMAGE, "sleep", "60")
+    await tenant.docker("cp", str(before), "box:/tmp/big")
+    await tenant.docker("cp", "box:/tmp/big", str(after))
+    assert before.read_bytes() == after.read_bytes()
+
+
+async def test_top_stats_and_diff(tenant: Tenant) -> None:
+    await tenant.run("--name", "box", IMAGE, "sleep", "60")
+    assert "sleep 60" in await tenant.docker("top", "box")
+    assert "box" in await tenant.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}")
+    await tenant.docker("exec", "box", "touch", "/made")
+    assert "A /made" in await tenant.docker("diff", "box")
+
+
+async def test_a_killed_client_ends_its_attachment(tenant: Tenant) -> None:
+    process = await tenant.process("run", "-i", "--rm", "--name", "quiet", *LIMITS, IMAGE, "sleep", "60")
+
+    async def runs() -> bool:
+        return await tenant.docker("ps", "-q", "--filter", "name=quiet") != ""
+
+    await until(runs)
+    process.kill()
+    await process.communicate()
+    await tenant.docker("rm", "-f", "quiet")
+
+
+async def test_events_of_all_leases_come_together(tenant: Tenant) -> None:
+    process = await tenant.process("events", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}")
+    await asyncio.sleep(0.5)
+    await tenant.docker("run", "--rm", "--name", "one", *LIMITS, IMAGE, "true")
+    await tenant.docker("run", "--rm", "--name", "two", *LIMITS, IMAGE, "true")
+    await tenant.docker("network", "create", "net")
+    assert process.stdout
+    seen: set[str] = set()
+    wanted = {
+        "container start one",
+        "container die one",
+        "container destroy one",
+        "container destroy two",
+        "network create net",
+    }
+    async with asyncio.timeout(20):
+        while not wanted <= seen:
+            seen.add((await process.stdout.readline()).decode().strip())
+    process.kill()
+    await process.communicate()
+
+
+async def test_the_same_name_twice_is_a_conflict_and_rm_makes_it_free_at_once(tenant: Tenant) -> None:
+    await tenant.docker("create", "--name", "one", *LIMITS, IMAGE, "true")
+    assert "is already in use by container" in await tenant.refused("create", "--name", "one", *LIMITS, IMAGE)
+    for _ in range(3):
+        await tenant.docker("run", "--rm", "--name", "again", *LIMITS, IMAGE, "true")
+
+
+async def test_what_the_market_cannot_give_is_refused_before_anything_is_paid(tenant: Tenant) -> None:
+    for options in (
+        ["--privileged"],
+        ["-v", "/etc:/x"],
+        ["--network", "host"],
+        ["-p", "53:53/udp"],
+        ["--pid", "host"],
+    ):
+        message = await tenant.refused("run", "--name", "bad", *options, IMAGE, "true")
+        assert "Error response from daemon" in message
+        assert "No such container: bad" in message or "bad" in message or "UDP" in message or "TCP" in message
+    assert tenant.leases.obtained == []
+
+
+async def test_an_image_that_is_not_there_is_asked_for_as_docker_does(tenant: Tenant) -> None:
+    message = await tenant.refused("run", "--pull", "never", "nobody/nothing:1", "true")
+    assert "No such image: nobody/nothing:1" in message
+
+
+async def test_images_are_the_local_engines(tenant: Tenant) -> None:
+    assert IMAGE in await tenant.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+    await tenant.docker("tag", IMAGE, "mine:1")
+    assert await tenant.docker("image", "inspect", "-f", "{{.Os}}", "mine:1") == "linux"
+    saved = await tenant.process("save", "mine:1")
+    out, _ = await asyncio.wait_for(saved.communicate(), 30)
+    loading = await tenant.process("load")
+    message, _ = await asyncio.wait_for(loading.communicate(out), 30)
+    assert b"mine:1" in message
+    await tenant.docker("rmi", "mine:1")
+
+
+async def test_version_info_and_system_df(tenant: Tenant) -> None:
+    assert await tenant.docker("version", "-f", "{{.Server.APIVersion}}") == "1.44"
+    assert await tenant.docker("info", "-f", "{{.Name}} {{.OSType}}") == "dockage linux"
+    await tenant.run("--name", "box", IMAGE, "sleep", "60")
+    assert "Containers" in await tenant.docker("system", "df")
+    assert "box" in await tenant.docker("system", "df", "-v")
