@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,10 +31,11 @@ from dockage.protocol.dht_messages import (
     decode_request,
     encode,
 )
-from dockage.protocol.kademlia import Contact, K
+from dockage.protocol.kademlia import Contact, K, Space, places
 from dockage.protocol.records import RECORD_MAX
 from dockage.testing.clock import START
 
+VECTORS = Path(__file__).parents[2] / "docs/spec/vectors/dht.json"
 ID = bytes(range(32))
 ME = Contact(NodeKey(ID), "127.0.0.1:4711", "http://198.51.100.7:3340")
 LARGEST_CONTACT = Contact(NodeKey(ID), "[" + "1:" * 7 + "1]:65535", "http://" + "x" * 248)
@@ -145,3 +149,17 @@ def test_allowances_of_many_peers_are_bounded() -> None:
     for number in range(100):
         allowance.take(NodeKey(number.to_bytes(32, "big")), 1, START)
     assert len(allowance._left) == 10
+
+
+def test_the_vectors_of_the_spec_hold() -> None:
+    vectors = json.loads(VECTORS.read_text())
+    for vector in vectors["ids"]:
+        made = Contact(NodeKey(bytes.fromhex(vector["key"])), vector["address"])
+        assert Space(vector["bound"]).id(made).hex() == vector["id"]
+    for vector in vectors["places"]:
+        found = places(bytes.fromhex(vector["topic"]), Instant(vector["now"]))
+        assert [place.hex() for place in found] == vector["places"]
+    for vector in vectors["requests"]:
+        assert encode(decode_request(bytes.fromhex(vector["frame"]))).hex() == vector["frame"]
+    for vector in vectors["answers"]:
+        assert encode(decode_answer(bytes.fromhex(vector["frame"]))).hex() == vector["frame"]

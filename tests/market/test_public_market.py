@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from random import Random
+from functools import cache
+
+import pytest
 
 from dockage.domain.identity import NodeKey
 from dockage.ports import Stream
-from dockage.protocol.dht_messages import Find, Listing, Taken, decode_answer, encode
-from dockage.protocol.kademlia import Contact, distance, places
+from dockage.protocol.dht_messages import (
+    Answer,
+    Find,
+    Listing,
+    Put,
+    Taken,
+    decode_answer,
+    decode_request,
+    encode,
+)
+from dockage.protocol.kademlia import Contact, Space, distance, nearest, places
 from dockage.testing.clock import ManualClock
 from dockage.testing.directory import sealed_offer
 from dockage.testing.keys import MemoryKeys
@@ -17,27 +27,30 @@ from dockage.wire.frames import read_frame, write_frame
 from market.world import MarketNode, enter, running
 
 
-class PublicWorld:
-    def __init__(self, size: int) -> None:
-        self.clock, self.network, self.rand = ManualClock(), MemoryNetwork(), Random(size)
+class World:
+    def __init__(self, size: int, *, bound: bool = True) -> None:
+        self.clock, self.network, self._bound = ManualClock(), MemoryNetwork(), bound
         self.nodes = [self.node(number, f"8.{number}.8.8:4711") for number in range(size)]
 
     def node(self, number: int, address: str, *, server: bool = True) -> MarketNode:
         keys = MemoryKeys(number)
         link = self.network.link(keys.node, address)
-        return MarketNode(keys, link, self.clock, server=server, seen=link.seen)
+        return MarketNode(keys, link, self.clock, server=server, seen=link.seen if self._bound else None)
 
 
-def mined(place: bytes, count: int) -> list[int]:
-    """Numbers of keys whose plain key hash lies nearest to *place*: an afternoon's work of an attacker."""
-    plain = {
-        n: hashlib.sha256(b"dockage/1/id\0" + MemoryKeys(n).node).digest() for n in range(10_000, 12_000)
-    }
-    return sorted(plain, key=lambda n: distance(plain[n], place))[:count]
+@cache
+def pool() -> dict[int, bytes]:
+    """Key numbers and their plain ids: seconds of an attacker's work."""
+    return {n: Space(bound=False).id(Contact(MemoryKeys(n).node, "")) for n in range(10_000, 13_000)}
+
+
+def mined(place: bytes) -> list[int]:
+    """Sixteen keys whose plain ids are nearer to *place* than those of all honest nodes together."""
+    return sorted(pool(), key=lambda n: distance(pool()[n], place))[:16]
 
 
 async def test_it_works_for_honest_nodes() -> None:
-    world = PublicWorld(20)
+    world = World(20)
     client = world.node(500, "8.200.8.8:4711", server=False)
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
     async with running([*world.nodes, client]):
@@ -46,30 +59,42 @@ async def test_it_works_for_honest_nodes() -> None:
         assert list(await client.directory.search(topic)) == [blob]
 
 
-async def test_mined_keys_in_a_few_networks_eclipse_nothing() -> None:
-    world = PublicWorld(30)
+@pytest.mark.parametrize("bound", [True, False])
+async def test_mined_keys_hide_nothing_where_ids_come_from_addresses(bound: bool) -> None:
+    """And where they do not, they hide everything: so this attack is a real one."""
+    world = World(30, bound=bound)
     client = world.node(500, "8.200.8.8:4711", server=False)
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
-    numbers = {n for place in places(topic, world.clock.now()) for n in mined(place, 8)}
+    numbers = {n for place in places(topic, world.clock.now()) for n in mined(place)}
     evil = [world.node(n, f"9.9.{i % 3}.{i + 1}:4711") for i, n in enumerate(sorted(numbers))]
-    friends = tuple(Contact(each.link.node, each.link.address().direct[0]) for each in evil)[:16]
+    friends = [Contact(each.link.node, each.link.address().direct[0]) for each in evil]
 
     async def deny(peer: NodeKey, stream: Stream) -> None:
-        frame = await read_frame(stream, 1 << 20)
-        await write_frame(stream, encode(Taken((True,)) if b"put" in frame[:8] else Listing(friends)))
+        request = decode_request(await read_frame(stream, 1 << 20))
+        if isinstance(request, Put):
+            answer: Answer = Taken((True,))
+        else:
+            answer = Listing(tuple(nearest(request.target, friends, Space(bound=False))))
+        await write_frame(stream, encode(answer))
         await stream.finish()
 
     for node in evil:
-        node.directory.serve_stream = deny  # type: ignore[method-assign, assignment]
+        node.directory.serve_stream = deny  # type: ignore[method-assign]
     async with running([*world.nodes, *evil, client]):
         await enter([*world.nodes, *evil, client], world.nodes[:1])
         await world.nodes[3].directory.publish(topic, blob)
-        assert sum(bool(node.directory.holds(topic)) for node in world.nodes) >= 8
-        assert list(await client.directory.search(topic)) == [blob]
+        honest = sum(bool(node.directory.holds(topic)) for node in world.nodes)
+        found = list(await client.directory.search(topic))
+    if bound:
+        assert honest >= 10
+        assert found == [blob]
+    else:
+        assert honest <= 1  # the publisher itself
+        assert found == []
 
 
 async def test_a_node_that_claims_another_network_is_nobodys_contact() -> None:
-    world = PublicWorld(3)
+    world = World(3)
     liar, claim = world.nodes[2], Contact(MemoryKeys(2).node, "5.5.5.5:4711")
     async with running(world.nodes):
         await enter(world.nodes[:2], world.nodes[:1])

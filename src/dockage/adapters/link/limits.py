@@ -22,12 +22,11 @@ class Limits:
     handshakes: int = 64
     """In progress at once; from a quarter of it on, an address must prove itself by a QUIC retry first."""
     streams_per_connection: int = 1024
-    """Incoming and open at once. The transport's own default of 99 makes ``open_bi`` wait silently."""
+    """Incoming and open at once. The transport's own default of 99 makes ``open_bi`` wait silently. A stream holds at
+    most 1.19 MiB that nobody read yet; all of a connection together have no further bound: the binding's
+    ``set_receive_window`` comes after the handshake has granted an unlimited one, and changes nothing (measured)."""
     streams: int = 8192
     """Incoming over all connections."""
-    unread: int = 64 << 20
-    """Bytes a peer may have in flight to us that nobody read yet, over all streams of a connection. A stream
-    alone may hold 1.25 MiB, so some fifty stalled ones must come together before a peer blocks itself."""
     handshake_sec: float = 10.0
     close_sec: float = 5.0
     """The transport waits up to 3 s for dials that are under way."""

@@ -174,7 +174,6 @@ class IrohLink:
     def _keep(self, connection: Any) -> Line:
         connection.set_max_concurrent_bi_streams(self._limits.streams_per_connection)
         connection.set_max_concurrent_uni_streams(0)
-        connection.set_receive_window(self._limits.unread)
         line = Line(NodeKey(connection.remote_id().to_bytes()), connection)
         self._lines.add(line)
         log.debug("link.connected", peer=short(line.peer))
