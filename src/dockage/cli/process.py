@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .client import Client, Json, check_home
-from .errors import NotRunning, Unavailable, UsageError
+from .errors import USER, NotRunning, Unavailable, UsageError
 from .session import Session
 
 LOG = "daemon.log"
@@ -86,7 +86,8 @@ def _wait_up(client: Client, child: subprocess.Popen[bytes], log: Path, began: i
     until = time.monotonic() + START_SEC
     while time.monotonic() < until:
         if child.poll() is not None:
-            raise Unavailable("daemon.died", f"the daemon ended at once; {log} says:\n{_tail(log, began)}")
+            kind = UsageError if child.returncode == USER else Unavailable
+            raise kind("daemon.died", f"the daemon ended at once; {log} says:\n{_tail(log, began)}")
         try:
             return client.get("status", timeout=START_SEC)
         except NotRunning:

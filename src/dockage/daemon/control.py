@@ -64,6 +64,7 @@ class Control:
         app.add_routes(
             [
                 web.get("/v1/status", self._status),
+                web.get("/v1/machine", self._machine),
                 web.post("/v1/market", self._market),
                 web.post("/v1/quote", self._quote),
                 web.get("/v1/spend", self._spend),
@@ -126,6 +127,12 @@ class Control:
             "capacity": views.resources(state.policy.capacity),
             "free": views.resources(selling.free(state)),
         }
+
+    async def _machine(self, _: web.Request) -> web.Response:
+        """What a provider's machine is, and what does not work on it; slower than /status: the engine is asked."""
+        if self._node.host is None:
+            raise UsageError("provider.none", "this node sells nothing; start it with dockage provide")
+        return _json((await self._node.host.facts())._asdict())
 
     async def _bitcoin_status(self) -> views.Json | None:
         if self._node.rail is None:

@@ -119,7 +119,8 @@ def _is_listed(status: Json) -> bool:
 
 # -- what is shown -----------------------------------------------------------------------------------
 def tell(session: Session, status: Json) -> None:
-    session.show(status, summary(status) if status["provider"] else "this node sells nothing")
+    answer = {**status, "machine": session.client.get("machine")}
+    session.show(answer, summary(answer))
 
 
 def summary(status: Json) -> str:
@@ -129,12 +130,12 @@ def summary(status: Json) -> str:
             ("provider", status["node"]),
             ("for sale", _resources(provider["capacity"])),
             ("region", provider["region"]),
-            ("machine", _machine(provider.get("machine"))),
+            ("machine", _machine(status["machine"])),
             ("addresses", ", ".join(status["addresses"])),
             ("market", _market(provider["published_at"])),
         ]
     )
-    warnings = [f"warning: {text}" for text in (provider.get("machine") or {}).get("warnings", [])]
+    warnings = [f"warning: {text}" for text in status["machine"]["warnings"]]
     return "\n\n".join([described, prices(provider["tariff"]), *warnings])
 
 
@@ -152,9 +153,7 @@ def _resources(of: Json) -> str:
     )
 
 
-def _machine(machine: Json | None) -> str:
-    if machine is None:
-        return ""
+def _machine(machine: Json) -> str:
     return (
         f"{machine['architecture']}, Docker {machine['engine_version']}, "
         f"cgroup v{machine['cgroup_version']} ({machine['cgroup_driver']})"
