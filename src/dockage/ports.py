@@ -161,7 +161,7 @@ class ContainerHost(Protocol):
 
 
 LEASE_LABEL = "dockage.lease"
-"""On every container, network and image of a lease; the value is the lease id in full hex."""
+"""On every container, network and volume of a lease; the value is the lease id in full hex."""
 
 
 class LeaseRoom(Protocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dockage.adapters.host import DockerHost
+from dockage.adapters.host import DockerHost, firewall
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
@@ -74,6 +74,7 @@ def outside(lab: Lab) -> Iterator[None]:
             servers.enter_context(serving(80, 9999))  # the provider's own services
             yield
     finally:
+        run("ip", "link", "del", "up0", check=False)  # the kernel takes its time with the namespace's own end
         run("ip", "netns", "del", world.name)
 
 
@@ -170,6 +171,16 @@ async def test_what_goes_to_the_internet_is_counted_and_nothing_else(
     await host.prepare(lease, LIMITS)
     assert (await host.read(lease)).internet_out_bytes == counted
     assert (await host.read(other)).internet_out_bytes == 0
+
+
+@pytest.mark.usefixtures("outside")
+async def test_a_container_has_so_many_connections_and_no_more(
+    lab: Lab, host: DockerHost, lease_of: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firewall, "CONNECTIONS_MAX", 3)
+    await host.prepare(lease_of(1), LIMITS)
+    many = f"for i in 1 2 3 4 5; do (sleep 1 | nc -w 2 {PUBLIC} 80) & done; wait"
+    assert lab.run(lease_of(1), "--rm", IMAGE, "sh", "-c", many).count("ok") == 3
 
 
 @pytest.mark.usefixtures("outside")

@@ -27,6 +27,10 @@ PRIVATE4 = (
 """Special-purpose addresses (IANA registry, RFC 6890): LANs, carriers' NAT, cloud metadata, multicast."""
 PRIVATE6 = ("::/128", "::1/128", "::ffff:0:0/96", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8")
 MAIL_PORTS = "25,465,587"
+CONNECTIONS_MAX = 1024
+"""Open TCP connections of one container to the internet."""
+NEW_PER_SECOND, NEW_BURST = 100, 300
+"""New flows of one container: a crawler's pace, not a port scanner's."""
 COUNT_EVERY = 1.0
 """Seconds between two looks at the counters: one call for all leases costs 5-16 ms of CPU."""
 
@@ -58,15 +62,26 @@ class Firewall:
     async def prepare(self, lease: LeaseId) -> None:
         """Rules that are already right stay: writing them again would lose their counts."""
         for tool in self._tools:
-            rules = _rules(tool, lease, self._resolvers)
-            seal = f"{lease.hex()} {hashlib.sha256(rules.encode()).hexdigest()[:8]}"
-            present = await self._run([tool, "-w", "5", "-S", names.chain_forward(lease)])
-            self._refuse_collision(present.out, lease)
-            if seal not in present.out:
-                await must(
-                    self._run, [f"{tool}-restore", "-w", "5", "--noflush"], rules.replace("SEAL", seal)
-                )
+            present = (await self._run([tool, "-w", "5", "-S", names.chain_forward(lease)])).out
+            self._refuse_collision(present, lease)
+            await self._write(tool, lease, present)
             await self._hook(tool, lease)
+
+    async def _write(self, tool: str, lease: LeaseId, present: str) -> None:
+        """With caps on connections; without them on a kernel that lacks those matches. All or nothing each time."""
+        why = ""
+        for caps in (True, False):
+            rules = _rules(tool, lease, self._resolvers, caps)
+            seal = f"{lease.hex()} {hashlib.sha256(rules.encode()).hexdigest()[:8]}"
+            if seal in present:
+                return
+            restore = [f"{tool}-restore", "-w", "5", "--noflush"]
+            outcome = await self._run(restore, rules.replace("SEAL", seal))
+            if not outcome.code:
+                return
+        raise unavailable(
+            f"{tool}-restore refused the rules of lease {lease.hex()[:8]}: {outcome.err.strip()}"
+        )
 
     def _refuse_collision(self, chain: str, lease: LeaseId) -> None:
         owners = set(re.findall(r"dockage ([0-9a-f]{32}) ", chain))
@@ -150,7 +165,7 @@ def unhooked(listing: str) -> set[str]:
     }
 
 
-def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...]) -> str:
+def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) -> str:
     """Text for ``iptables-restore --noflush``: each chain is emptied and filled in one step."""
     forward, into, ours = (
         names.chain_forward(lease),
@@ -168,6 +183,7 @@ def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...]) -> str:
         *(f"-d {address} -p {way} --dport 53 -j RETURN" for address, way in _dns(six, resolvers)),
         *(f"-d {net} {reject}" for net in (PRIVATE6 if six else PRIVATE4)),
         f"-p tcp -m multiport --dports {MAIL_PORTS} -j REJECT --reject-with tcp-reset",
+        *(_caps(lease) if caps else ()),
         f'-m comment --comment "dockage SEAL {INTERNET}" -j RETURN',
     ]
     # IPv6 finds its neighbours by ICMP (RFC 4890 §4.4.1): without it a bridge is dead
@@ -175,6 +191,16 @@ def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...]) -> str:
     into_rules = [fine, *neighbours, reject]
     lines = [f"-A {forward} {rule}" for rule in out] + [f"-A {into} {rule}" for rule in into_rules]
     return "\n".join(["*filter", f":{forward} - [0:0]", f":{into} - [0:0]", *lines, "COMMIT", ""])
+
+
+def _caps(lease: LeaseId) -> list[str]:
+    paced = f"-m hashlimit --hashlimit-above {NEW_PER_SECOND}/sec --hashlimit-burst {NEW_BURST} --hashlimit-mode srcip"
+    name = f"--hashlimit-name dk-{lease.hex()[:8]}"
+    return [
+        f"-p tcp --syn -m connlimit --connlimit-above {CONNECTIONS_MAX} --connlimit-saddr "
+        "-j REJECT --reject-with tcp-reset",
+        f"-m conntrack --ctstate NEW {paced} {name} -j DROP",
+    ]
 
 
 def _dns(six: bool, resolvers: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -31,7 +31,8 @@ from .slices import Slices
 from .tunnel import Count, Tunnels
 from .volumes import Volumes
 
-EngineProxy = Callable[[LeaseId, Stream], Awaitable[None]]
+EngineProxy = Callable[[LeaseId, Resources, Stream], Awaitable[None]]
+"""``EngineGate.serve``: the lease, its limits, the peer's stream."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -203,7 +204,7 @@ class DockerHost:
         self._known(lease)
         if self.engine_proxy is None:
             raise Unavailable("engine.closed", "this node lends no engine; rent from another provider")
-        await self.engine_proxy(lease, stream)
+        await self.engine_proxy(lease, self._ledger.limits(lease), stream)
 
     async def serve_tunnel(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
         """Raises UsageError("tunnel.*") or Unavailable("tunnel.closed") before any byte is read."""

@@ -1,0 +1,37 @@
+"""The real machine keeps the same contract as the fake one (tests/contract/test_hosts.py)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from dockage.adapters.host import DockerHost
+from dockage.domain.identity import LeaseId
+from dockage.testing.host_contract import HostContract, Stage
+from hostlab import IMAGE, Lab, stream_pair, until
+
+WORKER = "while :; do :; done & exec nc -ll -p 7 -e cat"
+
+
+class TestDockerHost(HostContract):
+    @pytest.fixture
+    def stage(self, lab: Lab, host: DockerHost, lease_of: Callable[[int], LeaseId]) -> Stage:
+        async def start(lease: LeaseId) -> str:
+            container = lab.run(lease, "-d", IMAGE, "sh", "-c", WORKER)
+
+            async def listens() -> bool:
+                sockets = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
+                return ":0007" in lab.docker("exec", container, *sockets, check=False)
+
+            await until(listens)
+            return container
+
+        async def remove(_: LeaseId, container: str) -> None:
+            lab.docker("rm", "-f", container)
+
+        async def wait() -> None:
+            await asyncio.sleep(0.3)
+
+        return Stage(host, (lease_of(1), lease_of(2)), start, remove, stream_pair, wait)
