@@ -17,15 +17,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from devtools.regtest import Regtest, free_port
-from devtools.shell import Failed, wait_until
+from devtools.shell import Failed, run, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_SECONDS = 30
+START_SECONDS = 60
+DOCKAGE = (sys.executable, "-m", "dockage.cli.main")
 STOP_SECONDS = 20
 
 DEMO_TARIFF = {
@@ -60,20 +60,27 @@ class NodeProcess:
         return f"unix://{self.home / 'docker.sock'}"
 
     def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dockage.cli.main", "--home", str(self.home), "daemon"],
+                [*DOCKAGE, "--home", str(self.home), "daemon"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        if (
-            not wait_until(lambda: self.is_up() or self.process_ended(), START_SECONDS)
-            or self.process_ended()
-        ):
+
+    def wait(self) -> None:
+        up = wait_until(lambda: self.is_up() or self.process_ended(), START_SECONDS)
+        if not up or self.process_ended():
             tail = self.log.read_text(errors="replace")[-2000:]
             raise Failed(f"the node in {self.home} did not come up. Its last words:\n{tail}")
+
+    def make_key(self) -> str:
+        return run(*DOCKAGE, "--home", str(self.home), "id").split()[-1]
 
     def process_ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
@@ -90,10 +97,14 @@ class NodeProcess:
             self.process.kill()
             self.process.wait()
 
+    def terminate(self) -> None:
+        if not self.process_ended() and self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
-        if self.process is None or self.process.poll() is not None:
+        self.terminate()
+        if self.process is None:
             return
-        self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -138,11 +149,12 @@ class LocalMarket:
         prices: dict[str, int],
         market_nodes: int = 3,
         provider_extra: str = "",
+        docker_config: Path | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dkm-"))
         self._tenant_engine, self._provider_engine = tenant_engine, provider_engine
         self._prices, self._market_nodes = prices, market_nodes
-        self._provider_extra = provider_extra
+        self._provider_extra, self._docker_config = provider_extra, docker_config
         self.chain = Regtest(f"unix://{tenant_engine}")
         self.markets: list[NodeProcess] = []
         self.providers: dict[str, NodeProcess] = {}
@@ -152,40 +164,36 @@ class LocalMarket:
     def start(self) -> None:
         self.chain.start()
         self.seeds = self._start_markets()
-        for name in self._prices:
-            self.add_provider(name)
         self.tenant = self._node("tenant", self._tenant_config())
-        self.tenant.start()
+        for name in self._prices:
+            self.providers[name] = self._node(name, self._provider_config(name))
+        together(self.tenant, *self.providers.values())
 
     def _node(self, name: str, config: str) -> NodeProcess:
         return NodeProcess(self.folder / name, config)
 
     def _start_markets(self) -> list[str]:
+        """Each is told of the first; a market node's key is known before it runs."""
         seeds: list[str] = []
         for n in range(self._market_nodes):
             bind = f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
-            node = self._node(
-                f"market{n}",
-                f'[node]\nbind = "{bind}"\nmarket = true\nseeds = {json.dumps(seeds)}\n[tenant]\nenabled = false\n',
-            )
+            config = f'[node]\nbind = "{bind}"\nmarket = true\nseeds = {json.dumps(seeds[:1])}\n'
+            node = self._node(f"market{n}", config + "[tenant]\nenabled = false\n")
             self.markets.append(node)
-            node.start()
-            seeds.append(f"{node.key}@{bind}")
+            seeds.append(f"{node.make_key()}@{bind}")
+        together(*self.markets)
         return seeds
 
-    def add_provider(self, name: str) -> NodeProcess:
+    def _provider_config(self, name: str) -> str:
         percent = self._prices[name]
         tariff = "".join(f"{line} = {price * percent // 100}\n" for line, price in DEMO_TARIFF.items())
-        config = (
+        return (
             f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\nstamp_bits = 8\n'
             f'[provider]\nenabled = true\nengine = "{self._provider_engine}"\n'
             f"cpu_milli = 2000\nmemory_mib = 2048\ndisk_mib = 8192\n{self._provider_extra}"
             f"[provider.tariff]\n{tariff}"
             "[tenant]\nenabled = false\n" + self.chain.config(name)
         )
-        node = self.providers[name] = self._node(name, config)
-        node.start()
-        return node
 
     def _tenant_config(self) -> str:
         return (
@@ -237,6 +245,8 @@ class LocalMarket:
         """The stock CLI against the tenant's socket."""
         environment = {**os.environ, "DOCKER_HOST": self.tenant.docker_host}
         environment.pop("DOCKER_CONTEXT", None)
+        if self._docker_config is not None:
+            environment["DOCKER_CONFIG"] = str(self._docker_config)
         done = subprocess.run(
             ["docker", *arguments], env=environment, capture_output=True, text=True, timeout=seconds
         )
@@ -248,15 +258,18 @@ class LocalMarket:
     def close(self) -> None:
         self.stop_mining()
         nodes = [getattr(self, "tenant", None), *self.providers.values(), *self.markets]
-        for node in nodes:
-            if node is not None:
-                node.stop()
+        running = [node for node in nodes if node is not None]
+        for node in running:
+            node.terminate()
+        for node in running:
+            node.stop()
         self.chain.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def measure(what: Any) -> tuple[float, Any]:
-    """(seconds, result) of calling *what*."""
-    began = time.monotonic()
-    result = what()
-    return time.monotonic() - began, result
+def together(*nodes: NodeProcess) -> None:
+    """Start them at once: each spends its first second importing."""
+    for node in nodes:
+        node.launch()
+    for node in nodes:
+        node.wait()

@@ -19,7 +19,9 @@ from dockage.ports import Address, Clock, Directory, Keys, PeerLink
 from dockage.protocol.records import (
     LIFETIME,
     SHARDS,
+    NodeBody,
     OfferBody,
+    node_topic,
     offers_topic,
     offers_topics,
     open_record,
@@ -74,13 +76,18 @@ class Notice:
             await asyncio.sleep(CHANGE_EVERY)
 
     async def publish(self, offer: Offer) -> None:
+        """The offer, and where we are: a tenant must find us again when our address changes."""
         now = self._clock.now()
-        address = self._link.address()
-        body = OfferBody(now, after(now, LIFETIME), offer, address.relay, address.direct[:8])
-        blob = await asyncio.to_thread(seal, "offer", self._keys.node, body, self._keys.sign, self._work)
-        topic = offers_topic(offer.region, self._keys.node[0] % SHARDS)
-        self.stored_at = await self._directory.publish(topic, blob)
-        log.info("market.published", at=self.stored_at, bytes=len(blob))
+        until, address, me = after(now, LIFETIME), self._link.address(), self._keys.node
+        direct = address.direct[:8]
+        await self._put("node", NodeBody(now, until, address.relay, direct), node_topic(me))
+        body = OfferBody(now, until, offer, address.relay, direct)
+        self.stored_at = await self._put("offer", body, offers_topic(offer.region, me[0] % SHARDS))
+        log.info("market.published", at=self.stored_at)
+
+    async def _put(self, kind: str, body: OfferBody | NodeBody, topic: bytes) -> int:
+        blob = await asyncio.to_thread(seal, kind, self._keys.node, body, self._keys.sign, self._work)
+        return await self._directory.publish(topic, blob)
 
 
 class Market:

@@ -35,7 +35,9 @@ log = structlog.get_logger("dockage.peers")
 OUTBOX_MAX = 256
 """Messages waiting for one peer. Beyond it the oldest goes: every message may be lost, the newest says most."""
 PEERS_MAX = 4_096
-SEND_TIMEOUT = 5.0
+SEND_TIMEOUT = 20.0
+"""For one message, a look-up of a peer that moved included."""
+DIAL_TIMEOUT = 5.0
 HEADER_TIMEOUT = 10.0
 RATE = 500
 """Messages a second from one peer, on average; twice as many at once."""
@@ -101,7 +103,7 @@ class Postman:
                 return await write_frame(stream, frame)
             except Unavailable:
                 self._forget(peer)  # the connection was replaced meanwhile: once more on a new one
-        stream = await self._open(peer, SEND_TIMEOUT)
+        stream = await self._open(peer, DIAL_TIMEOUT)
         await write_frame(stream, _HEADER)
         await write_frame(stream, frame)
         self._streams[peer] = stream

@@ -23,13 +23,14 @@ from dockage.domain.units import HOUR, Msat, Sat, whole_sat
 from dockage.node import events as told
 from dockage.node.events import Candidate, ChannelPlan
 from dockage.node.tenant import RentedLease, Tenant
-from dockage.ports import LeaseInfo, PeerLink, Progress, Stream
+from dockage.ports import LeaseInfo, Progress, Stream
 from dockage.protocol.bitcoin.settlement import overhead
 from dockage.protocol.streams import AnyHeader, Engine, Layers, Tunnel, encode_header
 from dockage.wire.frames import write_frame
 
 from .driver import Driver
 from .market import Market, choose
+from .peers import Opener
 from .rail import FUND_TARGET, Rail
 from .tunnels import TunnelCounts
 from .wishes import Wishes, read_wishes
@@ -57,14 +58,14 @@ class Renting:
         self,
         driver: Driver[Tenant],
         market: Market,
-        link: PeerLink,
+        open_stream: Opener,
         rail: Rail | None,
         network: str,
         counts: TunnelCounts,
         terms: Terms,
         architecture: str,
     ) -> None:
-        self._driver, self._market, self._link, self._rail = driver, market, link, rail
+        self._driver, self._market, self._open_stream, self._rail = driver, market, open_stream, rail
         self._network, self._counts, self._terms = network, counts, terms
         self._architecture = architecture
         self._obtaining: dict[str, asyncio.Lock] = {}
@@ -112,7 +113,7 @@ class Renting:
         if mine is None or mine.state not in METERED:
             why = f": {mine.reason}" if mine and mine.reason else ""
             raise Unavailable("lease.ended", f"the lease {short(lease)} is not running{why}")
-        stream = await self._link.open(mine.provider)
+        stream = await self._open_stream(mine.provider)
         await write_frame(stream, encode_header(header))
         return stream
 

@@ -36,7 +36,7 @@ from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
-from dockage.domain.errors import UsageError
+from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.offer import Offer
 from dockage.domain.resources import Resources
@@ -64,6 +64,7 @@ from .node import Node
 from .peers import Postman, Reception
 from .perform import ProviderPerformer, TenantPerformer
 from .rail import Rail
+from .reach import Reach
 from .renting import Renting, Terms
 from .tasks import Jobs, every
 from .tunnels import TunnelCounts
@@ -73,6 +74,7 @@ log = structlog.get_logger("dockage.node")
 CONTROL_SOCKET = "control.sock"
 TICK_SEC = 1.0
 CONTACTS = "market-contacts"
+LINK_PORT = "link-port"
 CONTACTS_EVERY = 60.0
 
 Loop = Callable[[], Awaitable[None]]
@@ -139,17 +141,18 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         journal = SqliteJournal(home / "state.db")
         stack.callback(journal.close)
         rows = list(journal.load())
-        link = await IrohLink.create(keys.seed, config.node.bind, config.node.relays)
+        link = await _link(config, keys, rows, journal)
         stack.push_async_callback(link.close)
         reception = Reception(keys, asyncio.get_running_loop().time)
-        postman = Postman(link.open, keys, jobs)
+        directory = _directory(config, keys, clock, link, reception)
+        reach = Reach(link, directory, keys, clock)
+        postman = Postman(reach.open, keys, jobs)
         rail = await _rail(config, keys, stack)
         counts = TunnelCounts(rows, journal)
 
         tenant_hands = TenantPerformer(postman, rail, jobs, keys.node)
         tenant = _tenant(keys.node, rows, journal, tenant_hands, clock)
         loops: list[Loop] = [jobs.run, lambda: link.serve(reception.accept)]
-        directory = _directory(config, keys, clock, link, reception)
         entered = asyncio.Event()
         loops += _market_loops(config, directory, rows, journal, entered)
         market = Market(directory, link, keys, clock, config.node.regions)
@@ -177,7 +180,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         rents = Renting(
             tenant,
             market,
-            link,
+            reach.open,
             rail,
             config.bitcoin.network,
             counts,
@@ -207,6 +210,22 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
 
 
 # -- parts -------------------------------------------------------------------------------------------
+async def _link(config: Config, keys: FileKeys, rows: Sequence[Row], journal: Journal) -> IrohLink:
+    """With port 0, the port of the last run if it is free: peers find us again at once after a restart."""
+    host, _, port = config.node.bind.rpartition(":")
+    last = next((r.value.decode() for r in rows if r.kind == LINK_PORT), "0")
+    try:
+        link = await IrohLink.create(keys.seed, f"{host}:{last if port == '0' else port}", config.node.relays)
+    except Unavailable:
+        if port != "0" or last == "0":
+            raise
+        link = await IrohLink.create(keys.seed, config.node.bind, config.node.relays)
+    if link.address().direct:
+        _, _, bound = link.address().direct[0].rpartition(":")
+        await asyncio.to_thread(journal.write, [Row(LINK_PORT, b"", bound.encode())])
+    return link
+
+
 async def _rail(config: Config, keys: FileKeys, stack: AsyncExitStack) -> Rail | None:
     bitcoin = config.bitcoin
     if not bitcoin.network:

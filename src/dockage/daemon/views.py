@@ -67,6 +67,10 @@ def offer(found: Found, wish: Wish, now: Instant) -> Json:
     }
 
 
+def _until(lease: RentedLease | SoldLease, now: Instant) -> Instant:
+    return lease.since if lease.is_over else now
+
+
 def rented(lease: RentedLease, now: Instant) -> Json:
     last = lease.last
     used = last.usage if last else Usage()
@@ -79,7 +83,7 @@ def rented(lease: RentedLease, now: Instant) -> Json:
         "refusals": [{"provider": p.hex(), **(reason(r) or {})} for p, r in lease.refusals],
         "limits": resources(lease.limits),
         "tariff": tariff(lease.tariff),
-        "running_sec": since(lease.opened_at, now) // SECOND if lease.opened_at else 0,
+        "running_sec": since(lease.opened_at, _until(lease, now)) // SECOND if lease.opened_at else 0,
         "ticks": last.seq if last else 0,
         "usage": usage(used),
         "memory_bytes": last.memory_bytes if last else 0,
@@ -103,7 +107,7 @@ def sold(lease: SoldLease, now: Instant) -> Json:
         "state": lease.state.value,
         "reason": reason(lease.reason),
         "limits": resources(lease.limits),
-        "running_sec": since(lease.opened_at, now) // SECOND,
+        "running_sec": since(lease.opened_at, _until(lease, now)) // SECOND,
         "ticks": lease.seq,
         "usage": usage(lease.meter.usage),
         "memory_bytes": last.memory_bytes if last else 0,

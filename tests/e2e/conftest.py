@@ -1,0 +1,28 @@
+"""One market for all stories of this folder: starting one costs ten seconds, and stories share it as users do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devtools.localmarket import LocalMarket
+
+TENANT_SAT = 5_000_000
+
+
+@pytest.fixture(scope="package")
+def market(tenant_engine: Path, provider_engine: Path, docker_config: Path) -> Iterator[LocalMarket]:
+    """Two providers, one dearer; a tenant with coins; a block every half second."""
+    world = LocalMarket(
+        str(tenant_engine), str(provider_engine), {"ada": 100, "bob": 130}, docker_config=docker_config
+    )
+    try:
+        world.start()
+        world.fund_tenant(TENANT_SAT)
+        world.mine_every(0.5)
+        world.wait_for_offers(2)
+        yield world
+    finally:
+        world.close()
