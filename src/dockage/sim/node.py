@@ -1,0 +1,371 @@
+"""One machine of the world: the real minds, a journal in bytes, and the performing of what they want.
+
+Counterpart: ``daemon/`` (driver, edge, perform, chainwatch). The one rule: journal first, then state, then effects;
+a crash forgets everything but the journal, the coins and the machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+from typing import NamedTuple
+
+from dockage.domain.channel import Channel, ChannelState, SpendingTx
+from dockage.domain.errors import PeerError
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.lease import METERED
+from dockage.domain.offer import Quote
+from dockage.domain.reason import Reason
+from dockage.domain.statement import Statement, View
+from dockage.domain.units import MILLISECOND, MINUTE, SECOND, Duration, Instant, Sat, since
+from dockage.node import effects as want
+from dockage.node import events as told
+from dockage.node import provider as selling
+from dockage.node import records
+from dockage.node import tenant as renting
+from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.node.provider import Provider
+from dockage.node.tenant import Tenant
+from dockage.protocol import messages as say
+
+from . import chain as chains
+from .chain import Chain, Output
+from .hosts import Host
+from .network import Network
+from .world import World
+
+FOR_PROVIDER = (
+    say.AskQuote,
+    say.OpenLease,
+    say.GrowLease,
+    say.AskLease,
+    say.EndLease,
+    say.ProposeChannel,
+    say.AnnounceFunding,
+    say.Payment,
+    say.CloseChannel,
+)
+WORTH_A_WORD = ("lease.unknown", "channel.unknown")
+FUND_FEE, CLOSE_FEE, REFUND_FEE = Sat(154), Sat(204), Sat(137)
+MISSING_MAX = Duration(5 * MINUTE)
+NO_COINS = Reason("wallet.insufficient", "not enough coins in the wallet")
+NOT_WORTH_IT = Reason("channel.not-worth-closing", "less was paid than a close costs")
+ANY_SIGNATURE = bytes(64)
+
+
+class Around(NamedTuple):
+    """What every node of a world shares."""
+
+    world: World
+    network: Network
+    chain: Chain
+    tick: Duration
+    """Between two ``Ticked``."""
+    meter: Duration
+    """Between two readings of each lease."""
+    unprepared: float = 0.0
+    """Chance that a machine can't prepare a lease."""
+
+
+class Node:
+    def __init__(
+        self, around: Around, name: NodeKey, sells: ProviderPolicy | None, buys: TenantPolicy | None
+    ) -> None:
+        self.name = name
+        self.around, self.world, self.chain = around, around.world, around.chain
+        self.sells, self.buys = sells, buys
+        self.host = Host(name.hex()[:8], around.world.random)
+        self.provider: Provider | None = Provider(sells) if sells else None
+        self.tenant: Tenant | None = Tenant(name, buys) if buys else None
+        self.alive = True
+        self.lives = 0
+        self.journal: dict[tuple[str, bytes], bytes] = {}
+        self.peer_errors: Counter[str] = Counter()
+        self.dies_in = 0
+        """Crash after so many more journal writes, before their effects; 0: does not."""
+        self._tunnels: dict[LeaseId, Host] = {}
+        self._locked: set[chains.Coin] = set()
+        self._missing: dict[ChannelId, Instant] = {}
+        around.network.join(name, self)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name.hex()[:8]} {'alive' if self.alive else 'down'}>"
+
+    # -- life ------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        offset = self.world.random.random()
+        self.world.every(self.around.tick, self.tick, first=int(offset * self.around.tick))
+        if self.provider is not None:
+            self.world.every(self.around.meter, self.read_meters, first=int(offset * self.around.meter))
+        self.look_at_chain()
+
+    def crash(self) -> None:
+        self.alive = False
+        self.lives += 1
+
+    def restart(self, *, reboot: bool = False) -> None:
+        """From the journal alone."""
+        self.alive, self._locked, self._missing = True, set(), {}
+        self.dies_in = 0
+        now = self.world.now
+        self.host.reboot(now) if reboot else self.host.restart_meter(now)
+        outstanding: list[want.AnyEffect] = []
+        if self.sells is not None:
+            sold = [records.decode_sold_lease(v) for v in self._rows(records.SOLD)]
+            earning = [records.decode_channel(v) for v in self._rows(records.EARNING)]
+            self.provider = selling.restore(self.sells, sold, earning)
+            outstanding += selling.outstanding(self.provider)
+        if self.buys is not None:
+            rented = [records.decode_rented_lease(v) for v in self._rows(records.RENTED)]
+            paying = [records.decode_channel(v) for v in self._rows(records.PAYING)]
+            self.tenant = renting.restore(self.name, self.buys, rented, paying)
+            outstanding += renting.outstanding(self.tenant)
+        self._perform(tuple(outstanding))
+        self.look_at_chain()
+
+    def _rows(self, kind: str) -> list[bytes]:
+        return [value for (k, _), value in self.journal.items() if k == kind]
+
+    def soon(self, delay: int, action: Callable[[], None]) -> None:
+        """Do it later, unless this life has ended by then."""
+        self.world.later(delay, partial(self._if_same_life, self.lives, action))
+
+    def _if_same_life(self, life: int, action: Callable[[], None]) -> None:
+        if self.alive and self.lives == life:
+            action()
+
+    # -- driver ----------------------------------------------------------------------------------------
+    def tell(self, event: told.AnyEvent) -> None:
+        """Both minds hear it; what is not theirs changes nothing."""
+        if not self.alive:
+            return
+        self.tell_provider(event)
+        self.tell_tenant(event)
+
+    def tell_provider(self, event: told.AnyEvent) -> None:
+        if self.provider is None or not self.alive:
+            return
+        before = self.provider
+        after, effects = selling.step(before, event, self.world.now)
+        if after is not before:
+            self._write(records.changes(before, after))
+            self.provider = after
+        self._perform(effects)
+
+    def tell_tenant(self, event: told.AnyEvent) -> None:
+        if self.tenant is None or not self.alive:
+            return
+        before = self.tenant
+        after, effects = renting.step(before, event, self.world.now)
+        if after is not before:
+            self._write(records.changes(before, after))
+            self.tenant = after
+        self._perform(effects)
+
+    def _write(self, rows: list[records.Record]) -> None:
+        for row in rows:
+            self.journal[row.kind, row.key] = row.value
+        if self.dies_in and rows:
+            self.dies_in -= 1
+            if not self.dies_in:
+                self.crash()
+
+    def tick(self) -> None:
+        self.tell(told.Ticked())
+
+    def read_meters(self) -> None:
+        if self.provider is None or not self.alive:
+            return
+        for lease in [x.id for x in self.provider.leases.values() if x.state in METERED]:
+            self._read(lease, final=False)
+
+    def _read(self, lease: LeaseId, *, final: bool) -> None:
+        reading = self.host.read(lease, self.world.now)
+        if reading is not None:
+            self.tell_provider(told.MeterRead(lease, reading, final))
+
+    # -- edge ------------------------------------------------------------------------------------------
+    def receive(self, sender: NodeKey, frame: bytes) -> None:
+        if not self.alive:
+            return
+        try:
+            message, envelope = say.decode_envelope(frame)
+            self.hear(sender, message, envelope.signature)
+        except PeerError as error:
+            self.peer_errors[error.code] += 1
+
+    def hear(self, sender: NodeKey, message: say.AnyMessage, signature: bytes) -> None:
+        if not isinstance(message, FOR_PROVIDER):
+            view = self._view(message.lease) if type(message) is Statement else None
+            self.tell_tenant(told.Received(sender, message, signature, view))
+            return
+        try:
+            self._check(sender, message)
+            key = our_key(self.name, message.channel) if type(message) is say.ProposeChannel else b""
+            self.tell_provider(told.Received(sender, message, our_key=key))
+        except PeerError as error:
+            about = getattr(message, "lease", None) or getattr(message, "channel", None)
+            if error.code in WORTH_A_WORD and about is not None:
+                self.say(sender, say.Refusal(about, Reason(error.code, error.message)))
+            raise
+
+    def _check(self, sender: NodeKey, message: say.AnyMessage) -> None:
+        if type(message) is say.OpenLease and message.signature != sign(self.name, message.quote):
+            raise PeerError("quote.forged", "the quote does not carry our signature")
+        if type(message) is say.Payment:
+            channel = self.provider.channels.get(message.channel) if self.provider else None
+            if channel is None or channel.peer != sender:
+                raise PeerError("channel.unknown", "no such channel of yours here")
+            if message.signature != sign_payment(channel, message.paid):
+                raise PeerError("payment.forged", "not the tenant's signature over the template")
+
+    def _view(self, lease: LeaseId) -> View:
+        """Our own end of the tunnels counts the same bytes as the machine at the other one."""
+        host = self._tunnels.get(lease)
+        used = host.history.get(lease) if host else None
+        return View(used.net_in_bytes, used.net_out_bytes, Duration(0)) if used else View(0, 0, Duration(0))
+
+    def tunnel_to(self, lease: LeaseId, host: Host) -> None:
+        self._tunnels[lease] = host
+
+    # -- perform ---------------------------------------------------------------------------------------
+    def _perform(self, effects: tuple[want.AnyEffect, ...]) -> None:
+        for effect in effects:
+            if not self.alive:
+                return
+            self.perform(effect)
+
+    def perform(self, effect: want.AnyEffect) -> None:
+        now, rand = self.world.now, self.world.random.random
+        match effect:
+            case want.Send(to=to, message=message):
+                self.say(to, message)
+            case want.Pay(to=to, channel=channel, paid=paid):
+                self.pay(to, channel, paid)
+            case want.Prepare():
+                self.soon(int((0.2 + 2 * rand()) * SECOND), partial(self._prepare, effect))
+            case want.Pause(lease=lease):
+                self.host.pause(lease, now)
+            case want.Thaw(lease=lease):
+                self.host.thaw(lease, now)
+            case want.Finish(lease=lease):
+                self.soon(200 * MILLISECOND, partial(self._finish, lease))
+            case want.Broadcast(raw=raw):
+                self.chain.broadcast(raw)
+            case want.Fund():
+                self.soon(int(2 * rand() * SECOND), partial(self._fund, effect))
+            case want.Settle(channel=channel):
+                self.soon(int(2 * rand() * SECOND), partial(self._settle, channel))
+            case want.Refund(channel=channel):
+                self.soon(int(2 * rand() * SECOND), partial(self._refund, channel))
+
+    def say(self, to: NodeKey, message: say.AnyMessage) -> None:
+        signature = b""
+        if say.must_be_signed(message):
+            signature = sign(self.name, message) if type(message) is Quote else ANY_SIGNATURE
+        frame = say.encode_envelope(say.encode_body(message), signature)
+        self.around.network.send(self.name, to, frame)
+
+    def pay(self, to: NodeKey, channel: ChannelId, paid: Sat) -> None:
+        assert self.tenant is not None
+        signature = sign_payment(self.tenant.channels[channel], paid)
+        self.say(to, say.Payment(channel, paid, signature))
+
+    def _prepare(self, effect: want.Prepare) -> None:
+        if self.world.random.random() < self.around.unprepared:
+            self.tell_provider(told.HostFailed(effect.lease, Reason("host.failed", "no luck")))
+            return
+        self._read(effect.lease, final=False)  # what a growth is charged for begins here
+        self.host.prepare(effect.lease, effect.limits, self.world.now)
+        self.tell_provider(told.HostPrepared(effect.lease))
+
+    def _finish(self, lease: LeaseId) -> None:
+        self.host.pause(lease, self.world.now)
+        self._read(lease, final=True)
+        self.host.teardown(lease)
+        self.tell_provider(told.HostCleared(lease))
+
+    # -- coins -----------------------------------------------------------------------------------------
+    def _fund(self, effect: want.Fund) -> None:
+        needed = effect.terms.capacity + FUND_FEE
+        coins = [c for c in self.chain.coins_of(self.name).items() if c[0] not in self._locked]
+        chosen = next(((coin, value) for coin, value in coins if value >= needed + 330), None)
+        if chosen is None:
+            self.tell_tenant(told.FundingFailed(effect.channel, NO_COINS))
+            return
+        coin, value = chosen
+        outputs = (Output(effect.channel, effect.terms.capacity), Output(self.name, Sat(value - needed)))
+        tx = self.chain.build(chains.make((coin,), outputs, FUND_FEE))
+        self._locked.add(coin)
+        self.tell_tenant(told.FundingBuilt(effect.channel, tx.txid, 0, tx.raw, FUND_FEE))
+
+    def _settle(self, id_: ChannelId) -> None:
+        assert self.provider is not None
+        channel = self.provider.channels[id_]
+        fee = Sat(channel.spending[-1].fee * 3 // 2 if channel.spending else CLOSE_FEE)
+        mine = Sat(channel.paid - fee)
+        if mine < 330:
+            self.tell_provider(told.SpendFailed(id_, NOT_WORTH_IT))
+            return
+        back = Output(channel.peer, Sat(channel.terms.capacity - channel.paid))
+        tx = chains.make(((channel.txid, channel.vout),), (back, Output(self.name, mine)), fee)
+        self._spend(channel, tx, self.tell_provider)
+
+    def _refund(self, id_: ChannelId) -> None:
+        assert self.tenant is not None
+        channel = self.tenant.channels[id_]
+        fee = Sat(channel.spending[-1].fee * 3 // 2 if channel.spending else REFUND_FEE)
+        back = Output(self.name, Sat(channel.terms.capacity - fee))
+        tx = chains.make(((channel.txid, channel.vout),), (back,), fee, channel.terms.expiry_height)
+        self._spend(channel, tx, self.tell_tenant)
+
+    def _spend(self, channel: Channel, tx: chains.Tx, tell: Callable[[told.AnyEvent], None]) -> None:
+        self.chain.build(tx)
+        tell(told.SpendBuilt(channel.id, SpendingTx(tx.txid, tx.raw, tx.fee)))
+
+    # -- chain watch -----------------------------------------------------------------------------------
+    def look_at_chain(self) -> None:
+        if not self.alive:
+            return
+        self.tell(told.BlockSeen(self.chain.height))
+        for mind, tell in ((self.provider, self.tell_provider), (self.tenant, self.tell_tenant)):
+            for channel in list(mind.channels.values()) if mind else ():
+                if channel.txid and not channel.is_over:
+                    self._look_at(channel, tell)
+
+    def _look_at(self, channel: Channel, tell: Callable[[told.AnyEvent], None]) -> None:
+        coin = (channel.txid, channel.vout)
+        output = self.chain.coin(coin)
+        if output is not None:
+            self._missing.pop(channel.id, None)
+            if output != Output(channel.id, channel.terms.capacity):
+                tell(told.FundingGone(channel.id, Reason("channel.wrong-funding", "another output")))
+                return
+            depth = self.chain.depth(channel.txid) or 0
+            if depth != channel.confirmations or channel.state is ChannelState.FUNDED:
+                tell(told.FundingSeen(channel.id, depth))
+            return
+        spender = self.chain.spender(coin)
+        if spender is not None:
+            tell(told.SpendSeen(channel.id, spender, self.chain.depth(spender) or 0))
+        elif self.chain.depth(channel.txid) is None:
+            missing = self._missing.setdefault(channel.id, self.world.now)
+            if since(missing, self.world.now) > MISSING_MAX:
+                tell(told.FundingGone(channel.id, Reason("channel.funding-lost", "nobody knows it")))
+
+
+def our_key(name: NodeKey, channel: bytes) -> bytes:
+    """A 33-byte stand-in for the channel's public key."""
+    return b"\2" + blake2b(name + channel, digest_size=32).digest()
+
+
+def sign(name: NodeKey, message: say.AnyMessage) -> bytes:
+    """Only the node itself calls it: nobody in the world forges but on purpose."""
+    return blake2b(say.encode_body(message), key=name, digest_size=64).digest()
+
+
+def sign_payment(channel: Channel, paid: Sat) -> bytes:
+    template = b"%b %b %d" % (channel.terms.tenant_key, channel.txid.encode(), paid)
+    return blake2b(template, key=channel.terms.tenant_key, digest_size=64).digest()
