@@ -95,6 +95,16 @@ async def test_answers_without_a_body_keep_the_connection(method: str, status: i
             assert await response.read_body() == b""
 
 
+async def test_an_error_on_head_keeps_the_connection() -> None:
+    async def serve(server: HttpServer, request: Request) -> None:
+        await error_response(server, 404, "no such file")
+
+    async with Conversation(serve) as client:
+        for _ in range(2):
+            response = await client.request("HEAD", "/archive")
+            assert (response.status, await response.read_body()) == (404, b"")
+
+
 async def test_headers_and_pieces_go_out_at_once() -> None:
     go = asyncio.Event()
 

@@ -25,8 +25,9 @@ from dockage.wire.http import HttpServer, Request, error_response
 from . import containers, images, lookup, networks, relay, volumes
 from .exchange import Exchange, LeaseState
 
-RUNNING_MAX = 64
-"""Requests of one lease at a time: ``compose up`` with fifty attached containers just fits."""
+RUNNING_MAX = 128
+"""Requests of one lease at a time: ``compose up`` attaches to each of its containers. An attached stream whose
+client went away silently counts until the container's next output, as in Docker itself."""
 IDLE = 60.0
 """Seconds for a request's head to arrive."""
 EVENT_FILTERS = frozenset({"type", "event", "container", "image", "label"})

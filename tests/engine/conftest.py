@@ -1,0 +1,180 @@
+"""A real engine, a real room, two leases, and a unix socket for each of them that the stock docker CLI can use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from dockage.adapters.engine.gate import EngineGate
+from dockage.adapters.host import DockerHost
+from dockage.domain.errors import Unavailable
+from dockage.domain.identity import LeaseId
+from dockage.domain.resources import Resources
+from dockage.domain.units import MIB
+from dockage.protocol.images import lease_tag
+from dockage.wire.splice import SocketStream
+from hostlab import IMAGE, SESSION, Lab
+
+LIMITS = Resources(cpu_milli=1000, memory_bytes=256 * MIB, disk_bytes=512 * MIB)
+
+
+class ClientStream(SocketStream):
+    """A local client's socket. A client that closed altogether (and not only its stdin) is gone: over the peer
+    link that is a reset, which the gate must see as the end of everything."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
+        self._poll = select.poll()
+        self._poll.register(writer.get_extra_info("socket").fileno(), 0)  # POLLHUP is always reported
+
+    async def read(self, limit: int) -> bytes:
+        data = await super().read(limit)
+        if not data and self._poll.poll(0):
+            raise Unavailable("socket.closed", "the client closed its socket")
+        return data
+
+
+class Tenant:
+    """The stock CLI against one lease's gate. The front is a pipe: whatever it refuses, the gate refused."""
+
+    def __init__(self, lease: LeaseId, gate: EngineGate, folder: Path, image: str) -> None:
+        self.lease, self.image = lease, image
+        self.socket = folder / f"{lease.hex()[:2]}.sock"
+        self.gate = gate
+        self._served: set[asyncio.Task[None]] = set()
+        self._quiet = asyncio.Event()
+        self._env = {"PATH": os.environ["PATH"], "DOCKER_CONFIG": str(folder / "config"), "HOME": str(folder)}
+
+    async def __aenter__(self) -> Tenant:
+        self._server = await asyncio.start_unix_server(self._accept, self.socket, limit=1 << 18)
+        return self
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._served.add(task)
+        self._quiet.clear()
+        try:
+            await self.gate.serve(self.lease, LIMITS, ClientStream(reader, writer))
+        except asyncio.CancelledError:
+            writer.close()
+        finally:
+            self._served.discard(task)
+            if not self._served:
+                self._quiet.set()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in tuple(self._served):
+            task.cancel()
+        await asyncio.gather(*self._served, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def quiet(self) -> None:
+        """No connection is being served any more."""
+        await asyncio.wait_for(self._quiet.wait(), 10)
+
+    async def start(self, *argv: str) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            "docker",
+            "-H",
+            f"unix://{self.socket}",
+            *argv,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=self._env,
+        )
+
+    async def docker(self, *argv: str, stdin: bytes = b"", code: int = 0) -> str:
+        """Output and errors together; the exit code must be *code*."""
+        out, err = await self.split(*argv, stdin=stdin, code=code)
+        return (out + err).decode().strip()
+
+    async def split(self, *argv: str, stdin: bytes = b"", code: int = 0) -> tuple[bytes, bytes]:
+        process = await self.start(*argv)
+        out, err = await asyncio.wait_for(process.communicate(stdin), 60)
+        assert process.returncode == code, f"docker {argv}: {process.returncode}: {out!r} {err!r}"
+        return out, err
+
+    async def refused(self, *argv: str) -> str:
+        process = await self.start(*argv)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode not in (0, None), f"docker {argv} was not refused: {out!r}"
+        return err.decode()
+
+    async def run(self, *argv: str) -> str:
+        """A detached container of the lease's image; *argv* may begin with options."""
+        return await self.docker("run", "-d", *self.with_image(*argv))
+
+    def with_image(self, *argv: str) -> list[str]:
+        return [self.image if word == "IMAGE" else word for word in argv]
+
+
+@pytest.fixture(scope="session")
+def engine_lab() -> Iterator[Lab]:
+    lab = Lab()
+    lab.name = f"dke{os.getpid()}"  # another suite of the same run has a laboratory too
+    with contextlib.ExitStack() as undo:
+        undo.callback(lab.close)
+        lab.open()
+        yield lab
+
+
+@pytest.fixture
+def lab(engine_lab: Lab) -> Iterator[Lab]:
+    with engine_lab.inside():
+        yield engine_lab
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short (a socket's path has 108 bytes at most) and on a disk (volumes are mounted there)."""
+    found = Path(tempfile.mkdtemp(prefix="dkh-home-"))
+    yield found
+    shutil.rmtree(found)
+
+
+@pytest.fixture
+async def host(lab: Lab, folder: Path) -> AsyncIterator[DockerHost]:
+    host = DockerHost(lab.socket, folder / "home", "run-1", disk_every=0.2)
+    await host.start()
+    yield host
+    for lease in await host.present():
+        await host.teardown(lease)
+    await host.close()
+
+
+@pytest.fixture
+async def tenants(lab: Lab, host: DockerHost, folder: Path) -> AsyncIterator[tuple[Tenant, Tenant]]:
+    """Two leases of one engine; both were given the same image."""
+    image = lab.docker("image", "inspect", "-f", "{{.Id}}", IMAGE)
+    gate = EngineGate(lab.socket, host)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(gate.close)
+        found = []
+        for number in (0xA1, 0xB2):
+            lease = LeaseId(bytes([number]) + SESSION)
+            await host.prepare(lease, LIMITS)
+            lab.docker("tag", IMAGE, lease_tag(lease, image))
+            found.append(await stack.enter_async_context(Tenant(lease, gate, folder, image)))
+        yield found[0], found[1]
+
+
+@pytest.fixture
+def ours(tenants: tuple[Tenant, Tenant]) -> Tenant:
+    return tenants[0]
+
+
+@pytest.fixture
+def theirs(tenants: tuple[Tenant, Tenant]) -> Tenant:
+    return tenants[1]
