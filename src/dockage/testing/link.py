@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import pytest
 
-from dockage.domain.errors import DockageError, Unavailable
+from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
 from dockage.ports import AcceptStream, Address, PeerLink, Stream
 from dockage.wire.frames import read_exactly
@@ -127,19 +127,21 @@ class MemoryLink:
     async def serve(self, accept: AcceptStream) -> None:
         async with asyncio.TaskGroup() as tasks:
             while (arrived := await self.incoming.get()) is not None:
-                tasks.create_task(_handle(accept, *arrived))
+                tasks.create_task(self._handle(accept, *arrived))
+
+    async def _handle(self, accept: AcceptStream, peer: NodeKey, stream: MemoryStream) -> None:
+        """As the real link does: a failed call ends with its stream, a breach with the connection."""
+        try:
+            await accept(peer, stream)
+        except PeerError:
+            self._network.cut(self._node, peer)
+        except DockageError:
+            pass
+        finally:
+            stream.abort()
 
     async def close(self) -> None:
         self._network.vanish(self._node)
-
-
-async def _handle(accept: AcceptStream, peer: NodeKey, stream: MemoryStream) -> None:
-    try:
-        await accept(peer, stream)
-    except DockageError:
-        pass  # as the real link does: a failed call ends with its stream
-    finally:
-        stream.abort()
 
 
 class MemoryNetwork:
@@ -177,6 +179,15 @@ class MemoryNetwork:
                 there.incoming.put_nowait((caller, unseen.pop()))
 
         return MemoryStream(down, up, start)
+
+    def cut(self, one: NodeKey, other: NodeKey) -> None:
+        """Their connection ends with all its streams; who knows the other's address may dial again."""
+        for node, peer in ((one, other), (other, one)):
+            if node in self.links:
+                self.links[node].connected.discard(peer)
+        for pipe in tuple(self._pipes):
+            if pipe.ends == {one, other}:
+                pipe.break_()
 
     def vanish(self, node: NodeKey) -> None:
         """The node is gone without a word. Its peers notice at once: as if their heartbeats had run out."""
@@ -319,6 +330,26 @@ class LinkContract:
         async with serving(pair.left, refuse), serving(pair.right, forget):
             with pytest.raises(Unavailable):
                 await call(pair.left, pair.right.node, b"?")
+
+    async def test_a_breach_costs_the_peer_its_connection_and_every_stream_on_it(self, pair: Pair) -> None:
+        async def judge(peer: NodeKey, stream: Stream) -> None:
+            if await read_exactly(stream, 1) == b"!":
+                raise PeerError("test.breach", "a lie")
+            await stream.write(b"ok")
+            await read_exactly(stream, 1)
+
+        async with serving(pair.left, refuse), serving(pair.right, judge):
+            honest, liar = await pair.left.open(pair.right.node), await pair.left.open(pair.right.node)
+            await honest.write(b"x")
+            assert await read_exactly(honest, 2) == b"ok"
+            await liar.write(b"!")
+            for stream in (liar, honest):
+                with pytest.raises(Unavailable):
+                    await stream.read(10)
+            again = await pair.left.open(pair.right.node)
+            await again.write(b"x")
+            assert await read_exactly(again, 2) == b"ok"
+            again.abort()
 
     async def test_abort_after_finish_loses_nothing(self, pair: Pair) -> None:
         async def answer(peer: NodeKey, stream: Stream) -> None:

@@ -94,6 +94,9 @@ class Switchboard:
             self.remove(lines[-1])
         return None
 
+    def all(self, peer: NodeKey) -> tuple[Line, ...]:
+        return tuple(self._of.get(peer, ()))
+
     def add(self, line: Line) -> None:
         self._lines[id(line)] = line
         lines = self._of.setdefault(line.peer, [])

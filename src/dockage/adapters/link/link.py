@@ -16,7 +16,7 @@ import structlog
 from iroh import iroh_ffi
 from iroh.iroh_ffi import EndpointAddr, EndpointId, EndpointOptions, IrohError, RelayMode
 
-from dockage.domain.errors import DockageError, Unavailable
+from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
 from dockage.ports import AcceptStream, Address, Stream
 
@@ -236,6 +236,9 @@ class IrohLink:
         self._streams += 1
         try:
             await self._accept(peer, stream)
+        except PeerError as error:
+            log.debug("link.breach", peer=short(peer), code=error.code, why=error.message)
+            self._hang_up(peer)
         except DockageError as error:
             log.debug("link.call-failed", peer=short(peer), code=error.code, why=error.message)
         except Exception:
@@ -245,6 +248,12 @@ class IrohLink:
         finally:
             self._streams -= 1
             stream.abort()  # after finish() this loses nothing; without it, half an answer must look broken
+
+    def _hang_up(self, peer: NodeKey) -> None:
+        """Whoever breaks the protocol loses its connections and all that runs over them; it may dial again."""
+        for line in self._lines.all(peer):
+            line.close(b"breach")
+            self._lines.remove(line)
 
 
 def _unreachable(peer: NodeKey, why: str) -> Unavailable:
