@@ -214,3 +214,21 @@ async def test_only_so_many_requests_at_a_time(ours: Tenant, monkeypatch: pytest
     stream.abort()
     await ours.quiet()
     assert (await ask(ours, "GET", "/containers/json"))[0] == 200
+
+
+async def test_a_held_lease_can_be_looked_at_and_removed_but_not_thawed(
+    ours: Tenant, theirs: Tenant, lab: Lab
+) -> None:
+    id = await ours.run("--name", "web", "IMAGE", "sleep", "100")
+    lab.docker("pause", id)
+    ours.gate.hold(ours.lease, "paused until it is paid")
+    for refused in (("unpause", "web"), ("restart", "web"), ("exec", "web", "id"), ("run", ours.image)):
+        assert "paused until it is paid" in await ours.refused(*refused)
+    assert await ours.docker("ps", "--format", "{{.Names}}") == "web"
+    assert (
+        await theirs.docker("run", "--rm", *theirs.with_image("IMAGE", "echo", "others run")) == "others run"
+    )
+    ours.gate.release(ours.lease)
+    await ours.docker("unpause", "web")
+    ours.gate.hold(ours.lease, "paused until it is paid")
+    await ours.docker("rm", "-f", "web")

@@ -31,6 +31,8 @@ class LeaseState:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whatever makes containers, networks or volumes: counts and names are decided under it."""
     running: int = 0
+    held: str = ""
+    """Why nothing may be started at present; "" = everything may."""
     containers: set[str] = field(default_factory=set)
     """Full ids known to be of this lease: an id is never used twice, so it never has to be forgotten."""
     execs: dict[str, None] = field(default_factory=dict)

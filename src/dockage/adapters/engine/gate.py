@@ -30,6 +30,7 @@ RUNNING_MAX = 128
 client went away silently counts until the container's next output, as in Docker itself."""
 IDLE = 60.0
 """Seconds for a request's head to arrive."""
+HELD_METHODS = frozenset({"GET", "HEAD", "DELETE"})
 EVENT_FILTERS = frozenset({"type", "event", "container", "image", "label"})
 
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -50,6 +51,17 @@ class EngineGate:
     def forget(self, lease: LeaseId) -> None:
         """The lease ended: drop what is remembered of it."""
         self._states.pop(lease, None)
+
+    def hold(self, lease: LeaseId, why: str) -> None:
+        """Until ``release`` the tenant can look and remove, but start, thaw or change nothing: a pause for want of
+        payment must not be lifted by the one who does not pay. Kept in memory only: repeat it after a restart."""
+        self._state(lease).held = why
+
+    def release(self, lease: LeaseId) -> None:
+        self._state(lease).held = ""
+
+    def _state(self, lease: LeaseId) -> LeaseState:
+        return self._states.setdefault(lease, LeaseState())
 
     async def serve(self, lease: LeaseId, limits: Resources | None, stream: Stream) -> None:
         """Requests one after the other until the peer closes, one is hijacked, or one breaks the protocol.
@@ -91,7 +103,9 @@ class EngineGate:
             )
 
     async def _counted(self, server: HttpServer, request: Request, place: Place) -> None:
-        state = self._states.setdefault(place.lease, LeaseState())
+        state = self._state(place.lease)
+        if state.held and request.method not in HELD_METHODS:
+            raise Refused(402, state.held)
         if state.running >= RUNNING_MAX:
             raise Refused(
                 429, f"more than {RUNNING_MAX} requests of this lease at a time; wait for one to end"
