@@ -79,9 +79,8 @@ class Firewall:
             outcome = await self._run(restore, rules.replace("SEAL", seal))
             if not outcome.code:
                 return
-        raise unavailable(
-            f"{tool}-restore refused the rules of lease {lease.hex()[:8]}: {outcome.err.strip()}"
-        )
+            why = outcome.err.strip()
+        raise unavailable(f"{tool}-restore refused the rules of lease {lease.hex()[:8]}: {why}")
 
     def _refuse_collision(self, chain: str, lease: LeaseId) -> None:
         owners = set(re.findall(r"dockage ([0-9a-f]{32}) ", chain))
