@@ -7,7 +7,6 @@ object ``{"code", "message"}``; never a trace for what the user or a peer can do
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 
@@ -61,9 +60,6 @@ def guarded(run: Callable[[], object], *, as_json: bool) -> int:
         return _say("cli.failed", error.format_message(), USER, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         return _say("cli.interrupted", "interrupted", INTERRUPTED, as_json=as_json)
-    except BrokenPipeError:  # ``dockage market | head``: whoever reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
 
 
 def _say(code: str, message: str, status: int, *, as_json: bool) -> int:

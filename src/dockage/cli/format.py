@@ -27,8 +27,8 @@ def hourly(msat_hour: int) -> str:
 
 
 def monthly(msat_hour: int) -> str:
-    """What *msat_hour* comes to in a month of 30 days."""
-    return f"{whole_sat(-(-msat_hour * MONTH_HOURS // 1000))}/month" if msat_hour else "free"
+    """What *msat_hour* comes to in a month of 30 days, rounded up."""
+    return whole_sat(-(-msat_hour * MONTH_HOURS // 1000))
 
 
 def size(count: int) -> str:
@@ -52,7 +52,7 @@ def cpu_time(ns: int) -> str:
 
 
 def duration(seconds: int) -> str:
-    """The two largest units: ``45 s``, ``3 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    """As exact as one wants to know: ``45 s``, ``3 min 05 s``, ``42 min``, ``2 h 10 min``, ``3 d 4 h``."""
     minutes, sec = divmod(max(0, seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -60,6 +60,8 @@ def duration(seconds: int) -> str:
         return f"{days} d {hour} h"
     if hours:
         return f"{hours} h {minute:02d} min"
+    if minutes >= 10:
+        return f"{minutes} min"
     return f"{minutes} min {sec:02d} s" if minutes else f"{sec} s"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +36,10 @@ COMMANDS = (
 )
 """In the order of ``--help``. Each is a module of ``commands`` with an attribute ``command``."""
 EXAMPLES = (
-    "dockage provide --price-preset fair     sell this machine",
-    "dockage market                          who sells what, at which price",
-    "dockage up                              run compose.yaml there",
-    "dockage spend --watch                   what runs, and what it costs",
+    "dockage provide --price-preset fair     # sell this machine",
+    "dockage market                          # who sells what, at which price",
+    "dockage up                              # run compose.yaml there",
+    "dockage spend --watch                   # what runs, and what it costs",
 )
 
 
@@ -55,6 +56,13 @@ class Dockage(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, EXAMPLES)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # ``dockage market | head``: whoever reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         """Always exits: errors become lines and codes (``errors.py``)."""
@@ -75,16 +83,12 @@ class Dockage(click.Group):
 )
 @click.version_option(__version__, message="dockage %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, home: Path) -> None:
+def main(ctx: click.Context, home: Path) -> None:
     """A peer-to-peer cloud for containers, paid by the second.
 
     Exit codes: 0 done, 1 you can mend it, 2 wrong usage, 3 no daemon runs, 4 something does not answer now.
     """
     ctx.obj = Session(home.expanduser().absolute())
-
-
-def main() -> None:
-    cli.main()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import tomllib
@@ -113,6 +114,7 @@ def run(
     """Run the node here until Ctrl-C; *tell* is called once, when its status is *ready*."""
     from dockage.daemon import system
 
+    log_to_stderr()
     over = threading.Event()
     teller = threading.Thread(target=_tell_when_up, args=(session, ready, tell, over), daemon=True)
     teller.start()
@@ -121,6 +123,13 @@ def run(
     finally:
         over.set()
         teller.join(process.POLL_SEC * 10)
+
+
+def log_to_stderr() -> None:
+    """Ours is the only answer on stdout."""
+    import structlog
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def _tell_when_up(

@@ -12,7 +12,7 @@ from dockage.cli.session import Session
 @click.command(
     cls=Command,
     examples=(
-        'eval "$(dockage completion bash)"          in ~/.bashrc',
+        'eval "$(dockage completion bash)"          # in ~/.bashrc',
         "dockage completion fish > ~/.config/fish/completions/dockage.fish",
     ),
 )

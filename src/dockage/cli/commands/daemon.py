@@ -19,7 +19,7 @@ from dockage.cli.table import facts
     cls=Command,
     examples=(
         "dockage daemon --detach",
-        "dockage daemon --bind 0.0.0.0:4711 --market          a node that others begin with",
+        "dockage daemon --bind 0.0.0.0:4711 --market     # a node that others begin with",
         "dockage daemon --seed 6f1c...e2@203.0.113.7:4711",
         "dockage daemon --stop",
     ),

@@ -20,7 +20,7 @@ END_SEC = 30.0
 
 @click.command(
     cls=Command,
-    examples=("dockage down", "dockage down -v          with its volumes", "dockage down -p shop"),
+    examples=("dockage down", "dockage down -v          # with its volumes", "dockage down -p shop"),
 )
 @compose.file_options
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dockage.cli import complete
 from dockage.cli import format as show
 from dockage.cli import watch as watching
 from dockage.cli.client import Json
@@ -33,12 +34,19 @@ SORTS: dict[str, Callable[[Json], Any]] = {
 )
 @need_options
 @click.option(
+    "--provider",
+    default="",
+    metavar="KEY",
+    shell_complete=complete.of(complete.providers),
+    help="Only the offer of the provider whose key begins so.",
+)
+@click.option(
     "--sort", type=click.Choice(list(SORTS)), default="price", show_default=True, help="What comes first."
 )
 @watch_option
 @json_option
 @click.pass_obj
-def command(session: Session, /, sort: str, watch: bool, **size: Any) -> None:
+def command(session: Session, /, provider: str, sort: str, watch: bool, **size: Any) -> None:
     """List all offers, priced for a deployment of the size given.
 
     The price is the worst case: every limit used to the full, network aside. You pay for what is used.
@@ -47,7 +55,8 @@ def command(session: Session, /, sort: str, watch: bool, **size: Any) -> None:
 
     def ask() -> Json:
         answer = session.client.post("market", body=wanted)
-        answer["offers"].sort(key=SORTS[sort])
+        found = [offer for offer in answer["offers"] if offer["provider"].startswith(provider.lower())]
+        answer["offers"] = sorted(found, key=SORTS[sort])
         return answer
 
     watching.show(session, ask, draw, watch=watch)
@@ -55,7 +64,7 @@ def command(session: Session, /, sort: str, watch: bool, **size: Any) -> None:
 
 def draw(answer: Json) -> str:
     if not answer["offers"]:
-        return str(answer["why"])
+        return str(answer["why"]) or "no such offer"
     head = ("PROVIDER", "REGION", "ARCH", "FREE CORES", "MEMORY", "DISK", "AT MOST", "A MONTH", "FITS")
     listing = table(
         head, map(_row, answer["offers"]), right=("FREE CORES", "MEMORY", "DISK", "AT MOST", "A MONTH")

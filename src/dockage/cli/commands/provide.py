@@ -34,9 +34,9 @@ LINES = (
 @click.command(
     cls=Command,
     examples=(
-        "dockage provide                                     everything, at the preset `fair`",
+        "dockage provide                                     # everything, at the preset `fair`",
         "dockage provide --price-preset cheap --cpus 2 --memory 4G --disk 50G --detach",
-        "dockage provide --free --only-for 6f1c...e2         a private cloud for your own key",
+        "dockage provide --free --only-for 6f1c...e2         # a private cloud for your own key",
     ),
 )
 @click.option(

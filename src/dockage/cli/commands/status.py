@@ -9,7 +9,7 @@ from dockage.cli.options import Command, json_option
 from dockage.cli.session import Session
 
 
-@click.command(cls=Command, examples=("dockage status", "dockage --home ~/other status --json"))
+@click.command(cls=Command, examples=("dockage status", "dockage status --json"))
 @json_option
 @click.pass_obj
 def command(session: Session) -> None:

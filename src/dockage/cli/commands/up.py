@@ -100,10 +100,7 @@ def _held(project: compose.Project, lease: Json) -> Json:
         [
             ("deployment", _size(project.name, project.services, wanted)),
             ("lease", f"{show.short(lease['lease'])} at {show.short(lease['provider'])}, {lease['state']}"),
-            (
-                "price",
-                f"at most {show.hourly(most)} ({show.monthly(most)}); so far {show.hourly(lease['msat_hour_max'])}",
-            ),
+            ("price", f"{_worst(most)}; so far {show.hourly(lease['msat_hour_max'])}"),
         ]
     )
     return {"quote": None, "lease": lease["lease"], "grows": wanted != limits, "text": text}
@@ -119,13 +116,14 @@ def quoted(project: compose.Project, quote: Json) -> str:
         [
             ("deployment", _size(project.name, project.services, project.need)),
             ("provider", f"{show.short(quote['provider'])} ({show.plural(others, 'other')} would do)"),
-            (
-                "price",
-                f"at most {show.hourly(most)} ({show.monthly(most)}), network aside; you pay for what is used",
-            ),
+            ("price", f"{_worst(most)}; you pay for what is used" if most else "free"),
             ("channel", _channel(quote)),
         ]
     )
+
+
+def _worst(msat_hour: int) -> str:
+    return f"at most {show.hourly(msat_hour)} ({show.monthly(msat_hour)} a month), network aside"
 
 
 def _size(name: str, services: dict[str, int], need: Resources) -> str:

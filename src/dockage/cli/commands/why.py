@@ -19,8 +19,8 @@ from dockage.cli.table import facts
 @click.command(
     cls=Command,
     examples=(
-        "dockage why shop                      a deployment, a lease or a channel",
-        "dockage why --cpus 8 --region eu      why nothing fits that",
+        "dockage why shop                      # a deployment, a lease or a channel",
+        "dockage why --cpus 8 --region eu      # why nothing fits that",
     ),
 )
 @click.argument("what", required=False, shell_complete=complete.of(complete.leases, complete.channels))

@@ -1,0 +1,196 @@
+"""A node from its real parts, in a state worth showing, behind the real control API in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dockage.adapters.secp.btclib import Secp
+from dockage.adapters.secp.keys import ChannelKeys
+from dockage.adapters.sqlite.journal import SqliteJournal
+from dockage.cli.client import Client
+from dockage.cli.errors import NotRunning
+from dockage.cli.process import wait_until
+from dockage.daemon.config import load
+from dockage.daemon.control import Control
+from dockage.daemon.driver import Driver
+from dockage.daemon.market import Market, Notice
+from dockage.daemon.node import Node
+from dockage.daemon.peers import Reception
+from dockage.daemon.rail import Rail
+from dockage.daemon.renting import Renting, Terms
+from dockage.daemon.tunnels import TunnelCounts
+from dockage.domain.channel import Channel, ChannelState
+from dockage.domain.channel import Terms as ChannelTerms
+from dockage.domain.identity import ChannelId, LeaseId
+from dockage.domain.lease import LeaseState
+from dockage.domain.offer import Quote
+from dockage.domain.pricing import PRESETS, price
+from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
+from dockage.domain.statement import GENESIS, Statement, digest
+from dockage.domain.units import GIB, MIB, SECOND, Instant, Msat, Sat
+from dockage.domain.usage import Meter, Reading, Usage
+from dockage.node import provider as selling
+from dockage.node import tenant as renting
+from dockage.node.effects import AnyEffect
+from dockage.node.events import Candidate
+from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.node.provider import SoldLease
+from dockage.node.tenant import RentedLease
+from dockage.testing.chain import FakeChain, FakeWallet
+from dockage.testing.clock import START, ManualClock
+from dockage.testing.directory import MemoryDirectory, offer_of, sealed_offer
+from dockage.testing.host import FakeHost
+from dockage.testing.keys import MemoryKeys, verify
+from dockage.testing.link import MemoryNetwork
+
+ME, CHEAP, DEAR, TENANT = (MemoryKeys(number) for number in range(1, 5))
+FAIR = PRESETS["fair"]
+LIMITS = Resources(500, 256 * MIB, GIB)
+USED = Usage(
+    cpu_ns=90 * SECOND,
+    memory_kib_ms=100 * 1024 * 600_000,
+    disk_kib_ms=20 * 1024 * 600_000,
+    net_in_bytes=3 * MIB,
+    net_out_bytes=50 * MIB,
+)
+RUNNING, ENDED, SOLD = LeaseId(b"\x11" * 16), LeaseId(b"\x22" * 16), LeaseId(b"\x33" * 16)
+PAYING, EARNING, FUNDED = ChannelId(b"\xaa" * 16), ChannelId(b"\xbb" * 16), ChannelId(b"\xcc" * 16)
+OPENED = Instant(START - 600 * SECOND)
+POINT = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
+OTHER_POINT = bytes.fromhex("02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5")
+SCRIPT = b"\x51\x20" + bytes(range(32))
+
+
+def statement(lease: LeaseId) -> Statement:
+    due = price(USED, FAIR)
+    stated = Instant(START - SECOND)
+    return Statement(lease, 599, GENESIS, stated, USED, digest(FAIR), due, Sat(1), 100 * MIB, 20 * MIB, 2)
+
+
+def rented(id_: LeaseId, deployment: str, state: LeaseState, **fields: Any) -> RentedLease:
+    quote = Quote(id_, ME.node, LIMITS, FAIR, "regtest", 1, Sat(0), Instant(START + SECOND))
+    return RentedLease(
+        id_,
+        deployment,
+        LIMITS,
+        (Candidate(CHEAP.node, Msat(5_000)),),
+        state,
+        quote=quote,
+        opened_at=OPENED,
+        heard_at=Instant(START - SECOND),
+        last=statement(id_),
+        **fields,
+    )
+
+
+def channel(id_: ChannelId, peer: MemoryKeys, state: ChannelState, paid: int) -> Channel:
+    terms = ChannelTerms(POINT, OTHER_POINT, 2016, Sat(20_000), SCRIPT)
+    return Channel(id_, peer.node, terms, state, txid="ab" * 32, confirmations=1, paid=Sat(paid))
+
+
+def tenant_state() -> renting.Tenant:
+    gone = Reason("provider.silent", "nothing was heard of the provider for too long")
+    no_room = (DEAR.node, Reason("capacity.full", "no room left"))
+    leases = [
+        rented(RUNNING, "shop", LeaseState.RUNNING),
+        rented(
+            ENDED,
+            "blog",
+            LeaseState.ENDED,
+            reason=gone,
+            since=Instant(START - 60 * SECOND),
+            refusals=(no_room,),
+        ),
+    ]
+    channels = [
+        channel(PAYING, CHEAP, ChannelState.OPEN, 1),
+        channel(FUNDED, DEAR, ChannelState.FUNDED, 0),
+    ]
+    return renting.restore(ME.node, TenantPolicy(), leases, channels)
+
+
+def provider_state() -> selling.Provider:
+    policy = ProviderPolicy(FAIR, Resources(4000, 8 * GIB, 100 * GIB), region="earth", network="regtest")
+    reading = Reading(0, "boot", "run", 90 * SECOND, 100 * MIB, 20 * MIB, containers=2)
+    meter, last = Meter(USED, reading), statement(SOLD)
+    sold = SoldLease(SOLD, TENANT.node, LIMITS, FAIR, OPENED, LeaseState.RUNNING, meter=meter, last=last)
+    return selling.restore(policy, [sold], [channel(EARNING, TENANT, ChannelState.OPEN, 1)])
+
+
+async def node(home: Path, **sections: Any) -> Node:
+    """*sections*: of the configuration. Without ``provider.enabled`` it sells nothing, without ``bitcoin.network``
+    it has no wallet."""
+    config = load(home, sections)
+    clock, directory = ManualClock(), MemoryDirectory(verify, ManualClock())
+    for keys, cpu in ((CHEAP, 4000), (DEAR, 500)):
+        await directory.publish(*sealed_offer(keys, START, "earth", cpu))
+    link = MemoryNetwork().link(ME.node)
+    journal = SqliteJournal(home / "state.db")
+    market = Market(directory, link, ME, clock, config.node.regions)
+    rail = _rail() if config.bitcoin.network else None
+    tenant = Driver(tenant_state(), renting.step, _nothing, journal, _ignore, clock)
+    counts = TunnelCounts([], journal)
+    rents = Renting(tenant, market, link, rail, config.bitcoin.network, counts, Terms(), "x86_64")
+    provider, notice = None, None
+    if config.provider.enabled:
+        provider = Driver(provider_state(), selling.step, _nothing, journal, _ignore, clock)
+        notice = Notice(directory, link, ME, clock, lambda: offer_of(ME), 0)
+        notice.stored_at = 3
+    reception = Reception(ME, time.monotonic)
+    host = FakeHost(clock) if provider else None
+    return Node(
+        *(home, config, Instant(START - 3700 * SECOND), ME, clock, link, reception, tenant, market),
+        *(rents, rail, provider, notice, host),
+    )
+
+
+def _rail() -> Rail:
+    chain, curve = FakeChain(), Secp()
+    return Rail(curve, ChannelKeys(ME.seed, curve), chain, FakeWallet(chain, "me", [Sat(100_000)]))
+
+
+def _nothing(_before: Any, _after: Any) -> tuple[()]:
+    return ()
+
+
+def _ignore(_: AnyEffect) -> None:
+    """What the minds want of peers is for other tests."""
+
+
+@contextmanager
+def served(home: Path, **sections: Any) -> Iterator[Node]:
+    """The control API answers at *home* while inside."""
+    over, made = threading.Event(), list[Node]()
+
+    async def serve() -> None:
+        here = await node(home, **sections)
+        made.append(here)
+        drivers = [driver for driver in (here.tenant, here.provider) if driver is not None]
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(driver.run()) for driver in drivers]
+            running.append(tasks.create_task(Control(here, home / "control.sock").serve()))
+            await asyncio.to_thread(over.wait)
+            for task in running:
+                task.cancel()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert wait_until(lambda: bool(made) and _answers(home), 20), "the control API did not come up"
+        yield made[0]
+    finally:
+        over.set()
+        thread.join(20)
+
+
+def _answers(home: Path) -> bool:
+    with suppress(NotRunning):
+        return bool(Client(home).get("status"))
+    return False
