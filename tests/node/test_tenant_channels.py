@@ -117,8 +117,24 @@ def test_our_own_newer_signature_brings_an_old_backup_up_to_date() -> None:
     mind = renting()
     assert Playbook(mind) >> notes(ChannelState.OPEN, paid=77, ours=True)
     assert channel(mind).paid == 77
-    assert Playbook(mind) >> notes(ChannelState.OPEN, paid=7, ours=True)
+    assert (
+        Playbook(mind) >> notes(ChannelState.OPEN, paid=7, ours=True) << want.Pay(PROVIDER, CHANNEL, Sat(77))
+    )
     assert channel(mind).paid == 77
+
+
+def test_a_provider_that_holds_less_than_we_signed_gets_the_newest_payment_again() -> None:
+    mind = feed(renting(), states(statement(1, 5)))
+    again = want.Pay(PROVIDER, CHANNEL, Sat(5))
+    assert (
+        Playbook(mind)
+        >> notes(ChannelState.OPEN, paid=4)
+        << again
+        >> notes(ChannelState.OPEN, paid=5)
+        >> notes(ChannelState.CLOSING, paid=4)
+    )
+    mind = feed(renting(), states(statement(1, 5)))
+    assert mind.restart(START) == (want.Send(PROVIDER, say.AskLease(LEASE)), again)
 
 
 def test_a_provider_that_lost_the_channel_is_not_paid_on_it_again() -> None:

@@ -45,6 +45,7 @@ def outstanding(state: Tenant) -> Effects:
         if lease.state in METERED
     ]
     for channel in state.channels.values():
+        wanted += paying.pay_again(channel)
         wanted += paying.keep_going(channel, state.height)
     return tuple(wanted)
 

@@ -164,9 +164,16 @@ def on_channel_notice(
         channel = replace(channel, reason=notice.reason)
     if channel is not state.channels[notice.channel]:
         state = put_channel(state, channel)
+    again = pay_again(channel) if notice.paid < channel.paid else ()
     if notice.state is ChannelState.OPEN and channel.is_live:
-        return for_each(state, waiting_for(state, peer), lambda s, x: ask_to_open(s, x, now))
-    return state, ()
+        state, more = for_each(state, waiting_for(state, peer), lambda s, x: ask_to_open(s, x, now))
+        return state, (*again, *more)
+    return state, again
+
+
+def pay_again(channel: Channel) -> Effects:
+    """The newest payment once more: it may have been lost, and it is cumulative."""
+    return (want.Pay(channel.peer, channel.id, channel.paid),) if channel.is_live and channel.paid else ()
 
 
 # -- leaving -----------------------------------------------------------------------------------------

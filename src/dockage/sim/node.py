@@ -87,6 +87,7 @@ class Node:
         """Crash after so many more journal writes, before their effects; 0: does not."""
         self._tunnels: dict[LeaseId, Host] = {}
         self._locked: set[chains.Coin] = set()
+        self._busy_until: dict[LeaseId, Instant] = {}
         self._missing: dict[ChannelId, Instant] = {}
         around.network.join(name, self)
 
@@ -107,7 +108,7 @@ class Node:
 
     def restart(self, *, reboot: bool = False) -> None:
         """From the journal alone."""
-        self.alive, self._locked, self._missing = True, set(), {}
+        self.alive, self._locked, self._missing, self._busy_until = True, set(), {}, {}
         self.dies_in = 0
         now = self.world.now
         self.host.reboot(now) if reboot else self.host.restart_meter(now)
@@ -245,13 +246,13 @@ class Node:
             case want.Pay(to=to, channel=channel, paid=paid):
                 self.pay(to, channel, paid)
             case want.Prepare():
-                self.soon(int((0.2 + 2 * rand()) * SECOND), partial(self._prepare, effect))
+                self._on_host(effect.lease, int((0.2 + 2 * rand()) * SECOND), partial(self._prepare, effect))
             case want.Pause(lease=lease):
                 self.host.pause(lease, now)
             case want.Thaw(lease=lease):
                 self.host.thaw(lease, now)
             case want.Finish(lease=lease):
-                self.soon(200 * MILLISECOND, partial(self._finish, lease))
+                self._on_host(lease, 200 * MILLISECOND, partial(self._finish, lease))
             case want.Broadcast(raw=raw):
                 self.chain.broadcast(raw)
             case want.Fund():
@@ -260,6 +261,12 @@ class Node:
                 self.soon(int(2 * rand() * SECOND), partial(self._settle, channel))
             case want.Refund(channel=channel):
                 self.soon(int(2 * rand() * SECOND), partial(self._refund, channel))
+
+    def _on_host(self, lease: LeaseId, takes: int, work: Callable[[], None]) -> None:
+        """The machine's work on one lease keeps its order."""
+        begins = max(self.world.now, self._busy_until.get(lease, self.world.now))
+        self._busy_until[lease] = Instant(begins + takes)
+        self.soon(begins + takes - self.world.now, work)
 
     def say(self, to: NodeKey, message: say.AnyMessage) -> None:
         signature = b""
