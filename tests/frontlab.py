@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,3 +94,38 @@ async def until(check: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> No
             return
         await asyncio.sleep(0.05)
     raise AssertionError("it did not come true within 10 s")
+
+
+SITE = "mkdir -p /www && echo hello > /www/index.html && exec httpd -f -p 80 -h /www"
+
+
+async def fetch(port: int, host: str = "127.0.0.1") -> str:
+    """As an HTTP client that half-closes after its request."""
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    writer.write_eof()
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer.decode()
+
+
+async def serves(port: int) -> bool:
+    try:
+        return "hello" in await fetch(port)
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def closed(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False

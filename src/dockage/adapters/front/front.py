@@ -33,7 +33,7 @@ from .hub import EventHub
 from .local import LocalEngine
 from .parts import Parts
 from .placing import Placing, SendImage
-from .published import Published
+from .published import Published, spawn
 from .watch import Watch
 
 log = structlog.get_logger("dockage.front")
@@ -148,7 +148,8 @@ class DockerFront:
             writer.transport.abort()
             return
         self._clients += 1
-        tasks.create_task(self._serve_client(ClientStream(reader, writer), parts))
+        if not spawn(tasks, self._serve_client(ClientStream(reader, writer), parts)):
+            writer.transport.abort()
 
     async def _serve_client(self, stream: SocketStream, parts: Parts) -> None:
         server = HttpServer(stream)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
@@ -26,6 +27,17 @@ CONNECTIONS_MAX = 2048
 """Of all published ports together; more are closed at once."""
 TUNNEL_WAIT = 15.0
 BACKLOG = 256
+
+
+def spawn(tasks: asyncio.TaskGroup, job: Coroutine[Any, Any, None]) -> bool:
+    """False, and nothing runs, if the group is ending: a connection may be accepted just then."""
+    try:
+        tasks.create_task(job)
+    except RuntimeError:
+        job.close()
+        return False
+    return True
+
 
 Bound = Mapping[int, tuple[tuple[str, int], ...]]
 
@@ -105,7 +117,8 @@ class Published:
             writer.transport.abort()
             return
         self._connections += 1
-        self._tasks.create_task(self._serve(id_, port, SocketStream(reader, writer)))
+        if not spawn(self._tasks, self._serve(id_, port, SocketStream(reader, writer))):
+            writer.transport.abort()
 
     async def _serve(self, id_: str, port: int, client: SocketStream) -> None:
         try:

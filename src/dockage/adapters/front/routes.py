@@ -51,7 +51,6 @@ ROUTES: tuple[Route, ...] = (
         Route(method, "/containers/{id}/{action}", containers.forward)
         for method in ("HEAD", "PUT", "POST", "GET")
     ),
-    Route("POST", "/exec/{id}/start", containers.exec_forward),
     Route("GET", "/exec/{id}/json", containers.exec_inspect),
     Route("POST", "/exec/{id}/{action}", containers.exec_forward),
     # networks
