@@ -191,18 +191,18 @@ def failed(of: Sequence[Json]) -> list[str]:
 def urls(of: Sequence[Json]) -> list[Json]:
     """The published ports, as this machine reaches them."""
     found = {
-        (c["Service"], port.get("URL") or "127.0.0.1", port["PublishedPort"], port["TargetPort"])
+        (c["Service"], _reachable(port.get("URL") or ""), port["PublishedPort"], port["TargetPort"])
         for c in of
         for port in c.get("Publishers") or ()
         if port.get("PublishedPort")
     }
     return [
-        {"service": service, "url": f"http://{_reachable(host)}:{published}", "port": target}
+        {"service": service, "url": f"http://{host}:{published}", "port": target}
         for service, host, published, target in sorted(found)
     ]
 
 
 def _reachable(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
+    if host in ("", "0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

@@ -1,0 +1,193 @@
+"""A compose project as the market is asked about it. docker compose itself reads the files; no engine is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dockage.cli import compose, docker
+from dockage.cli.errors import UsageError
+from dockage.domain.resources import DEFAULT_CONTAINER, Resources
+from dockage.domain.units import GIB, MIB
+
+from .conftest import Call, value
+from .parts import served
+
+SHOP = """
+name: shop
+services:
+  web:
+    image: a
+    cpus: 0.25
+    mem_limit: 300m
+    scale: 2
+    labels: {dockage.region: earth, other: x}
+    ports: ["8080:80"]
+  db:
+    image: b
+    deploy: {replicas: 3, resources: {limits: {cpus: "0.5", memory: 64M}}}
+    volumes: [data:/d]
+  bare: {image: c}
+volumes: {data: {driver_opts: {size: 5g}}}
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> compose.Files:
+    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config))
+    return written(tmp_path, SHOP)
+
+
+def written(folder: Path, text: str) -> compose.Files:
+    (folder / "compose.yaml").write_text(text)
+    return compose.files([str(folder / "compose.yaml")], None, (), ())
+
+
+def test_a_project_needs_the_sum_of_its_containers(shop: compose.Files) -> None:
+    project = compose.read(shop)
+    assert (project.name, project.services) == ("shop", {"web": 2, "db": 3, "bare": 1})
+    assert project.need == Resources(
+        2 * 250 + 3 * 500 + DEFAULT_CONTAINER.cpu_milli,
+        (2 * 300 + 3 * 64) * MIB + DEFAULT_CONTAINER.memory_bytes,
+        6 * DEFAULT_CONTAINER.disk_bytes + 5 * GIB,
+    )
+    assert project.labels == {"dockage.region": "earth"}
+
+
+def test_only_the_services_asked_for_count(shop: compose.Files) -> None:
+    assert compose.read(shop, ["bare"]).need == DEFAULT_CONTAINER
+
+
+def test_services_that_wish_differently_are_refused(shop: compose.Files, tmp_path: Path) -> None:
+    files = written(
+        tmp_path, SHOP.replace("bare: {image: c}", "bare: {image: c, labels: {dockage.region: moon}}")
+    )
+    with pytest.raises(UsageError) as caught:
+        compose.read(files)
+    assert caught.value.code == "label.conflict"
+
+
+def test_a_volume_that_cannot_be_had_is_refused_before_anything_is_paid(
+    shop: compose.Files, tmp_path: Path
+) -> None:
+    files = written(tmp_path, SHOP.replace("size: 5g", "device: /etc, type: none, o: bind"))
+    with pytest.raises(UsageError) as caught:
+        compose.read(files)
+    assert caught.value.code == "volume.refused"
+
+
+@pytest.mark.usefixtures("docker_config")
+def test_what_compose_says_about_the_file_is_passed_on(shop: compose.Files, tmp_path: Path) -> None:
+    for text in ("services: {web: {imagine: x}}", "services: [", "name: x\nservices: {}"):
+        with pytest.raises(UsageError) as caught:
+            compose.read(written(tmp_path, text))
+        assert caught.value.code in ("docker.failed", "compose.empty")
+
+
+def test_without_docker_or_compose_it_says_what_to_install(
+    shop: compose.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "nothing"))
+    with pytest.raises(UsageError) as caught:
+        compose.read(shop)
+    assert caught.value.code in ("compose.missing", "docker.failed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError) as caught:
+        compose.read(shop)
+    assert caught.value.code == "docker.missing"
+
+
+def test_the_tenants_other_engine_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    env = docker.environment("/home/me/docker.sock")
+    assert env["DOCKER_HOST"] == "unix:///home/me/docker.sock"
+    assert not {"DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"} & env.keys()
+
+
+# -- the quote ---------------------------------------------------------------------------------------
+FITS = "name: {name}\nservices: {{web: {{image: a, cpus: 0.5, mem_limit: 256m}}}}\n"
+
+
+def test_up_shows_the_price_first(call: Call, home: Path, shop: compose.Files, tmp_path: Path) -> None:
+    """Nobody listens on the docker socket here: compose fails, after the quote."""
+    files = written(tmp_path, FITS.format(name="new"))
+    with served(home, bitcoin={"network": "regtest"}):
+        done = call("up", *files.words, "-y")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(
+        "deployment  new: 1 container, 0.5 cores, 256 MiB memory, 1 GiB disk\n"
+        "provider    8a2f1a73 (1 other would do)\n"
+        "price       at most 5.1 sat/h (3,672 sat a month), network aside; you pay for what is used\n"
+        "channel     no new one is needed\n"
+    )
+    assert "dockage why new" in done.stderr
+
+
+def test_a_deployment_that_runs_goes_on_in_its_lease(
+    call: Call, home: Path, shop: compose.Files, tmp_path: Path
+) -> None:
+    with served(home, bitcoin={"network": "regtest"}):
+        done = call("up", *written(tmp_path, FITS.format(name="shop")).words, "-y")
+    assert "lease       11111111 at 8a2f1a73, running" in done.stderr
+    assert "so far 5.1 sat/h" in done.stderr
+
+
+def test_up_says_why_nothing_fits_and_starts_nothing(
+    call: Call, home: Path, shop: compose.Files, tmp_path: Path
+) -> None:
+    files = written(tmp_path, FITS.format(name="big").replace("0.5", "64"))
+    with served(home, bitcoin={"network": "regtest"}):
+        done = call("up", *files.words, "--json")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert json.loads(done.stderr)["code"] == "market.nothing-fits"
+
+
+# -- how containers are ------------------------------------------------------------------------------
+def container(service: str, state: str, health: str = "", code: int = 0, **more: object) -> dict[str, object]:
+    return {"Service": service, "State": state, "Health": health, "ExitCode": code, **more}
+
+
+def test_waiting_is_for_what_can_still_come_up() -> None:
+    there = [
+        container("up", "running"),
+        container("well", "running", "healthy"),
+        container("job", "exited"),
+        container("slow", "running", "starting"),
+        container("again", "restarting"),
+    ]
+    assert compose.pending(there) == ["again", "slow"]
+    assert compose.failed(there) == []
+
+
+def test_failures_are_named() -> None:
+    there = [container("a", "exited", code=3), container("b", "running", "unhealthy")]
+    assert compose.failed(there) == ["a exited with 3", "b is unhealthy"]
+
+
+def test_urls_are_what_this_machine_can_open() -> None:
+    publishers = [
+        {"URL": "0.0.0.0", "TargetPort": 80, "PublishedPort": 8080, "Protocol": "tcp"},
+        {"URL": "::", "TargetPort": 80, "PublishedPort": 8080, "Protocol": "tcp"},
+        {"URL": "::1", "TargetPort": 81, "PublishedPort": 8081, "Protocol": "tcp"},
+        {"URL": "", "TargetPort": 82, "PublishedPort": 0, "Protocol": "tcp"},
+    ]
+    urls = [url["url"] for url in compose.urls([container("web", "running", Publishers=publishers)])]
+    assert urls == ["http://127.0.0.1:8080", "http://[::1]:8081"]
+
+
+# -- the context -------------------------------------------------------------------------------------
+def test_a_docker_context_is_made_and_brought_up_to_date(
+    call: Call, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker.program()
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    for _ in range(2):
+        made = value(call("context", "--json"))
+        assert made == {"context": "dockage", "host": f"unix://{home}/docker.sock", "current": False}
+    inspected = json.loads(docker.ask(["context", "inspect", "dockage"], docker.environment()))
+    assert inspected[0]["Endpoints"]["docker"]["Host"] == f"unix://{home}/docker.sock"
+    assert value(call("context", "--use", "--json"))["current"] is True
+    assert docker.ask(["context", "show"], docker.environment()).strip() == "dockage"
