@@ -24,8 +24,10 @@ class Access:
     def __init__(self, driver: Driver[Provider], host: ContainerHost) -> None:
         self._driver, self._host = driver, host
         self._open: Counter[LeaseId] = Counter()
+        self._refused: Counter[str] = Counter()
 
     def register(self, reception: Reception) -> None:
+        self._refused = reception.refused
         reception.serve_kind(streams.Engine, self._engine)
         reception.serve_kind(streams.Tunnel, self._tunnel)
         reception.serve_kind(streams.Layers, self._layers)
@@ -50,7 +52,12 @@ class Access:
         if held.state is LeaseState.ENDED or held.state is LeaseState.ENDING:
             raise Unavailable("lease.ended", f"the lease {short(lease)} has ended")
         with self._counted(lease):
-            await work()
+            try:
+                await work()
+            except PeerError as error:
+                # What runs inside is the doing of the tenant's users and programs: it costs this stream only.
+                self._refused[error.code] += 1
+                raise Unavailable(error.code, error.message) from error
 
     @contextmanager
     def _counted(self, lease: LeaseId) -> Iterator[None]:

@@ -31,12 +31,13 @@ class ChainWatch:
     async def poll(self) -> None:
         """Raises Unavailable while the node does not answer."""
         height = await self._rail.chain.height()
-        fresh, self._height = height != self._height, height
+        fresh = height != self._height
         for mind in self._minds:
             await mind.post(told.BlockSeen(height))
             for channel in list(mind.state.channels.values()):
                 if _is_interesting(channel, fresh=fresh):
                     await self._look_at(mind, channel)
+        self._height = height  # not before: a block that was only looked at in part is looked at again
 
     async def _look_at(self, mind: Driver[Provider] | Driver[Tenant], channel: Channel) -> None:
         outpoint = Outpoint(channel.txid, channel.vout)
@@ -60,12 +61,16 @@ class ChainWatch:
             return await mind.post(told.SpendSeen(channel.id, spender.txid, depth or 0))
         if await chain.depth(channel.txid) is not None:
             return  # spent in the mempool only: nothing is decided yet
+        if channel.confirmations:
+            # A reorganisation took it, and it is not even waiting: from now on it is worth our credit only.
+            await mind.post(told.FundingSeen(channel.id, 0))
         missing_since = self._missing.setdefault(channel.id, self._clock.now())
         if since(missing_since, self._clock.now()) > MISSING_MAX:
             lost = Reason(
                 "channel.funding-lost", f"no node knows the funding of {short(channel.id)} any more"
             )
             await mind.post(told.FundingGone(channel.id, lost))
+            self._missing.pop(channel.id, None)
 
 
 def _is_interesting(channel: Channel, *, fresh: bool) -> bool:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,10 +18,14 @@ from dockage.domain.identity import NodeKey
 from dockage.domain.pricing import PRESETS, Tariff
 from dockage.ports import Address
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind: str = "0.0.0.0:0"
-    """``ip:port`` of the peer link (UDP). Port 0 takes any free one."""
+    """``ip:port`` of the peer link (UDP). Port 0 takes any free one, and the same one again after a restart."""
     seeds: tuple[str, ...] = ()
     """Market nodes to begin with, each ``KEY@ip:port``. No seed is built in: nobody is called unasked."""
     market: bool = False
@@ -28,9 +33,9 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public: bool = False
     """Take part in the public market: node ids are bound to public addresses, which makes it expensive to
     surround a topic. False for a market on one machine or in one LAN."""
-    regions: tuple[str, ...] = ("earth",)
+    regions: tuple[Name, ...] = ("earth",)
     """The regions whose offers are looked at."""
-    stamp_bits: int = 16
+    stamp_bits: Annotated[int, msgspec.Meta(ge=0, le=28)] = 16
     """Proof of work on our own records; 20 takes about a second."""
     relays: tuple[str, ...] = ()
     """URLs of relays to be reachable through from behind a NAT."""
@@ -44,23 +49,26 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     price_preset: str = "fair"
     """fair, cheap or free; ``tariff`` overrides it."""
     tariff: Tariff | None = None
-    """Own prices, in msat per unit."""
-    region: str = "earth"
-    cpu_milli: int = 0
+    """Own prices, as a table ``[provider.tariff]`` of whole msat: ``cpu_hour``, ``memory_gib_hour``,
+    ``disk_gib_hour``, ``net_in_gib``, ``net_out_gib``, ``internet_out_gib``, ``cpu_reserved_hour``,
+    ``memory_reserved_gib_hour``; what is left out costs nothing."""
+    region: Name = "earth"
+    """Where the offer is listed, up to 32 characters."""
+    cpu_milli: Count = 0
     """Thousandths of a core for sale; 0 = all cores."""
-    memory_mib: int = 0
+    memory_mib: Count = 0
     """0 = three quarters of the machine's memory."""
-    disk_mib: int = 0
+    disk_mib: Count = 0
     """0 = half of what is free."""
-    only_for: tuple[str, ...] = ()
-    """Keys (hex) that may rent; empty = everybody."""
+    only_for: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Keys (hex) that may rent, 16 at most; empty = everybody."""
     blocked: tuple[str, ...] = ()
     """Keys (hex) that may not."""
-    credit_sat: int = 0
+    credit_sat: Count = 0
     """Served to each tenant on a channel whose funding is not confirmed yet: what a double spend can cost."""
-    patience_sec: int = 5
+    patience_sec: Seconds = 5
     """How long a tick may stay unpaid before the containers are frozen."""
-    grace_sec: int = 60
+    grace_sec: Seconds = 60
     """How long frozen containers are held before the lease ends."""
     firewall: bool = True
     """Keep containers off this machine and its network. False only where something else does."""
@@ -75,7 +83,7 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The local engine that holds, builds and pulls images; "" if there is none."""
     bind_host: str = "127.0.0.1"
     """Where published ports without an address listen."""
-    linger_sec: float = 5.0
+    linger_sec: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 5.0
     """How long a lease is kept after its last container is removed."""
 
 
@@ -85,35 +93,43 @@ class Bitcoin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = "http://127.0.0.1:8332"
     """bitcoind's RPC."""
     user: str = ""
+    """Of the RPC, with ``password``; or take ``cookie``."""
     password: str = ""
+    """Of the RPC. Anybody who can read config.toml can read it: the cookie is better."""
     cookie: str = ""
     """Path of bitcoind's ``.cookie``, instead of user and password."""
     wallet: str = "dockage"
     """Name of the wallet in bitcoind; made if it is missing."""
-    poll_sec: float = 10.0
+    poll_sec: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 10.0
     """Between two looks at the chain."""
-    feerate_max: int = 100_000
+    feerate_max: Annotated[int, msgspec.Meta(ge=1000, le=10_000_000)] = 100_000
     """sat per 1000 vB that we pay at most."""
     i_understand_mainnet_is_experimental: bool = False
     """Without it, ``network = "main"`` is refused: nobody from outside has reviewed this code yet."""
 
 
 class ChannelLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    hours: int = 24
+    hours: Annotated[int, msgspec.Meta(ge=1, le=8760)] = 24
     """A new channel holds the worst case of so many hours."""
-    overhead_percent: int = 10
+    overhead_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
     """The most that the chain's fees may be of a channel."""
-    expiry_blocks: int = 2016
-    """How long our coins are locked if a provider vanishes: two weeks."""
-    largest_sat: int = 10_000_000
+    expiry_blocks: Annotated[int, msgspec.Meta(ge=432, le=25_000)] = 2016
+    """How long our coins are locked if a provider vanishes: two weeks. Providers refuse less than 432."""
+    largest_sat: Count = 10_000_000
+    """No channel is made larger than this, however long ``hours`` are."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: Node = Node()
+    """The peer link and the market."""
     provider: Provider = Provider()
+    """What this node sells."""
     tenant: Tenant = Tenant()
+    """How this node rents: the Docker-compatible socket."""
     bitcoin: Bitcoin = Bitcoin()
+    """The wallet and the chain, by way of a bitcoind."""
     channel: ChannelLimits = ChannelLimits()
+    """What a payment channel of ours may be."""
 
 
 def default_home() -> Path:
@@ -128,7 +144,8 @@ def load(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
         raise UsageError("config.unreadable", f"{path}: {error}") from None
     for section, values in (overrides or {}).items():
-        data[section] = {**data.get(section, {}), **values}
+        written = data.get(section, {})
+        data[section] = {**written, **values} if isinstance(written, dict) else written
     try:
         config = msgspec.convert(data, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -140,7 +157,9 @@ def load(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
 def _check(config: Config, path: Path) -> None:
     bitcoin = config.bitcoin
     if bitcoin.network not in ("", "regtest", "signet", "testnet4", "main"):
-        raise UsageError("config.invalid", f"{path}: there is no bitcoin network {bitcoin.network!r}")
+        raise UsageError(
+            "config.invalid", f"{path}: there is no bitcoin network {bitcoin.network!r} (bitcoin.network)"
+        )
     if bitcoin.network == "main" and not bitcoin.i_understand_mainnet_is_experimental:
         raise UsageError(
             "config.mainnet",
@@ -148,13 +167,15 @@ def _check(config: Config, path: Path) -> None:
             "the same, set bitcoin.i_understand_mainnet_is_experimental = true",
         )
     if config.provider.tariff is None and config.provider.price_preset not in PRESETS:
-        raise UsageError("config.invalid", f"{path}: price_preset is one of {', '.join(PRESETS)}")
+        raise UsageError("config.invalid", f"{path}: provider.price_preset is one of {', '.join(PRESETS)}")
     if config.provider.tariff is not None and not config.provider.tariff.is_sane:
-        raise UsageError("config.invalid", f"{path}: a price is negative or absurd")
+        raise UsageError("config.invalid", f"{path}: a price in provider.tariff is negative or absurd")
     for text in config.node.seeds:
         read_seed(text)
     for text in (*config.provider.only_for, *config.provider.blocked):
         read_key(text)
+    if not _is_socket_address(config.node.bind):
+        raise UsageError("config.invalid", f"{path}: node.bind is ip:port, not {config.node.bind!r}")
 
 
 def tariff(provider: Provider) -> Tariff:
@@ -174,6 +195,15 @@ def read_key(text: str) -> NodeKey:
 def read_seed(text: str) -> tuple[NodeKey, Address]:
     key, at, address = text.partition("@")
     host, colon, port = address.rpartition(":")
-    if not (at and colon and host and port.isdecimal()):
-        raise UsageError("config.seed", f"{text!r} is not a seed: KEY@ip:port is")
+    if not (at and colon and host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UsageError("config.seed", f"{text!r} in node.seeds is not a seed: KEY@ip:port is")
     return read_key(key), Address("", (address,))
+
+
+def _is_socket_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    try:
+        ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return port.isdecimal() and int(port) < 65536

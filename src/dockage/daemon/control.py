@@ -7,10 +7,10 @@ user can mend, 404 for what is not there, 503 for a part that does not answer no
 from __future__ import annotations
 
 import asyncio
-import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -19,7 +19,6 @@ from aiohttp import web
 from dockage import __version__
 from dockage.domain.channel import Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
-from dockage.domain.offer import Wish
 from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND, Sat, since
 from dockage.node import events as told
@@ -30,7 +29,7 @@ from . import views
 from .market import explain
 from .node import Node
 from .rail import FUND_TARGET, Rail, no_rail
-from .wishes import read_wishes
+from .wishes import Wishes, read_wishes
 
 log = structlog.get_logger("dockage.control")
 
@@ -51,7 +50,7 @@ class Need(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Sending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str
-    amount_sat: int
+    amount_sat: Annotated[int, msgspec.Meta(ge=1, le=21_000_000 * 100_000_000)]
 
 
 class Control:
@@ -81,13 +80,8 @@ class Control:
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SEC)
         await runner.setup()
-        self._socket.unlink(missing_ok=True)
-        before = os.umask(0o177)
         try:
-            await web.UnixSite(runner, str(self._socket)).start()
-        finally:
-            os.umask(before)
-        try:
+            await web.SockSite(runner, _bound(self._socket)).start()
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
@@ -146,8 +140,8 @@ class Control:
     # -- the market ----------------------------------------------------------------------------------
     async def _market(self, request: web.Request) -> web.Response:
         """Every offer, priced for the deployment asked about, cheapest first, those that fit before the rest."""
-        need = await _body(request, Need)
-        wish = self._wish(need)
+        limits, wishes = await _need(request)
+        wish = self._node.renting.wish(limits, wishes)
         found = await self._node.market.search(wish.region)
         now = self._node.clock.now()
         offers = [views.offer(x, wish, now) for x in found]
@@ -156,23 +150,9 @@ class Control:
         why = "" if fits else explain([x.offer for x in found], wish)
         return _json({"offers": offers, "why": why})
 
-    def _wish(self, need: Need) -> Wish:
-        wishes = read_wishes(need.labels)
-        return Wish(
-            tenant=self._node.keys.node,
-            limits=Resources(need.cpu_milli, need.memory_bytes, need.disk_bytes),
-            region=wishes.region,
-            opacity=wishes.opacity,
-            isolation=wishes.isolation,
-            max_msat_hour=wishes.max_msat_hour,
-            network=self._node.config.bitcoin.network,
-        )
-
     async def _quote(self, request: web.Request) -> web.Response:
         """What renting now would cost, before anything is asked of anybody."""
-        need = await _body(request, Need)
-        limits = Resources(need.cpu_milli, need.memory_bytes, need.disk_bytes)
-        best, *others = await self._node.renting.candidates(limits, read_wishes(need.labels))
+        best, *others = await self._node.renting.candidates(*await _need(request))
         feerate = await self._feerate()
         return _json(
             {
@@ -200,7 +180,7 @@ class Control:
         ]
         channels = [c for c in await self._all_channels() if str(c["channel"]).startswith(what)]
         if not leases and not channels:
-            raise web.HTTPNotFound(text=f"no lease, deployment or channel is called {what}")
+            raise NotFound("control.not-found", f"no lease, deployment or channel is called {what}")
         return _json({"leases": leases, "channels": channels})
 
     # -- leases and money ----------------------------------------------------------------------------
@@ -303,6 +283,27 @@ def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=views.dump(value), status=status, content_type="application/json")
 
 
+def _bound(path: Path) -> socket.socket:
+    """Not yet listening when its mode is set: nobody else gets in meanwhile, and no thread's umask is touched."""
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(path))
+        path.chmod(0o600)
+    except OSError as error:
+        bound.close()
+        raise UsageError("control.socket", f"cannot listen on {path}: {error}") from None
+    return bound
+
+
+async def _need(request: web.Request) -> tuple[Resources, Wishes]:
+    need = await _body(request, Need)
+    limits = Resources(need.cpu_milli, need.memory_bytes, need.disk_bytes)
+    if not limits.is_sane:
+        raise UsageError("control.malformed", "a need is neither negative nor beyond any machine")
+    return limits, read_wishes(need.labels)
+
+
 async def _body(request: web.Request, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(await request.read() or b"{}", type=kind)
@@ -319,8 +320,12 @@ def _find(prefix: str, known: Any) -> Any:
     matches = _matches(prefix, known)
     if len(matches) != 1:
         what = "more than one begins" if matches else "nothing begins"
-        raise UsageError("control.not-found", f"{what} with {prefix!r}")
+        raise NotFound("control.not-found", f"{what} with {prefix!r}: give at least four hex digits")
     return matches[0]
+
+
+class NotFound(UsageError):
+    """What the user named is not there."""
 
 
 @web.middleware
@@ -328,10 +333,16 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except UsageError as error:
-        return _json({"code": error.code, "message": error.message}, status=400)
+        status = 404 if isinstance(error, NotFound) else 400
+        return _json({"code": error.code, "message": error.message}, status=status)
     except Unavailable as error:
         return _json({"code": error.code, "message": error.message}, status=503)
     except DockageError as error:
         return _json({"code": error.code, "message": error.message}, status=502)
     except web.HTTPException as error:
         return _json({"code": "control.http", "message": error.text or error.reason}, status=error.status)
+    except Exception:
+        log.exception("control.crashed", path=request.path)
+        return _json(
+            {"code": "control.crashed", "message": "a fault of dockage; its log says more"}, status=500
+        )

@@ -2,7 +2,8 @@
 
 One writer per mind: events are stepped one after another, what changed is written once for the whole
 batch, and only then are the effects performed. A ``kill -9`` between journal and effects is healed at
-the next start by asking the mind what is ``outstanding``.
+the next start by asking the mind what is ``outstanding``. A journal that fails ends ``run``, and with it
+the daemon: nothing that is not on disk may be acted upon.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from dockage.domain.errors import PeerError
+import structlog
+
+from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.units import Instant
 from dockage.node.effects import AnyEffect
 from dockage.node.events import AnyEvent
 from dockage.ports import Clock, Journal, Row
+
+log = structlog.get_logger("dockage.driver")
 
 S = TypeVar("S")
 
@@ -65,8 +70,8 @@ class Driver(Generic[S]):
         await self._moved.wait()
 
     async def run(self, outstanding: Iterable[AnyEffect] = ()) -> None:
-        for effect in outstanding:
-            self._perform(effect)
+        """Until cancelled. Raises what the journal raised."""
+        self._perform_all(outstanding)
         while True:
             await self._batch([await self._inbox.get(), *self._waiting()])
 
@@ -83,26 +88,42 @@ class Driver(Generic[S]):
                 state, more = self._step(state, letter.event, now)
             except PeerError as error:
                 _refuse(letter, error)
+            except Exception as error:
+                # A bug of ours. The step is pure, so nothing has happened; one event costs no other its turn.
+                log.exception("event.crashed", kind=type(letter.event).__name__)
+                _refuse(letter, error)
             else:
                 effects += more
                 taken.append(letter)
-        await self._commit(state)
-        for effect in effects:
-            self._perform(effect)
+        await self._commit(state, taken)
+        self._perform_all(effects)
         for letter in taken:
             if letter.answer is not None and not letter.answer.done():
                 letter.answer.set_result(None)
 
-    async def _commit(self, state: S) -> None:
+    async def _commit(self, state: S, taken: Sequence[_Letter]) -> None:
         rows = self._changed(self.state, state)
         if rows:
-            # In a thread: an fsync takes a millisecond or twenty, and tunnels share this loop.
-            await asyncio.to_thread(self._journal.write, rows)
+            try:
+                # In a thread: an fsync takes a millisecond or twenty, and tunnels share this loop.
+                await asyncio.to_thread(self._journal.write, rows)
+            except Exception as error:
+                log.critical("journal.failed", why=str(error), rows=len(rows))
+                for letter in taken:
+                    _refuse(letter, Unavailable("journal.failed", f"the journal cannot be written: {error}"))
+                raise
         self.state = state
         self._moved.set()
         self._moved = asyncio.Event()
 
+    def _perform_all(self, effects: Iterable[AnyEffect]) -> None:
+        for effect in effects:
+            try:
+                self._perform(effect)
+            except Exception:  # a bug of ours, or a peer's data that got too far: the others are still due
+                log.exception("effect.crashed", kind=type(effect).__name__)
 
-def _refuse(letter: _Letter, error: PeerError) -> None:
+
+def _refuse(letter: _Letter, error: Exception) -> None:
     if letter.answer is not None and not letter.answer.done():
         letter.answer.set_exception(error)

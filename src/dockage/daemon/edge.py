@@ -34,8 +34,9 @@ FOR_PROVIDER = (
     say.Payment,
     say.CloseChannel,
 )
-WORTH_A_WORD = ("lease.unknown", "channel.unknown")
-"""Refusals that an honest peer meets after a loss of state: it gets an answer and keeps its connection."""
+WORTH_A_WORD = ("lease.unknown", "channel.unknown", "channel.not-open", "provider.none")
+"""Refusals that an honest peer meets, after a loss of state or because a message was overtaken: it gets an answer
+and keeps its connection."""
 
 
 class Edge:
@@ -59,7 +60,7 @@ class Edge:
             else:
                 await self._to_tenant(peer, message, signature)
         except PeerError as error:
-            about = getattr(message, "lease", None) or getattr(message, "channel", None)
+            about = _subject(message)
             if error.code not in WORTH_A_WORD or about is None:
                 raise
             if isinstance(message, FOR_PROVIDER):
@@ -92,23 +93,56 @@ class Edge:
         return key
 
     def _is_new(self, peer: NodeKey, id_: ChannelId, paid: int, signature: bytes) -> bool:
-        """False for a repetition of the newest payment, which a lost message brings about honestly.
-        Raises PeerError for anything that does not pay us more."""
+        """False for a repetition of the newest payment, which a lost message brings about honestly. A lower one
+        may come from a tenant that lost its newest state: the mind shows it ours. Raises PeerError for a bad one."""
         assert self._provider is not None
         channel = self._provider.state.channels.get(id_)
         if channel is None or channel.peer != peer or self._rail is None:
             raise PeerError("channel.unknown", "no such channel of yours here")
         if paid == channel.paid:
             return False
-        self._rail.check_payment(channel, Sat(paid), signature)
+        if paid > channel.paid:
+            self._rail.check_payment(channel, Sat(paid), signature)
         return True
 
     async def _to_tenant(self, peer: NodeKey, message: say.AnyMessage, signature: bytes) -> None:
-        view = self._view(message.lease) if isinstance(message, Statement) else None
-        await self._tenant.tell(Received(peer, message, signature, view))
+        match message:
+            case Statement(lease=lease):
+                await self._tenant.tell(Received(peer, message, signature, self._view(lease)))
+            case say.ChannelNotice():
+                ours = self._is_ours(peer, message)
+                await self._tenant.tell(Received(peer, message, signature, ours=ours))
+            case say.AcceptChannel(channel=channel, provider_key=key):
+                self._check_key(peer, channel, key)
+                await self._tenant.tell(Received(peer, message, signature))
+            case _:
+                await self._tenant.tell(Received(peer, message, signature))
+
+    def _is_ours(self, peer: NodeKey, notice: say.ChannelNotice) -> bool:
+        """Whether we signed what the provider shows: then it is true, whatever our own memory says."""
+        channel = self._tenant.state.channels.get(notice.channel)
+        if self._rail is None or channel is None or channel.peer != peer or not channel.txid:
+            return False
+        return self._rail.commitment(channel).is_signed(notice.paid, notice.signature)
+
+    def _check_key(self, peer: NodeKey, id_: ChannelId, key: bytes) -> None:
+        """A key that is no point would be a funding that nobody can spend. Raises PeerError("channel.key")."""
+        channel = self._tenant.state.channels.get(id_)
+        if self._rail is not None and channel is not None and channel.peer == peer:
+            ours = channel.terms
+            self._rail.check_proposal(
+                Terms(ours.tenant_key, key, ours.expiry_height, ours.capacity, ours.tenant_script)
+            )
 
     def _view(self, lease: LeaseId) -> View:
         rented = self._tenant.state.leases.get(lease)
         opened = rented.opened_at if rented and rented.opened_at else self._clock.now()
         sent, received = self._counts.of(lease)
         return View(sent, received, since(opened, self._clock.now()))
+
+
+def _subject(message: say.AnyMessage) -> bytes | None:
+    """The id of the lease or channel that *message* is about."""
+    if isinstance(message, say.OpenLease):
+        return message.quote.lease
+    return getattr(message, "lease", None) or getattr(message, "channel", None)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
-from dockage.domain.errors import PeerError, Unavailable, UsageError
+from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.offer import Offer, Wish, hourly_ceiling, obstacles, rank
 from dockage.domain.units import Instant, after
 from dockage.ports import Address, Clock, Directory, Keys, PeerLink
@@ -71,7 +71,7 @@ class Notice:
                 try:
                     await self.publish(offer)
                     shown, until = offer, loop.time() + PUBLISH_EVERY
-                except Unavailable as error:
+                except DockageError as error:
                     log.warning("market.unpublished", code=error.code, why=error.message)
             await asyncio.sleep(CHANGE_EVERY)
 

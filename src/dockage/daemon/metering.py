@@ -52,5 +52,7 @@ class MeterLoop:
             reading = await self._host.read(lease)
         except DockageError as error:
             log.warning("meter.unread", lease=short(lease), code=error.code, why=error.message)
+        except Exception:  # a bug in one lease's reading must not stop the meter of the others
+            log.exception("meter.crashed", lease=short(lease))
         else:
             await self._driver.post(told.MeterRead(lease, reading))

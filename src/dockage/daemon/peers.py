@@ -7,8 +7,9 @@ A breach is counted by its code and costs the peer the connection; the minds' st
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import structlog
@@ -34,7 +35,15 @@ log = structlog.get_logger("dockage.peers")
 
 OUTBOX_MAX = 256
 """Messages waiting for one peer. Beyond it the oldest goes: every message may be lost, the newest says most."""
+SENDING_MAX = 1_000
+"""Peers that we are sending to at this moment; half of the jobs there may be, so that silent peers can't take
+the machine's and the chain's turns."""
+STREAMS_MAX = 1_024
+"""Open streams to peers; the longest unused one goes first."""
 PEERS_MAX = 4_096
+"""Peers whose rate is remembered."""
+MESSAGE_STREAMS_MAX = 8
+"""From one peer at once. One is used; others are left over from connections that broke."""
 SEND_TIMEOUT = 20.0
 """For one message, a look-up of a peer that moved included."""
 DIAL_TIMEOUT = 5.0
@@ -64,7 +73,7 @@ class Postman:
     def __init__(self, open_stream: Opener, keys: Keys, jobs: Jobs) -> None:
         self._open, self._keys, self._jobs = open_stream, keys, jobs
         self._outboxes: dict[NodeKey, deque[bytes]] = {}
-        self._streams: dict[NodeKey, Stream] = {}
+        self._streams: OrderedDict[NodeKey, Stream] = OrderedDict()
 
     def send(self, peer: NodeKey, message: AnyMessage) -> None:
         """Best effort: whoever needs an answer asks again."""
@@ -72,13 +81,14 @@ class Postman:
         signature = self._keys.sign(SIGNING_CONTEXT + body) if must_be_signed(message) else b""
         outbox = self._outboxes.get(peer)
         if outbox is None:
-            if len(self._outboxes) >= PEERS_MAX:
-                return
-            outbox = self._outboxes[peer] = deque(maxlen=OUTBOX_MAX)
-            outbox.append(encode_envelope(body, signature))
-            self._jobs.start(self._deliver(peer, outbox), f"send to {short(peer)}")
+            if len(self._outboxes) < SENDING_MAX:
+                self._begin(peer, deque([encode_envelope(body, signature)], OUTBOX_MAX))
         else:
             outbox.append(encode_envelope(body, signature))
+
+    def _begin(self, peer: NodeKey, outbox: deque[bytes]) -> None:
+        if self._jobs.start(lambda: self._deliver(peer, outbox), f"send to {short(peer)}"):
+            self._outboxes[peer] = outbox
 
     async def _deliver(self, peer: NodeKey, outbox: deque[bytes]) -> None:
         """Runs while there is something to send; what cannot be delivered is dropped with the outbox."""
@@ -90,23 +100,29 @@ class Postman:
                         await self._write(peer, frame)
                 except TimeoutError:
                     raise Unavailable("peer.slow", f"{short(peer)} takes no messages") from None
-        except Unavailable:
-            self._forget(peer)
+        except BaseException:
+            self._forget(peer)  # it may end in the middle of a frame
             raise
         finally:
-            self._outboxes.pop(peer, None)
+            self._outboxes.pop(peer, None)  # no wait since the last look into it: nothing is left behind
 
     async def _write(self, peer: NodeKey, frame: bytes) -> None:
         stream = self._streams.get(peer)
         if stream is not None:
+            self._streams.move_to_end(peer)
             try:
                 return await write_frame(stream, frame)
             except Unavailable:
                 self._forget(peer)  # the connection was replaced meanwhile: once more on a new one
         stream = await self._open(peer, DIAL_TIMEOUT)
+        self._keep(peer, stream)
         await write_frame(stream, _HEADER)
         await write_frame(stream, frame)
+
+    def _keep(self, peer: NodeKey, stream: Stream) -> None:
         self._streams[peer] = stream
+        if len(self._streams) > STREAMS_MAX:
+            self._forget(next(iter(self._streams)))
 
     def _forget(self, peer: NodeKey) -> None:
         stream = self._streams.pop(peer, None)
@@ -121,6 +137,8 @@ class Reception:
         self._keys, self._now = keys, now
         self.handle: Handler
         self._servers: dict[type, Server] = {}
+        self._budgets: OrderedDict[NodeKey, Budget] = OrderedDict()
+        self._talking: Counter[NodeKey] = Counter()
         self.refused: Counter[str] = Counter()
         """Breaches by code since the start, for ``dockage status`` and for tests."""
 
@@ -150,11 +168,31 @@ class Reception:
         await server(peer, header, stream)
 
     async def _read_messages(self, peer: NodeKey, stream: Stream) -> None:
-        budget = Budget(RATE, self._now())
-        while (frame := await next_frame(stream, MESSAGE_MAX)) is not None:
-            if not budget.spend(self._now()):
-                raise PeerError("message.flood", f"more than {RATE} messages a second")
-            await self._take(peer, frame)
+        with self._counted(peer):
+            while (frame := await next_frame(stream, MESSAGE_MAX)) is not None:
+                if not self._budget(peer).spend(self._now()):
+                    raise PeerError("message.flood", f"more than {RATE} messages a second")
+                await self._take(peer, frame)
+
+    @contextmanager
+    def _counted(self, peer: NodeKey) -> Iterator[None]:
+        if self._talking[peer] >= MESSAGE_STREAMS_MAX:
+            raise PeerError("stream.too-many", f"more than {MESSAGE_STREAMS_MAX} streams for messages")
+        self._talking[peer] += 1
+        try:
+            yield
+        finally:
+            self._talking[peer] -= 1
+            if not self._talking[peer]:
+                del self._talking[peer]
+
+    def _budget(self, peer: NodeKey) -> Budget:
+        """The peer's, not the stream's, and it outlives a connection: both cost nothing to open."""
+        budget = self._budgets.pop(peer, None) or Budget(RATE, self._now())
+        self._budgets[peer] = budget
+        if len(self._budgets) > PEERS_MAX:
+            self._budgets.popitem(last=False)
+        return budget
 
     async def _take(self, peer: NodeKey, frame: bytes) -> None:
         message, envelope = decode_envelope(frame)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 from weakref import WeakValueDictionary
 
 import structlog
 
-from dockage.domain.channel import Channel, Terms
+from dockage.domain.channel import Channel, ChannelState, Terms
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
+from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.resources import Resources
 from dockage.domain.units import Sat
@@ -22,7 +23,7 @@ from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
-from dockage.ports import ContainerHost
+from dockage.ports import ChainTx, ContainerHost
 from dockage.protocol.messages import Payment
 
 from .driver import Driver
@@ -41,6 +42,17 @@ CLEAR_AGAIN = 5.0
 
 def reason_of(error: DockageError) -> Reason:
     return Reason(error.code[:64], error.message[:TEXT_MAX])
+
+
+class Gate(Protocol):
+    """The door to the leases' engines, as far as money closes it (``adapters/engine/gate.py``)."""
+
+    def hold(self, lease: LeaseId, why: str) -> None:
+        """From now on the tenant can only look and remove."""
+
+    def release(self, lease: LeaseId) -> None: ...
+
+    def forget(self, lease: LeaseId) -> None: ...
 
 
 class Performer:
@@ -63,7 +75,8 @@ class Performer:
             finally:
                 self._busy.discard((kind, channel))
 
-        self._jobs.start(run(), f"{kind} {short(channel)}")
+        if not self._jobs.start(run, f"{kind} {short(channel)}"):
+            self._busy.discard((kind, channel))
 
     def _broadcast(self, channel: ChannelId, raw: bytes) -> None:
         async def work(rail: Rail) -> None:
@@ -73,10 +86,15 @@ class Performer:
 
 
 class ProviderPerformer(Performer):
-    def __init__(self, postman: Postman, rail: Rail | None, jobs: Jobs, host: ContainerHost) -> None:
+    def __init__(
+        self, postman: Postman, rail: Rail | None, jobs: Jobs, host: ContainerHost, gate: Gate | None = None
+    ) -> None:
         super().__init__(postman, rail, jobs)
-        self._host = host
+        self._host, self._gate = host, gate
         self._locks: WeakValueDictionary[LeaseId, asyncio.Lock] = WeakValueDictionary()
+        self._ready: set[LeaseId] = set()
+        """Prepared since the daemon started."""
+        self._finishing: set[LeaseId] = set()
         self.driver: Driver[Provider]
 
     def perform(self, effect: want.AnyEffect) -> None:
@@ -86,11 +104,11 @@ class ProviderPerformer(Performer):
             case want.Prepare(lease=lease, limits=limits):
                 self._on_host(lease, lambda: self._prepare(lease, limits), "prepare")
             case want.Pause(lease=lease):
-                self._on_host(lease, lambda: self._host.pause(lease), "pause")
+                self._on_host(lease, lambda: self._freeze_or_thaw(lease), "pause")
             case want.Thaw(lease=lease):
-                self._on_host(lease, lambda: self._host.thaw(lease), "thaw")
+                self._on_host(lease, lambda: self._freeze_or_thaw(lease), "thaw")
             case want.Finish(lease=lease):
-                self._on_host(lease, lambda: self._finish(lease), "finish")
+                self._begin_finish(lease)
             case want.Settle(channel=channel):
                 self._once("settle", channel, lambda rail: self._settle(rail, channel))
             case want.Broadcast(channel=channel, raw=raw):
@@ -100,7 +118,7 @@ class ProviderPerformer(Performer):
             case _:
                 assert_never(effect)
 
-    def _on_host(self, lease: LeaseId, work: Callable[[], Awaitable[None]], name: str) -> None:
+    def _on_host(self, lease: LeaseId, work: Callable[[], Awaitable[None]], name: str) -> bool:
         """Jobs start in the order of their effects and a lock is fair, so one lease's work keeps its order."""
         lock = self._locks.setdefault(lease, asyncio.Lock())
 
@@ -108,7 +126,7 @@ class ProviderPerformer(Performer):
             async with lock:
                 await work()
 
-        self._jobs.start(run(), f"{name} {short(lease)}")
+        return self._jobs.start(run, f"{name} {short(lease)}")
 
     async def _prepare(self, lease: LeaseId, limits: Resources) -> None:
         try:
@@ -121,17 +139,66 @@ class ProviderPerformer(Performer):
                 told.HostFailed(lease, Reason("engine.slow", "the provider's engine does not answer"))
             )
         else:
-            await self.driver.post(told.HostPrepared(lease))
+            await self.driver.tell(told.HostPrepared(lease))
+            if lease not in self._ready:  # after a restart the machine may be one step behind the mind
+                self._ready.add(lease)
+                await self._freeze_or_thaw(lease)
+
+    async def _freeze_or_thaw(self, lease: LeaseId) -> None:
+        """Until the machine is as the mind wants it *now*: containers must not run unpaid, nor stay frozen paid,
+        because the engine did not answer once."""
+        while (mine := self.driver.state.leases.get(lease)) is not None and mine.state in METERED:
+            try:
+                async with asyncio.timeout(HOST_TIMEOUT):
+                    if mine.state is LeaseState.PAUSED:
+                        return await self._freeze(lease, str(mine.reason))
+                    return await self._thaw(lease)
+            except (Unavailable, TimeoutError) as error:
+                log.warning(
+                    "lease.neither-frozen-nor-thawed", lease=short(lease), why=str(error) or "timeout"
+                )
+            await asyncio.sleep(CLEAR_AGAIN)
+
+    async def _freeze(self, lease: LeaseId, why: str) -> None:
+        """The door first, or whoever does not pay thaws its containers itself."""
+        if self._gate is not None:
+            self._gate.hold(lease, why)
+        await self._host.pause(lease)
+
+    async def _thaw(self, lease: LeaseId) -> None:
+        await self._host.thaw(lease)
+        if self._gate is not None:
+            self._gate.release(lease)
+
+    def _begin_finish(self, lease: LeaseId) -> None:
+        """The mind asks again every while; an engine that is down for a day must not heap up a day's work."""
+        if lease in self._finishing:
+            return
+        self._finishing.add(lease)
+        if not self._on_host(lease, lambda: self._finish(lease), "finish"):
+            self._finishing.discard(lease)
 
     async def _finish(self, lease: LeaseId) -> None:
+        try:
+            await self._read_last(lease)
+            await self._clear(lease)
+            self._ready.discard(lease)
+            if self._gate is not None:
+                self._gate.forget(lease)
+            await self.driver.tell(told.HostCleared(lease))
+        finally:
+            self._finishing.discard(lease)
+
+    async def _read_last(self, lease: LeaseId) -> None:
         """Freeze first, so that the final reading is final. A host that can't be read ends the lease unpaid."""
         try:
-            await self._host.pause(lease)
-            await self.driver.tell(told.MeterRead(lease, await self._host.read(lease), final=True))
-        except DockageError as error:
-            log.warning("lease.no-final-reading", lease=short(lease), code=error.code, why=error.message)
-        await self._clear(lease)
-        await self.driver.post(told.HostCleared(lease))
+            async with asyncio.timeout(HOST_TIMEOUT):
+                await self._freeze(lease, "the lease has ended")
+                reading = await self._host.read(lease)
+        except (DockageError, TimeoutError) as error:
+            log.warning("lease.no-final-reading", lease=short(lease), why=str(error) or "timeout")
+        else:
+            await self.driver.tell(told.MeterRead(lease, reading, final=True))
 
     async def _clear(self, lease: LeaseId) -> None:
         """Until nothing is left: an engine that is down now comes back, and what it held must go then."""
@@ -184,13 +251,17 @@ class TenantPerformer(Performer):
             self._postman.send(to, Payment(channel, paid, signature))
 
     async def _fund(self, rail: Rail, channel: ChannelId, terms: Terms) -> None:
+        if self._channel(channel).state is not ChannelState.OPENING:
+            return
         try:
             rail.check_proposal(terms)
             built = await rail.fund(channel, terms)
         except DockageError as error:
-            await self.driver.post(told.FundingFailed(channel, reason_of(error)))
-        else:
-            await self.driver.post(built)
+            await self.driver.tell(told.FundingFailed(channel, reason_of(error)))
+            return
+        await self.driver.tell(built)
+        if self._channel(channel).txid != built.txid:  # given up meanwhile: its coins are free again
+            await rail.wallet.forget(ChainTx(built.txid, built.raw, built.fee))
 
     async def _refund(self, rail: Rail, channel: ChannelId) -> None:
         try:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from dockage.domain.channel import Channel
 from dockage.domain.errors import Unavailable, UsageError
@@ -39,6 +40,7 @@ OBTAIN_TIMEOUT = 3600.0
 """Confirmations take as long as they take; the user may always press Ctrl-C."""
 RELEASE_TIMEOUT = 10.0
 CANDIDATES_MAX = 8
+UNFINISHED = frozenset({LeaseState.QUOTING, LeaseState.FUNDING, LeaseState.OPENING})
 
 
 class Terms(NamedTuple):
@@ -68,7 +70,7 @@ class Renting:
         self._driver, self._market, self._open_stream, self._rail = driver, market, open_stream, rail
         self._network, self._counts, self._terms = network, counts, terms
         self._architecture = architecture
-        self._obtaining: dict[str, asyncio.Lock] = {}
+        self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # -- ports.Leases --------------------------------------------------------------------------------
     async def obtain(
@@ -76,17 +78,15 @@ class Renting:
     ) -> LeaseInfo:
         wanted = read_wishes(wishes)
         lock = self._obtaining.setdefault(deployment, asyncio.Lock())
-        try:
-            async with lock:  # the services of one project come one after another and share a lease
-                held = self._held(deployment)
-                if held is not None:
-                    return await self._grow(held, need)
-                return await self._rent(deployment, need, wanted, progress)
-        finally:
-            if not lock.locked():
-                self._obtaining.pop(deployment, None)
+        async with lock:  # the services of one project come one after another and share a lease
+            held = self._held(deployment)
+            if held is not None:
+                return await self._grow(held, need)
+            return await self._rent(deployment, need, wanted, progress)
 
     async def release(self, lease: LeaseId) -> None:
+        if lease not in self._driver.state.leases:
+            return
         done = Reason("lease.released", "our user took the deployment down")
         await self._driver.tell(told.EndRequested(lease, done))
         try:
@@ -117,6 +117,13 @@ class Renting:
         await write_frame(stream, encode_header(header))
         return stream
 
+    async def drop_unfinished(self) -> None:
+        """At the start: whoever waited for these leases is gone, and would have to pay for them."""
+        gone = Reason("lease.cancelled", "the daemon was restarted before the lease ran")
+        for lease in list(self._driver.state.leases.values()):
+            if lease.state in UNFINISHED:
+                await self._driver.post(told.EndRequested(lease.id, gone))
+
     # -- one lease -----------------------------------------------------------------------------------
     def _held(self, deployment: str) -> RentedLease | None:
         for lease in self._driver.state.leases.values():
@@ -141,23 +148,28 @@ class Renting:
         progress("looking for a provider")
         candidates = await self.candidates(need, wishes)
         lease = LeaseId(secrets.token_bytes(16))
-        await self._driver.tell(told.RentRequested(lease, deployment, need, candidates))
         try:
             async with asyncio.timeout(OBTAIN_TIMEOUT):
+                await self._driver.tell(told.RentRequested(lease, deployment, need, candidates))
                 rented = await self._until(lease, lambda x: x.state in METERED or x.is_over, progress)
-        except (TimeoutError, asyncio.CancelledError):
-            gone = Reason("lease.cancelled", "our user gave up waiting")
-            await self._driver.post(told.EndRequested(lease, gone))
+        except TimeoutError:
+            await self._give_up(lease)
+            raise Unavailable("lease.slow", f"no lease came about in {OBTAIN_TIMEOUT / 60:.0f} min") from None
+        except asyncio.CancelledError:
+            await self._give_up(lease)
             raise
         if rented.is_over:
             raise _why_failed(rented)
         return info(rented)
 
-    async def candidates(self, need: Resources, wishes: Wishes) -> tuple[Candidate, ...]:
-        """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits")."""
-        me = self._driver.state.me
-        wish = Wish(
-            tenant=me,
+    async def _give_up(self, lease: LeaseId) -> None:
+        gone = Reason("lease.cancelled", "our user gave up waiting")
+        await self._driver.post(told.EndRequested(lease, gone))
+
+    def wish(self, need: Resources, wishes: Wishes) -> Wish:
+        """What is looked for in the market."""
+        return Wish(
+            tenant=self._driver.state.me,
             limits=need,
             region=wishes.region,
             architecture=self._architecture,
@@ -166,16 +178,20 @@ class Renting:
             max_msat_hour=wishes.max_msat_hour,
             network=self._network,
         )
-        offers = choose(await self._market.search(wishes.region), wish)
+
+    async def candidates(self, need: Resources, wishes: Wishes) -> tuple[Candidate, ...]:
+        """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits")."""
+        found = await self._market.search(wishes.region)
         if wishes.provider:
-            offers = tuple(o for o in offers if o.provider.hex().startswith(wishes.provider))
-            if not offers:
-                raise UsageError("market.nothing-fits", f"no fitting offer of a provider {wishes.provider}")
+            found = tuple(x for x in found if x.offer.provider.hex().startswith(wishes.provider))
+            if not found:
+                raise UsageError("market.nothing-fits", f"there is no offer of a provider {wishes.provider}")
+        offers = choose(found, self.wish(need, wishes))
         return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
 
     async def _candidate(self, offer: Offer, need: Resources, wishes: Wishes) -> Candidate:
         price = hourly_ceiling(offer, need)
-        return Candidate(offer.provider, price, await self._plan(offer, price, wishes))
+        return Candidate(offer.provider, price, await self._plan(offer, price, wishes), offer.tariff)
 
     async def _plan(self, offer: Offer, msat_hour: Msat, wishes: Wishes) -> ChannelPlan | None:
         """None where no new channel is needed."""
@@ -194,8 +210,9 @@ class Renting:
         )
 
     def _paying(self, provider: NodeKey) -> Channel | None:
+        height = self._driver.state.height
         for channel in self._driver.state.channels.values():
-            if channel.peer == provider and channel.is_live and channel.remaining > 0:
+            if channel.peer == provider and channel.serves_at(height) and channel.remaining > 0:
                 return channel
         return None
 
@@ -207,7 +224,7 @@ class Renting:
         smallest = fees.smallest_capacity(self._terms.overhead_percent)
         if asked is None:
             worst = whole_sat(Msat(msat_hour * self._terms.hours))
-            return Sat(min(self._terms.largest, max(worst, smallest)))
+            asked = Sat(min(self._terms.largest, max(worst, smallest)))
         if asked < smallest:
             raise UsageError(
                 "channel.small",

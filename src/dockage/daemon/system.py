@@ -12,7 +12,7 @@ import os
 import platform
 import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from random import SystemRandom
@@ -38,46 +38,29 @@ from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
-from dockage.domain.offer import Offer
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB, SECOND, Duration, Sat
-from dockage.node import effects as want
-from dockage.node import events as told
-from dockage.node import provider as selling
-from dockage.node import records
-from dockage.node import tenant as renting
-from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.node.policy import ProviderPolicy
 from dockage.ports import Address, HostFacts, Journal, Progress, Row, Stream
 from dockage.protocol import streams
 from dockage.wire.frames import write_frame
 
 from . import config as settings
-from .access import Access
-from .chainwatch import ChainWatch
 from .config import Config
 from .control import Control
-from .driver import Driver
-from .edge import Edge
-from .market import Market, Notice
-from .metering import MeterLoop
 from .node import Node
-from .peers import Postman, Reception
-from .perform import ProviderPerformer, TenantPerformer
+from .peers import Reception
 from .rail import Rail
-from .reach import Reach
-from .renting import Renting, Terms
-from .tasks import Jobs, every
-from .tunnels import TunnelCounts
+from .renting import Renting
+from .tasks import every
+from .wiring import Ground, Loop, wire
 
 log = structlog.get_logger("dockage.node")
 
 CONTROL_SOCKET = "control.sock"
-TICK_SEC = 1.0
 CONTACTS = "market-contacts"
 LINK_PORT = "link-port"
 CONTACTS_EVERY = 60.0
-
-Loop = Callable[[], Awaitable[None]]
 
 
 def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None:
@@ -136,7 +119,7 @@ def _locked(home: Path) -> Iterator[None]:
 async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequence[Loop]]]:
     """The node, and what must run while it lives."""
     async with AsyncExitStack() as stack:
-        clock, jobs = SystemClock(), Jobs()
+        clock, entered = SystemClock(), asyncio.Event()
         keys = FileKeys(home / "identity.key")
         journal = SqliteJournal(home / "state.db")
         stack.callback(journal.close)
@@ -145,67 +128,30 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         stack.push_async_callback(link.close)
         reception = Reception(keys, asyncio.get_running_loop().time)
         directory = _directory(config, keys, clock, link, reception)
-        reach = Reach(link, directory, keys, clock)
-        postman = Postman(reach.open, keys, jobs)
         rail = await _rail(config, keys, stack)
-        counts = TunnelCounts(rows, journal)
-
-        tenant_hands = TenantPerformer(postman, rail, jobs, keys.node)
-        tenant = _tenant(keys.node, rows, journal, tenant_hands, clock)
-        loops: list[Loop] = [jobs.run, lambda: link.serve(reception.accept)]
-        entered = asyncio.Event()
-        loops += _market_loops(config, directory, rows, journal, entered)
-        market = Market(directory, link, keys, clock, config.node.regions)
-
-        provider = host = notice = None
-        if config.provider.enabled:
-            host = await _host(home, config, stack)
-            provider_hands = ProviderPerformer(postman, rail, jobs, host)
-            policy = _policy(config, await host.facts())
-            provider = _provider(policy, rows, journal, provider_hands, clock)
-            _lend(host, config, stack)
-            Access(provider, host).register(reception)
-            notice = Notice(directory, link, keys, clock, _offering(provider, keys), config.node.stamp_bits)
-            meter = MeterLoop(provider, host, clock, SystemRandom())
-            loops += [_driving(provider, selling.outstanding(provider.state)), meter.run]
-            loops.append(_after(entered, notice.keep_up))
-        loops.append(_driving(tenant, renting.outstanding(tenant.state)))
-        loops.append(lambda: every(TICK_SEC, lambda: _tick(tenant, provider, counts), "tick"))
-        if rail is not None:
-            watch = ChainWatch(rail, [x for x in (provider, tenant) if x is not None], clock)
-            loops.append(lambda: every(config.bitcoin.poll_sec, watch.poll, "chain"))
-
-        reception.handle = Edge(provider, tenant, keys, rail, postman, counts, clock).handle
-        limits = config.channel
-        rents = Renting(
-            tenant,
-            market,
-            reach.open,
-            rail,
-            config.bitcoin.network,
-            counts,
-            Terms(limits.hours, limits.overhead_percent, limits.expiry_blocks, Sat(limits.largest_sat)),
-            platform.machine(),
-        )
-        node = Node(
+        host, gate = await _host(home, config, stack) if config.provider.enabled else (None, None)
+        ground = Ground(
             home,
             config,
-            clock.now(),
             keys,
             clock,
+            journal,
+            rows,
             link,
             reception,
-            tenant,
-            market,
-            rents,
+            directory,
+            entered,
             rail,
-            provider,
-            notice,
             host,
+            gate,
+            SystemRandom(),
+            platform.machine(),
         )
+        node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
+        loops += _market_loops(config, directory, rows, journal, entered)
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
         if config.tenant.enabled:
-            loops.append(_front(home, config, rents, journal, stack).serve)
+            loops.append(_front(home, config, node.renting, journal, stack).serve)
         yield node, loops
 
 
@@ -242,49 +188,6 @@ def _rpc_address(bitcoin: settings.Bitcoin) -> RpcAddress:
     return RpcAddress(bitcoin.url, bitcoin.user, bitcoin.password, cookie)
 
 
-def _tenant(
-    me: NodeKey, rows: Sequence[Row], journal: Journal, hands: TenantPerformer, clock: SystemClock
-) -> Driver[renting.Tenant]:
-    leases = [records.decode_rented_lease(r.value) for r in rows if r.kind == records.RENTED]
-    channels = [records.decode_channel(r.value) for r in rows if r.kind == records.PAYING]
-    state = renting.restore(me, TenantPolicy(), leases, channels)
-    driver = Driver(state, renting.step, _changed, journal, hands.perform, clock)
-    hands.driver = driver
-    return driver
-
-
-def _provider(
-    policy: ProviderPolicy,
-    rows: Sequence[Row],
-    journal: Journal,
-    hands: ProviderPerformer,
-    clock: SystemClock,
-) -> Driver[selling.Provider]:
-    leases = [records.decode_sold_lease(r.value) for r in rows if r.kind == records.SOLD]
-    channels = [records.decode_channel(r.value) for r in rows if r.kind == records.EARNING]
-    state = selling.restore(policy, leases, channels)
-    driver = Driver(state, selling.step, _changed, journal, hands.perform, clock)
-    hands.driver = driver
-    return driver
-
-
-def _changed(before: Any, after: Any) -> Sequence[Row]:
-    return [Row(*record) for record in records.changes(before, after)]
-
-
-def _driving(driver: Driver[Any], outstanding: Sequence[want.AnyEffect]) -> Loop:
-    return lambda: driver.run(outstanding)
-
-
-async def _tick(
-    tenant: Driver[renting.Tenant], provider: Driver[selling.Provider] | None, counts: TunnelCounts
-) -> None:
-    await tenant.post(told.Ticked())
-    if provider is not None:
-        await provider.post(told.Ticked())
-    await asyncio.to_thread(counts.save)
-
-
 def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
     sells = config.provider
     for warning in facts.warnings:
@@ -311,23 +214,16 @@ def _for_sale(sells: settings.Provider, machine: Resources) -> Resources:
     )
 
 
-def _offering(provider: Driver[selling.Provider], keys: FileKeys) -> Callable[[], Offer]:
-    return lambda: selling.offer(provider.state, keys.node)
-
-
-async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost:
+async def _host(home: Path, config: Config, stack: AsyncExitStack) -> tuple[DockerHost, EngineGate]:
     engine = Path(config.provider.engine)
     host = DockerHost(engine, home / "leases", secrets.token_hex(8), firewall=config.provider.firewall)
     await host.start()
     stack.push_async_callback(host.close)
-    return host
-
-
-def _lend(host: DockerHost, config: Config, stack: AsyncExitStack) -> None:
-    """The gate needs the host for its names and volumes, the host needs the gate to serve: joined here."""
-    gate = EngineGate(Path(config.provider.engine), host)
+    # The gate needs the host for its names and volumes, the host needs the gate to serve: joined here.
+    gate = EngineGate(engine, host)
     stack.push_async_callback(gate.close)
     host.engine_proxy = gate.serve
+    return host, gate
 
 
 def _directory(
@@ -384,14 +280,6 @@ def _market_loops(
             await asyncio.to_thread(journal.write, [row])
 
     return [live, lambda: every(CONTACTS_EVERY, remember, "contacts")]
-
-
-def _after(event: asyncio.Event, work: Loop) -> Loop:
-    async def wait_and_run() -> None:
-        await event.wait()
-        await work()
-
-    return wait_and_run
 
 
 def _front(

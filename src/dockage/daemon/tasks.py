@@ -14,6 +14,8 @@ log = structlog.get_logger("dockage.tasks")
 
 JOBS_MAX = 2_000
 
+Job = Callable[[], Coroutine[Any, Any, None]]
+
 
 class Jobs:
     """Short jobs that nobody waits for. A job that fails by ``DockageError`` is logged in one line; by
@@ -21,28 +23,39 @@ class Jobs:
 
     def __init__(self, limit: int = JOBS_MAX) -> None:
         self._group: asyncio.TaskGroup | None = None
+        self._early: list[tuple[Job, str]] = []
+        """Wanted before ``run``: what is outstanding at a start must not be lost to the order of tasks."""
+        self._over = False
         self._count, self._limit = 0, limit
 
     async def run(self) -> None:
         """Own the jobs until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            for job, name in self._early:
+                group.create_task(self._guard(job, name), name=name)
+            self._early.clear()
             try:
                 await asyncio.Event().wait()
             finally:
-                self._group = None
+                self._group, self._over = None, True
 
-    def start(self, job: Coroutine[Any, Any, None], name: str) -> None:
-        if self._group is None or self._count >= self._limit:
+    def start(self, job: Job, name: str) -> bool:
+        """False if it will never run: there are too many, or the daemon is stopping. *job* makes its coroutine
+        only once it runs, so that one that was dropped leaves nothing behind."""
+        if self._over or self._count >= self._limit:
             log.warning("job.dropped", job=name, running=self._count)
-            job.close()
-            return
+            return False
         self._count += 1
-        self._group.create_task(self._guard(job, name), name=name)
+        if self._group is None:
+            self._early.append((job, name))
+        else:
+            self._group.create_task(self._guard(job, name), name=name)
+        return True
 
-    async def _guard(self, job: Coroutine[Any, Any, None], name: str) -> None:
+    async def _guard(self, job: Job, name: str) -> None:
         try:
-            await job
+            await job()
         except DockageError as error:
             log.info("job.failed", job=name, code=error.code, why=error.message)
         except Exception:

@@ -7,6 +7,7 @@ which ``statement.IN_FLIGHT`` allows for.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -45,10 +46,11 @@ class TunnelCounts:
 
         return sent, received
 
-    def save(self) -> None:
+    async def save(self) -> None:
+        """What has changed is taken down here, in the loop that counts, and written in a thread."""
         rows = [
             Row(KIND, lease, msgspec.msgpack.encode(self._counts[lease])) for lease in sorted(self._dirty)
         ]
         self._dirty.clear()
         if rows:
-            self._journal.write(rows)
+            await asyncio.to_thread(self._journal.write, rows)

@@ -1,0 +1,203 @@
+"""Joins the minds with their hands and ears: all of a node that stands on ports alone.
+
+Counterpart: ``system.py``, which puts real adapters under it; the tests put fakes there, so what is wired here
+is what they test. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from dockage.domain.offer import Offer
+from dockage.domain.units import Sat
+from dockage.node import effects as want
+from dockage.node import events as told
+from dockage.node import provider as selling
+from dockage.node import records
+from dockage.node import tenant as renting
+from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.ports import Clock, ContainerHost, Directory, Journal, Keys, PeerLink, Row
+
+from .access import Access
+from .chainwatch import ChainWatch
+from .config import Config
+from .driver import Driver
+from .edge import Edge
+from .market import Market, Notice
+from .metering import MeterLoop
+from .node import Node
+from .peers import Postman, Reception
+from .perform import Gate, ProviderPerformer, TenantPerformer
+from .rail import Rail
+from .reach import Reach
+from .renting import Renting, Terms
+from .tasks import Jobs, every
+from .tunnels import TunnelCounts
+
+TICK_SEC = 1.0
+
+Loop = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a node stands on: one part behind each port."""
+
+    home: Path
+    config: Config
+    keys: Keys
+    clock: Clock
+    journal: Journal
+    rows: Sequence[Row]
+    """What the journal held at the start."""
+    link: PeerLink
+    reception: Reception
+    directory: Directory
+    entered: asyncio.Event
+    """Set once the market was looked for, found or not."""
+    rail: Rail | None
+    host: ContainerHost | None
+    """None where nothing is sold."""
+    gate: Gate | None
+    """The door to its engine."""
+    rand: Random
+    architecture: str
+    """Of our own images, as the kernel names it."""
+
+
+def wire(
+    ground: Ground, policy: ProviderPolicy | None, patience: TenantPolicy | None = None
+) -> tuple[Node, list[Loop]]:
+    """The node, and what must run while it lives. *policy*: how it sells, if it does."""
+    keys, clock, link, jobs = ground.keys, ground.clock, ground.link, Jobs()
+    reach = Reach(link, ground.directory, keys, clock)
+    postman = Postman(reach.open, keys, jobs)
+    counts = TunnelCounts(ground.rows, ground.journal)
+    tenant_hands = TenantPerformer(postman, ground.rail, jobs, keys.node)
+    tenant = _tenant(ground, tenant_hands, patience or TenantPolicy())
+    market = Market(ground.directory, link, keys, clock, ground.config.node.regions)
+    provider = notice = None
+    loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
+    if policy is not None and ground.host is not None:
+        hands = ProviderPerformer(postman, ground.rail, jobs, ground.host, ground.gate)
+        provider, notice = _sell(ground, policy, hands)
+        loops += _selling_loops(ground, provider, notice)
+    rents = _renting(ground, tenant, market, reach, counts)
+    loops += [_driving(tenant, renting.outstanding(tenant.state)), rents.drop_unfinished]
+    loops += _clockwork(ground, tenant, provider, counts)
+    ground.reception.handle = Edge(provider, tenant, keys, ground.rail, postman, counts, clock).handle
+    node = Node(
+        ground.home,
+        ground.config,
+        clock.now(),
+        keys,
+        clock,
+        link,
+        ground.reception,
+        tenant,
+        market,
+        rents,
+        ground.rail,
+        provider,
+        notice,
+        ground.host,
+    )
+    return node, loops
+
+
+# -- the tenant --------------------------------------------------------------------------------------
+def _tenant(ground: Ground, hands: TenantPerformer, policy: TenantPolicy) -> Driver[renting.Tenant]:
+    leases = [records.decode_rented_lease(r.value) for r in ground.rows if r.kind == records.RENTED]
+    channels = [records.decode_channel(r.value) for r in ground.rows if r.kind == records.PAYING]
+    state = renting.restore(ground.keys.node, policy, leases, channels)
+    hands.driver = Driver(state, renting.step, changed, ground.journal, hands.perform, ground.clock)
+    return hands.driver
+
+
+def _renting(
+    ground: Ground, tenant: Driver[renting.Tenant], market: Market, reach: Reach, counts: TunnelCounts
+) -> Renting:
+    limits = ground.config.channel
+    return Renting(
+        tenant,
+        market,
+        reach.open,
+        ground.rail,
+        ground.config.bitcoin.network,
+        counts,
+        Terms(limits.hours, limits.overhead_percent, limits.expiry_blocks, Sat(limits.largest_sat)),
+        ground.architecture,
+    )
+
+
+# -- the provider ------------------------------------------------------------------------------------
+def _sell(
+    ground: Ground, policy: ProviderPolicy, hands: ProviderPerformer
+) -> tuple[Driver[selling.Provider], Notice]:
+    assert ground.host is not None
+    leases = [records.decode_sold_lease(r.value) for r in ground.rows if r.kind == records.SOLD]
+    channels = [records.decode_channel(r.value) for r in ground.rows if r.kind == records.EARNING]
+    state = selling.restore(policy, leases, channels)
+    hands.driver = Driver(state, selling.step, changed, ground.journal, hands.perform, ground.clock)
+    Access(hands.driver, ground.host).register(ground.reception)
+    notice = Notice(
+        ground.directory,
+        ground.link,
+        ground.keys,
+        ground.clock,
+        _offering(hands.driver, ground.keys),
+        ground.config.node.stamp_bits,
+    )
+    return hands.driver, notice
+
+
+def _offering(provider: Driver[selling.Provider], keys: Keys) -> Callable[[], Offer]:
+    return lambda: selling.offer(provider.state, keys.node)
+
+
+def _selling_loops(ground: Ground, provider: Driver[selling.Provider], notice: Notice) -> list[Loop]:
+    assert ground.host is not None
+    meter = MeterLoop(provider, ground.host, ground.clock, ground.rand)
+
+    async def keep_up() -> None:
+        await ground.entered.wait()
+        await notice.keep_up()
+
+    return [_driving(provider, selling.outstanding(provider.state)), meter.run, keep_up]
+
+
+# -- both --------------------------------------------------------------------------------------------
+def _driving(driver: Driver[Any], outstanding: Sequence[want.AnyEffect]) -> Loop:
+    return lambda: driver.run(outstanding)
+
+
+def _clockwork(
+    ground: Ground,
+    tenant: Driver[renting.Tenant],
+    provider: Driver[selling.Provider] | None,
+    counts: TunnelCounts,
+) -> list[Loop]:
+    minds = [mind for mind in (provider, tenant) if mind is not None]
+
+    async def tick() -> None:
+        for mind in minds:
+            await mind.post(told.Ticked())
+
+    loops: list[Loop] = [
+        lambda: every(TICK_SEC, tick, "tick"),
+        lambda: every(TICK_SEC, counts.save, "tunnel-counts"),
+    ]
+    if ground.rail is not None:
+        watch = ChainWatch(ground.rail, minds, ground.clock)
+        loops.append(lambda: every(ground.config.bitcoin.poll_sec, watch.poll, "chain"))
+    return loops
+
+
+def changed(before: Any, after: Any) -> list[Row]:
+    """The rows in which two states of a mind differ."""
+    return [Row(*record) for record in records.changes(before, after)]
