@@ -57,7 +57,7 @@ async def host(lab: Lab, folder: Path) -> AsyncIterator[DockerHost]:
     host = DockerHost(lab.socket, folder / "home", "run-1", disk_every=0.5)
     await host.start()
     gate = EngineGate(lab.socket, host)
-    host.engine_proxy = gate.serve
+    host.gate = gate
     yield host
     for lease in await host.present():
         await host.teardown(lease)

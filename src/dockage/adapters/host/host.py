@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import Protocol
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
@@ -31,8 +32,22 @@ from .slices import Slices
 from .tunnel import Count, Tunnels
 from .volumes import Volumes
 
-EngineProxy = Callable[[LeaseId, Resources, Stream], Awaitable[None]]
-"""``EngineGate.serve``: the lease, its limits, the peer's stream."""
+PAUSED = "the lease is paused until its provider is paid"
+
+
+class Gate(Protocol):
+    """What serves the Engine API of leases (``adapters/engine``)."""
+
+    async def serve(self, lease: LeaseId, limits: Resources, stream: Stream) -> None: ...
+
+    def hold(self, lease: LeaseId, why: str) -> None:
+        """Refuse what would change or start anything."""
+
+    def release(self, lease: LeaseId) -> None: ...
+
+    def forget(self, lease: LeaseId) -> None: ...
+
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,8 +66,8 @@ class _Room:
 class DockerHost:
     """``run_id`` names this process in readings: tunnel counters begin at 0 in a new one.
 
-    ``engine_proxy`` serves the Engine API (adapters/engine); it needs this object as its LeaseRoom, so it may be
-    set after construction. ``resolvers`` are the DNS servers that leases may ask although they lie in a private
+    ``gate`` serves the Engine API (adapters/engine); it needs this object as its LeaseRoom, so it is set after
+    construction. ``resolvers`` are the DNS servers that leases may ask although they lie in a private
     network. ``firewall=False`` is for machines that are walled off otherwise: leases then reach everything.
     """
 
@@ -62,7 +77,6 @@ class DockerHost:
         home: Path,
         run_id: str,
         *,
-        engine_proxy: EngineProxy | None = None,
         firewall: bool = True,
         resolvers: Iterable[str] = (),
         share_layers: bool = True,
@@ -71,7 +85,7 @@ class DockerHost:
         execute: Run = run,
         cgroup_root: Path = Path("/sys/fs/cgroup"),
     ) -> None:
-        self.engine_proxy = engine_proxy
+        self.gate: Gate | None = None
         self._home, self._run_id, self._walled, self._cgroup_root = home, run_id, firewall, cgroup_root
         self._boot = BOOT_ID.read_text().strip()
         self._client = EngineClient(engine_socket)
@@ -144,10 +158,14 @@ class DockerHost:
             self._layout.make(self._group(lease), limits)
 
     async def pause(self, lease: LeaseId) -> None:
+        if self.gate is not None:
+            self.gate.hold(lease, PAUSED)  # first: whoever does not pay must not start what the freeze misses
         await self._engine.pause(lease)
 
     async def thaw(self, lease: LeaseId) -> None:
         await self._engine.thaw(lease)
+        if self.gate is not None:
+            self.gate.release(lease)
 
     async def read(self, lease: LeaseId) -> Reading:
         """Raises UsageError("lease.unknown"), or Unavailable("lease.unprepared") after a reboot."""
@@ -187,6 +205,8 @@ class DockerHost:
         self._layers.forget(lease)
         self._tunnels.forget(lease)
         self._rooms.pop(lease, None)
+        if self.gate is not None:
+            self.gate.forget(lease)
 
     async def _remove_group(self, lease: LeaseId, room: _Room) -> None:
         if room.gauge is not None:
@@ -202,9 +222,9 @@ class DockerHost:
 
     async def serve_engine(self, lease: LeaseId, stream: Stream) -> None:
         self._known(lease)
-        if self.engine_proxy is None:
+        if self.gate is None:
             raise Unavailable("engine.closed", "this node lends no engine; rent from another provider")
-        await self.engine_proxy(lease, self._ledger.limits(lease), stream)
+        await self.gate.serve(lease, self._ledger.limits(lease), stream)
 
     async def serve_tunnel(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
         """Raises UsageError("tunnel.*") or Unavailable("tunnel.closed") before any byte is read."""
