@@ -17,15 +17,20 @@ from dockage.protocol.docker.front_state import Container
 
 from . import listing, relay
 from .call import Call
-from .engines import SLOW
+from .engines import SLOW, id_of
 from .parts import Parts
 
 DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 
 
 async def create(call: Call, parts: Parts) -> None:
-    container, warnings = await parts.placing.create(call.query.get("name", ""), await call.json_body())
-    await call.answer({"Id": container.id, "Warnings": warnings}, 201)
+    body = await call.json_body()
+
+    async def place() -> None:
+        container, warnings = await parts.placing.create(call.query.get("name", ""), body)
+        await call.answer({"Id": container.id, "Warnings": warnings}, 201)
+
+    await relay.attended(call, place())
 
 
 async def list_all(call: Call, parts: Parts) -> None:
@@ -57,10 +62,14 @@ async def shown(parts: Parts, container: Container, size: bool = False) -> dict[
 # -- start and stop ------------------------------------------------------------------------------------
 async def start(call: Call, parts: Parts) -> None:
     container = parts.books.container(call.names["id"])
-    if container.ended:
-        container = await parts.placing.revive(container)
-    status = await _with_ports(parts, container, f"/containers/{container.remote}/start", call.query)
-    await call.done(status)
+    await call.raw_body()  # some clients send "{}"
+
+    async def begin() -> None:
+        placed = await parts.placing.revive(container) if container.ended else container
+        status = await _with_ports(parts, placed, f"/containers/{placed.remote}/start", call.query)
+        await call.done(status)
+
+    await relay.attended(call, begin())
 
 
 async def restart(call: Call, parts: Parts) -> None:
@@ -218,10 +227,12 @@ def _until(values: tuple[str, ...], now: int) -> int:
 async def exec_create(call: Call, parts: Parts) -> None:
     container = _alive(parts, call.names["id"])
     body = await call.json_body()
+    body.pop("Container", None)  # docker-py says it twice, and with our id
     path = f"/containers/{container.remote}/exec"
-    status, made = await _call(parts, container, "POST", path, {}, body)
-    parts.remember_exec(str(made["Id"]), container.id)
-    await call.answer(made, status)
+    _, made = await _call(parts, container, "POST", path, {}, body)
+    exec_id = id_of(made if isinstance(made, dict) else {})
+    parts.remember_exec(exec_id, container.id)
+    await call.answer({"Id": exec_id}, 201)
 
 
 async def exec_forward(call: Call, parts: Parts) -> None:
@@ -233,7 +244,7 @@ async def exec_forward(call: Call, parts: Parts) -> None:
 
 async def exec_inspect(call: Call, parts: Parts) -> None:
     container = _of_exec(call, parts)
-    _, doc = await _call(parts, container, "GET", f"/exec/{call.names['id']}/json", {})
+    doc = await parts.engines.ask(container.lease, "GET", f"/exec/{call.names['id']}/json")
     await call.answer({**doc, "ContainerID": container.id})
 
 

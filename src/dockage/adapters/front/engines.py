@@ -6,6 +6,7 @@ Every call has a limit, so that a provider who vanished costs a refusal and not 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,6 +29,7 @@ SLOW = 900.0
 USUAL = 60.0
 
 Query = Mapping[str, str]
+ID = re.compile(r"[0-9a-f]{64}")
 
 
 def target(path: str, query: Query) -> str:
@@ -85,6 +87,30 @@ class LeaseEngines:
         if response.status >= 400:
             raise ApiError(response.status, message_of(answer))
         return response.status, _json(answer)
+
+    async def ask(
+        self,
+        lease: LeaseId,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        limit: float = USUAL,
+    ) -> dict[str, Any]:
+        """The same for an answer that must be an object."""
+        _, doc = await self.call(lease, method, path, query=query, body=body, limit=limit)
+        if not isinstance(doc, dict):
+            raise PeerError("engine.strange", "the provider's engine answered something else than an object")
+        return doc
+
+
+def id_of(doc: Mapping[str, Any]) -> str:
+    """Of something that was made. Raises PeerError for an answer without one."""
+    found = doc.get("Id")
+    if not isinstance(found, str) or not ID.fullmatch(found):
+        raise PeerError("engine.strange", "the provider's engine made something without an id")
+    return found
 
 
 async def _ask(client: HttpClient, method: str, path: str, body: object) -> Response:

@@ -34,6 +34,7 @@ from .local import LocalEngine
 from .parts import Parts
 from .placing import Placing, SendImage
 from .published import Published, spawn
+from .tenancy import Tenancy
 from .watch import Watch
 
 log = structlog.get_logger("dockage.front")
@@ -116,25 +117,17 @@ class DockerFront:
         engines = LeaseEngines(self._leases)
         published = Published(self._leases, tasks, self._bind_host)
         hub = EventHub()
-        placing = Placing(
-            self._books,
-            self._leases,
-            engines,
-            self._local,
-            self._send_image,
-            self._clock,
-            tasks,
-            self._linger,
-        )
-        watch = Watch(self._books, engines, published, hub, self._clock, tasks, placing.settle)
-        placing.watch = watch
-        return Parts(self._books, engines, self._local, published, hub, watch, placing, self._clock)
+        tenancy = Tenancy(self._books, self._leases, engines, tasks, self._linger)
+        watch = Watch(self._books, engines, published, hub, self._clock, tasks, tenancy.settle)
+        tenancy.watch = watch
+        placing = Placing(self._books, engines, self._local, tenancy, watch, self._send_image, self._clock)
+        return Parts(self._books, engines, self._local, published, hub, watch, tenancy, placing, self._clock)
 
     def _resume(self, parts: Parts) -> None:
         """After a restart: follow every lease (which opens the ports of what runs), give empty ones back."""
         for rented in list(self._books.shelf.rented.values()):
             parts.watch.follow(rented.lease)
-            parts.placing.settle(rented.deployment)
+            parts.tenancy.settle(rented.deployment)
 
     # -- clients -------------------------------------------------------------------------------------
     def _accept(

@@ -79,12 +79,13 @@ async def _shown(parts: Parts, network: Network) -> dict[str, Any]:
     if not network.lease:
         return doc
     try:
-        _, there = await parts.engines.call(network.lease, "GET", f"/networks/{network.remote}", limit=QUICK)
+        there = await parts.engines.ask(network.lease, "GET", f"/networks/{network.remote}", limit=QUICK)
     except DockageError:
         return doc
-    members = {}
-    for remote, member in (there.get("Containers") or {}).items():
-        if container := parts.books.by_remote(network.lease, remote):
+    members, found = {}, there.get("Containers")
+    for remote, member in found.items() if isinstance(found, dict) else ():
+        container = parts.books.by_remote(network.lease, remote)
+        if container and isinstance(member, dict):
             members[container.id] = {**member, "Name": container.name}
     return {**doc, "Containers": members, "IPAM": there.get("IPAM") or doc["IPAM"]}
 
@@ -124,7 +125,7 @@ async def _join(call: Call, parts: Parts, action: str) -> None:
     if container.ended:
         raise ended(container.name, container.ended)
     if action == "connect":
-        network = await parts.placing.network_at(network, container.deployment, container.lease)
+        network = await parts.tenancy.network_at(network, container.deployment, container.lease)
     elif network.lease != container.lease:
         raise ApiError(403, f"container {container.name} is not connected to network {network.name}")
     path = f"/networks/{network.remote}/{action}"

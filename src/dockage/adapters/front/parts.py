@@ -13,6 +13,7 @@ from .hub import EventHub
 from .local import LocalEngine
 from .placing import Placing
 from .published import Published
+from .tenancy import Tenancy
 from .watch import Watch
 
 EXECS_MAX = 4096
@@ -26,6 +27,7 @@ class Parts:
     published: Published
     hub: EventHub
     watch: Watch
+    tenancy: Tenancy
     placing: Placing
     clock: Clock
     execs: OrderedDict[str, str] = field(default_factory=OrderedDict)

@@ -1,16 +1,15 @@
 """From a create body to a container on a lease: refuse first, then rent, then networks, volumes, image, create.
 
-The rule: everything that can be refused without a provider is refused before anything is paid. One lease a
-deployment; what its containers share (networks, volumes) decides which deployment a lone container belongs to.
+The rule: everything that can be refused without a provider is refused before anything is paid. A deployment is a
+compose project or a lone container; what a lone one shares (networks, volumes) puts it into the other's deployment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,31 +17,28 @@ import msgspec
 import structlog
 
 from dockage.domain.errors import DockageError, UsageError
-from dockage.domain.identity import LeaseId, short
+from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND
-from dockage.ports import Clock, LeaseInfo, Leases, Progress
+from dockage.ports import Clock, Progress
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker import volume_create
 from dockage.protocol.docker.front_errors import ApiError, name_taken, no_network
-from dockage.protocol.docker.front_state import NOWHERE, Container, Network, Publish, Rented, Volume
+from dockage.protocol.docker.front_state import Container, Publish
 from dockage.protocol.docker.refusals import refusals
 
 from .books import Books
-from .engines import SLOW, LeaseEngines
+from .engines import SLOW, LeaseEngines, id_of
 from .local import LocalEngine
+from .tenancy import Tenancy
 from .watch import Watch
 
 log = structlog.get_logger("dockage.front")
 
 SendImage = Callable[[str, LeaseId, Progress], Awaitable[str]]
 """(image reference at the local engine, lease, progress) -> its id at the lease's engine, once it is there."""
-USABLE = ("running", "paused")
-WAIT_MAX = 64
-"""Containers of one deployment that may be on their way at once."""
-
-FIRST = "calm brisk amber quiet steady northern silver bright early salty windy tidal".split()
-SECOND_WORDS = "harbour pier ferry anchor buoy jetty lantern gull wharf mast keel crane".split()
+HOW = "calm brisk amber quiet steady northern silver bright early salty windy tidal".split()
+WHAT = "harbour pier ferry anchor buoy jetty lantern gull wharf mast keel crane".split()
 
 
 @dataclass(frozen=True)
@@ -61,21 +57,17 @@ class Placing:
     def __init__(
         self,
         books: Books,
-        leases: Leases,
         engines: LeaseEngines,
         local: LocalEngine,
+        tenancy: Tenancy,
+        watch: Watch,
         send_image: SendImage,
         clock: Clock,
-        tasks: asyncio.TaskGroup,
-        linger: float,
     ) -> None:
-        self._books, self._leases, self._engines, self._local = books, leases, engines, local
-        self._send_image, self._clock, self._tasks, self._linger = send_image, clock, tasks, linger
-        self.watch: Watch  # set by the front: the two need each other
-        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._coming: dict[str, list[Resources]] = defaultdict(list)
+        self._books, self._engines, self._local = books, engines, local
+        self._tenancy, self._watch = tenancy, watch
+        self._send_image, self._clock = send_image, clock
         self._names: set[str] = set()
-        self._leaving: set[str] = set()
 
     # -- create --------------------------------------------------------------------------------------
     async def create(self, name: str, body: dict[str, Any]) -> tuple[Container, list[str]]:
@@ -125,13 +117,13 @@ class Placing:
 
     async def _first_look(self, container: Container) -> None:
         try:
-            await self.watch.look(container)
+            await self._watch.look(container)
         except DockageError as error:
             log.info("look.failed", container=container.name, why=error.message)
 
     def _fresh_name(self) -> str:
         while True:
-            name = f"{secrets.choice(FIRST)}_{secrets.choice(SECOND_WORDS)}_{secrets.token_hex(2)}"
+            name = f"{secrets.choice(HOW)}_{secrets.choice(WHAT)}_{secrets.token_hex(2)}"
             if self._books.find_container(name) is None:
                 return name
 
@@ -151,7 +143,7 @@ class Placing:
         if taken is None:
             return
         try:
-            await self.watch.look(taken)
+            await self._watch.look(taken)
         except ApiError as error:
             if error.status == 404:
                 return
@@ -205,155 +197,46 @@ class Placing:
         found |= {self._books.container(one).deployment for one in create.peers(body)}
         return found - {""}
 
-    # -- the lease -----------------------------------------------------------------------------------
     async def _place(self, plan: Plan) -> tuple[LeaseId, str, list[str]]:
-        async with self._on_its_way(plan):
-            async with self._turns[plan.deployment]:
-                lease = (await self._lease(plan)).id
-                for network in create.networks(plan.body):
-                    await self.network_at(self._books.network(network), plan.deployment, lease)
-                for volume in set(create.volumes(plan.body).values()):
-                    await self._volume_at(volume, plan.deployment, lease)
-            image_id = await self._send_image(plan.image, lease, _progress(plan.deployment))
+        progress = _progress(plan.deployment)
+        async with self._tenancy.on_its_way(plan.deployment, plan.need):
+            lease = await self._tenancy.lease_for(plan.deployment, plan.need, plan.body, progress)
+            image_id = await self._send_image(plan.image, lease, progress)
             remote_ids = {ref: self._books.container(ref).remote for ref in create.peers(plan.body)}
             body = create.forwarded(plan.body, image_id, remote_ids)
-            _, made = await self._engines.call(
-                lease, "POST", "/containers/create", query={"name": plan.name}, body=body, limit=SLOW
-            )
-        return lease, str(made["Id"]), [str(one) for one in made.get("Warnings") or ()]
+            made = await self._made(lease, plan.name, body)
+        return lease, id_of(made), _texts(made.get("Warnings"))
 
-    @asynccontextmanager
-    async def _on_its_way(self, plan: Plan) -> AsyncIterator[None]:
-        """Its need counts before its record exists; a lease that it leaves empty by failing is given back."""
-        coming = self._coming[plan.deployment]
-        if len(coming) >= WAIT_MAX:
-            raise ApiError(429, f"{WAIT_MAX} containers of {plan.deployment} are being created; wait for one")
-        coming.append(plan.need)
+    async def _made(self, lease: LeaseId, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A container of this name that we do not know is left over from a client who went away, or a crash of
+        ours, between its creation and our record: it goes."""
+        query = {"name": name}
         try:
-            yield
-        finally:
-            coming.remove(plan.need)
-            if not coming:
-                self._coming.pop(plan.deployment, None)
-            self.settle(plan.deployment)
-
-    async def _lease(self, plan: Plan) -> LeaseInfo:
-        """The deployment's lease, large enough for all that is in it and on its way (this one included)."""
-        wishes, progress = create.wishes(plan.body), _progress(plan.deployment)
-        held = self._held(plan.deployment)
-        if held is None:
-            lease = await self._leases.obtain(plan.deployment, plan.need, wishes, progress)
-        else:
-            wanted = [one.need for one in self._books.at(held.id)] + self._coming[plan.deployment]
-            lacking = create.shortfall(wanted, held.limits)
-            if lacking == Resources() and held.state in USABLE:
-                return held
-            lease = await self._leases.obtain(plan.deployment, lacking, wishes, progress)
-        self._books.keep(Rented(lease.id, plan.deployment, lease.provider, lease.msat_hour))
-        self.watch.follow(lease.id)
-        return lease
-
-    def _held(self, deployment: str) -> LeaseInfo | None:
-        ids = [rented.lease for rented in self._books.rented(deployment)]
-        infos = [info for id_ in ids if (info := self._engines.info(id_)) and info.state in USABLE]
-        return infos[-1] if infos else None
-
-    async def network_at(self, network: Network, deployment: str, lease: LeaseId) -> Network:
-        """Make it at *lease* if it is not there. Raises UsageError("deployment.conflict")."""
-        if network.lease == lease:
-            return network
-        if network.lease and self._engines.info(network.lease) is not None:
-            raise UsageError(
-                "deployment.conflict",
-                f"network {network.name} belongs to the deployment {network.deployment}; a network cannot span "
-                "leases",
+            return await self._engines.ask(
+                lease, "POST", "/containers/create", query=query, body=body, limit=SLOW
             )
-        asked = msgspec.json.decode(network.body)
-        body = {
-            "Name": network.name,
-            "Driver": "bridge",
-            "CheckDuplicate": True,
-            "Internal": asked.get("Internal") is True,
-            "Labels": create.labels(asked),
-        }
-        try:
-            _, made = await self._engines.call(lease, "POST", "/networks/create", body=body)
         except ApiError as error:
-            if error.status != 409:
+            if error.status != 409 or "in use" not in error.message:
                 raise
-            _, made = await self._engines.call(lease, "GET", f"/networks/{network.name}")
-        placed = replace(network, deployment=deployment, lease=lease, remote=str(made["Id"]))
-        self._books.keep(placed)
-        return placed
-
-    async def _volume_at(self, name: str, deployment: str, lease: LeaseId) -> None:
-        volume = self._books.shelf.volumes.get(name) or self.new_volume({"Name": name})
-        if volume.lease == lease:
-            return
-        if volume.lease and self._engines.info(volume.lease) is not None:
-            raise UsageError(
-                "deployment.conflict",
-                f"volume {name} holds data of the deployment {volume.deployment}, on another provider",
+            path = f"/containers/{name}"
+            await self._engines.call(lease, "DELETE", path, query={"force": "1", "v": "1"})
+            return await self._engines.ask(
+                lease, "POST", "/containers/create", query=query, body=body, limit=SLOW
             )
-        asked = msgspec.json.decode(volume.body)
-        body = {name: asked.get(name) for name in ("Name", "Labels", "DriverOpts")}
-        await self._engines.call(lease, "POST", "/volumes/create", body=body)
-        self._books.keep(replace(volume, deployment=deployment, lease=lease))
 
-    def new_volume(self, body: dict[str, Any]) -> Volume:
-        """Logical only: it takes room at a provider once a container needs it."""
-        volume = Volume(str(body["Name"]), msgspec.json.encode(body), self.watch.now_text())
-        self._books.keep(volume)
-        self.watch.announce("volume", "create", volume.name, {"driver": "local"})
-        return volume
 
-    # -- the end -------------------------------------------------------------------------------------
-    def settle(self, deployment: str) -> None:
-        """Give its leases back if nothing is left in it, after a moment: what is recreated finds them still."""
-        if self._is_idle(deployment) and deployment not in self._leaving:
-            self._leaving.add(deployment)
-            self._tasks.create_task(self._leave(deployment))
-
-    def _is_idle(self, deployment: str) -> bool:
-        return (
-            bool(self._books.rented(deployment))
-            and deployment not in self._coming
-            and self._books.shelf.is_empty(deployment)
-        )
-
-    async def _leave(self, deployment: str) -> None:
-        try:
-            await asyncio.sleep(self._linger)
-            async with self._turns[deployment]:
-                if self._is_idle(deployment):
-                    for rented in self._books.rented(deployment):
-                        await self._release(rented)
-        finally:
-            self._leaving.discard(deployment)
-            if deployment not in self._coming and not self._turns[deployment].locked():
-                self._turns.pop(deployment, None)
-
-    async def _release(self, rented: Rented) -> None:
-        try:
-            if self._engines.info(rented.lease) is not None:
-                await self._leases.release(rented.lease)
-        except DockageError as error:
-            # the record stays: at the next start, or when the deployment empties again, it is tried again
-            log.warning("release.failed", lease=short(rented.lease), why=error.message)
-            return
-        except Exception:
-            log.exception("release.crashed", lease=short(rented.lease))
-            return
-        networks = [one for one in self._books.shelf.networks.values() if one.lease == rented.lease]
-        self._books.keep(
-            *(replace(one, deployment="", lease=NOWHERE, remote="") for one in networks),
-        )
-        self._books.forget(rented)
-        self.watch.unfollow(rented.lease)
+def _texts(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
 
 
 def _progress(deployment: str) -> Progress:
+    """Into the log, at most a line a second: the Engine API has no word for it."""
+    loop, said = asyncio.get_running_loop(), -1.0
+
     def tell(line: str) -> None:
-        log.info("progress", deployment=deployment, step=line)
+        nonlocal said
+        if loop.time() - said >= 1.0:
+            said = loop.time()
+            log.info("progress", deployment=deployment, step=line)
 
     return tell

@@ -83,10 +83,12 @@ async def stream(call: Call, status: int, headers: HeaderPairs, pieces: AsyncIte
             await call.server.send(piece)
         await call.server.end()
 
-    await _attended(call, send())
+    await attended(call, send())
 
 
-async def _attended(call: Call, work: Coroutine[Any, Any, None]) -> None:
+async def attended(call: Call, work: Coroutine[Any, Any, None]) -> None:
+    """Run *work* for as long as the client is there: who pressed Ctrl-C wants no lease any more. The request's
+    body must have been read."""
     try:
         async with asyncio.TaskGroup() as tasks:
             main = tasks.create_task(work)

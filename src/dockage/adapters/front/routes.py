@@ -70,6 +70,10 @@ ROUTES: tuple[Route, ...] = (
 )
 LOCAL = ("images", "build", "grpc", "session", "auth", "distribution")
 """First segments of what is relayed to the local engine whole."""
+FLAGS = frozenset(
+    "all copyUIDGID details follow force link logs noOverwriteDirNonDir one-shot size stderr stdin stdout stream "
+    "timestamps v".split()
+)
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 
 
@@ -77,7 +81,7 @@ def find(server: HttpServer, request: Request) -> tuple[Handler, Call]:
     """Raises ApiError(400) for a version or a path that cannot be served, 404 for an unknown one."""
     path, _, query = request.target.partition("?")
     path = _without_version(path)
-    call = Call(server, request, path, dict(parse_qsl(query, keep_blank_values=True, max_num_fields=64)))
+    call = Call(server, request, path, _query(query))
     segments = [unquote(part) for part in path.strip("/").split("/")]
     if segments[0] in LOCAL:
         return system.to_local, call
@@ -88,6 +92,19 @@ def find(server: HttpServer, request: Request) -> tuple[Handler, Call]:
             call.names = names
             return route.handler, call
     raise ApiError(404, f"page not found: {request.method} {path[:200]}")
+
+
+def _query(text: str) -> dict[str, str]:
+    try:
+        pairs = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=64))
+    except ValueError as error:
+        raise ApiError(400, f"the query cannot be read: {error}") from error
+    return {name: _plain_flag(value) if name in FLAGS else value for name, value in pairs.items()}
+
+
+def _plain_flag(value: str) -> str:
+    """docker-py says True and False; the engine reads anything but these words as true."""
+    return "0" if value.strip().lower() in ("", "0", "no", "false", "none") else "1"
 
 
 def _without_version(path: str) -> str:

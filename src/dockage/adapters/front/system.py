@@ -13,6 +13,7 @@ import msgspec
 
 import dockage
 from dockage.domain.units import SECOND
+from dockage.ports import Clock
 from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views
@@ -107,26 +108,22 @@ async def events(call: Call, parts: Parts) -> None:
     since, until = _moment(call.query.get("since", "")), _moment(call.query.get("until", ""))
     with parts.hub.subscribed() as coming:
         past = parts.hub.since(since) if since is not None else []
-        ends = None if until is None else (until - parts.clock.now()) / SECOND
-        pieces = _lines(past, coming, wanted, until, ends)
+        pieces = _lines(past, coming, wanted, until, parts.clock)
         await relay.stream(call, 200, JSON, pieces)
 
 
 async def _lines(
-    past: list[Event],
-    coming: AsyncIterator[Event],
-    wanted: filters.Filters,
-    until: int | None,
-    ends: float | None,
+    past: list[Event], coming: AsyncIterator[Event], wanted: filters.Filters, until: int | None, clock: Clock
 ) -> AsyncIterator[bytes]:
     for event in past:
         if filters.event_matches(event, wanted) and (until is None or event["timeNano"] <= until):
             yield msgspec.json.encode(event) + b"\n"
-    with suppress(TimeoutError):
-        async with asyncio.timeout(ends):
-            async for event in coming:
-                if filters.event_matches(event, wanted):
-                    yield msgspec.json.encode(event) + b"\n"
+    with suppress(TimeoutError, StopAsyncIteration):
+        while True:  # no timeout around a yield: it would strike whoever is writing
+            left = None if until is None else max(0.0, (until - clock.now()) / SECOND)
+            event = await asyncio.wait_for(anext(coming), left)
+            if filters.event_matches(event, wanted):
+                yield msgspec.json.encode(event) + b"\n"
 
 
 def _moment(text: str) -> int | None:

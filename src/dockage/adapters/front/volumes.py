@@ -33,7 +33,7 @@ async def create(call: Call, parts: Parts) -> None:
             raise ApiError(400, f"at most {VOLUMES_MAX} volumes are kept; remove some first")
         labels = wish.labels if wish.name else {**wish.labels, ANONYMOUS: ""}
         name = wish.name or secrets.token_hex(32)
-        known = parts.placing.new_volume({**body, "Name": name, "Labels": labels})
+        known = parts.tenancy.new_volume({**body, "Name": name, "Labels": labels})
     await call.answer(replies.volume(known), 201)
 
 
@@ -81,7 +81,7 @@ async def _remove(parts: Parts, volume: Volume) -> None:
                 raise
     parts.books.forget(volume)
     parts.watch.announce("volume", "destroy", volume.name, {"driver": "local"})
-    parts.placing.settle(volume.deployment)
+    parts.tenancy.settle(volume.deployment)
 
 
 async def prune(call: Call, parts: Parts) -> None:

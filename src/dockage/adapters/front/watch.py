@@ -87,13 +87,11 @@ class Watch:
         gone, ApiError or Unavailable else."""
         path, query = f"/containers/{container.remote}/json", {"size": "1"} if size else {}
         try:
-            _, doc = await self._engines.call(container.lease, "GET", path, query=query, limit=limit)
+            doc = await self._engines.ask(container.lease, "GET", path, query=query, limit=limit)
         except ApiError as error:
             if error.status == 404:
                 self.forget(container)
             raise
-        if not isinstance(doc, dict):
-            raise Unavailable("engine.strange", "the provider's engine answered something else")
         self.remember(container, doc)
         return doc
 
@@ -147,7 +145,11 @@ class Watch:
                 over = msgspec.json.encode(views.after_the_end(doc, reason, finished))
                 self._books.keep(replace(container, ended=reason, seen=over))
                 self.announce("container", "die", container.id, {"name": container.name, "exitCode": "137"})
+                if views.removes_itself(container):
+                    self.forget(container)
         networks = [one for one in self._books.shelf.networks.values() if one.lease == lease]
+        if networks or self._books.at(lease):
+            log.warning("lease.ended", lease=short(lease), why=reason)
         volumes = [one for one in self._books.shelf.volumes.values() if one.lease == lease]
         self._books.keep(
             *(replace(one, lease=NOWHERE, remote="") for one in networks),
@@ -191,7 +193,8 @@ class Watch:
             await self._on_event(lease, event)
 
     async def _on_event(self, lease: LeaseId, event: dict[str, Any]) -> None:
-        remote = str((event.get("Actor") or {}).get("ID") or "")
+        actor = event.get("Actor")
+        remote = str(actor.get("ID") or "") if isinstance(actor, dict) else ""
         container = self._books.by_remote(lease, remote) or self._forgotten.get((lease, remote))
         if container is None or not isinstance(event.get("timeNano"), int):
             return

@@ -104,9 +104,9 @@ def published(body: Mapping[str, Any], image_ports: Iterable[str] = ()) -> tuple
     """The ``-p`` and ``-P`` of the body. Raises ApiError(400) for what cannot be tunnelled."""
     host = section(body, "HostConfig")
     found = [
-        _publish(port, binding or {})
+        _publish(port, binding)
         for port, bindings in section(host, "PortBindings").items()
-        for binding in bindings or [{}]
+        for binding in _bindings(bindings)
     ]
     if host.get("PublishAllPorts"):
         taken = {one.container_port for one in found}
@@ -115,6 +115,14 @@ def published(body: Mapping[str, Any], image_ports: Iterable[str] = ()) -> tuple
     if len(found) > PORTS_MAX:
         raise ApiError(400, f"{len(found)} published ports; at most {PORTS_MAX} are tunnelled per container")
     return tuple(found)
+
+
+def _bindings(value: object) -> list[Mapping[str, Any]]:
+    """null and [] stand for any free port of the default address."""
+    found = [{}] if not value else value
+    if not isinstance(found, list) or not all(isinstance(one or {}, dict) for one in found):
+        raise ApiError(400, "invalid PortBindings: a list of objects is expected for each port")
+    return [one or {} for one in found]
 
 
 def _publish(port: str, binding: Mapping[str, Any]) -> Publish:

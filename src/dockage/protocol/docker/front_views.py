@@ -35,7 +35,7 @@ def inspect(doc: Doc, container: Container, around: Around) -> Doc:
     """``GET /containers/{id}/json`` as the tenant should see it."""
     asked = body_of(container)
     config = {**_object(doc, "Config"), "Image": container.image}
-    config["Labels"] = {**(config.get("Labels") or {}), **around.labels}
+    config["Labels"] = {**_object(config, "Labels"), **around.labels}
     network = {**_object(doc, "NetworkSettings")}
     network["Networks"] = _networks(network.get("Networks"), around)
     network["Ports"] = _ports_by_name(network.get("Ports"), container, around)
@@ -60,7 +60,11 @@ def item(doc: Doc, container: Container, around: Around) -> Doc:
         "Id": container.id,
         "Names": [f"/{container.name}"],
         "Image": container.image,
-        "Labels": {**(doc.get("Labels") or {}), **around.labels},
+        "ImageID": str(doc.get("ImageID") or ""),
+        "Created": container.created,
+        "State": str(doc.get("State") or "created"),
+        "Status": str(doc.get("Status") or ""),
+        "Labels": {**_object(doc, "Labels"), **around.labels},
         "Ports": _port_list(doc.get("Ports"), around),
         "HostConfig": {**_object(doc, "HostConfig"), "NetworkMode": mode},
         "NetworkSettings": network,
@@ -143,10 +147,12 @@ def _host_config(doc: Doc, asked: Doc) -> Doc:
 
 def _networks(doc: Any, around: Around) -> Doc:
     networks = doc if isinstance(doc, dict) else {}
-    return {
-        name: {**(end or {}), "NetworkID": around.network_ids.get(name, (end or {}).get("NetworkID", ""))}
-        for name, end in networks.items()
-    }
+    return {name: _endpoint(end, around.network_ids.get(name)) for name, end in networks.items()}
+
+
+def _endpoint(end: Any, id_: str | None) -> Doc:
+    shown = end if isinstance(end, dict) else {}
+    return {**shown, "NetworkID": id_ or str(shown.get("NetworkID") or "")}
 
 
 def _ports_by_name(doc: Any, container: Container, around: Around) -> Doc:
@@ -195,6 +201,11 @@ def event(doc: Doc, container: Container, labels: Mapping[str, str]) -> Doc:
     shown = {**attributes, **labels, "name": container.name, "image": container.image}
     actor = {"ID": container.id, "Attributes": shown}
     return {**doc, "id": container.id, "from": container.image, "Actor": actor}
+
+
+def removes_itself(container: Container) -> bool:
+    """``--rm``"""
+    return bool(create.section(body_of(container), "HostConfig").get("AutoRemove"))
 
 
 def state_of(doc: Mapping[str, Any]) -> str:
