@@ -150,7 +150,6 @@ class Peer:
             entered=entered,
             rail=rail if self._has_wallet else None,
             host=self.host if self.policy else None,
-            gate=None,
             rand=Random(number),
             architecture="x86_64",
         )

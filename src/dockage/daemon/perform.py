@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 from weakref import WeakValueDictionary
 
 import structlog
@@ -44,17 +44,6 @@ def reason_of(error: DockageError) -> Reason:
     return Reason(error.code[:64], error.message[:TEXT_MAX])
 
 
-class Gate(Protocol):
-    """The door to the leases' engines, as far as money closes it (``adapters/engine/gate.py``)."""
-
-    def hold(self, lease: LeaseId, why: str) -> None:
-        """From now on the tenant can only look and remove."""
-
-    def release(self, lease: LeaseId) -> None: ...
-
-    def forget(self, lease: LeaseId) -> None: ...
-
-
 class Performer:
     """The effects that both roles share."""
 
@@ -86,11 +75,9 @@ class Performer:
 
 
 class ProviderPerformer(Performer):
-    def __init__(
-        self, postman: Postman, rail: Rail | None, jobs: Jobs, host: ContainerHost, gate: Gate | None = None
-    ) -> None:
+    def __init__(self, postman: Postman, rail: Rail | None, jobs: Jobs, host: ContainerHost) -> None:
         super().__init__(postman, rail, jobs)
-        self._host, self._gate = host, gate
+        self._host = host
         self._locks: WeakValueDictionary[LeaseId, asyncio.Lock] = WeakValueDictionary()
         self._ready: set[LeaseId] = set()
         """Prepared since the daemon started."""
@@ -151,24 +138,13 @@ class ProviderPerformer(Performer):
             try:
                 async with asyncio.timeout(HOST_TIMEOUT):
                     if mine.state is LeaseState.PAUSED:
-                        return await self._freeze(lease, str(mine.reason))
-                    return await self._thaw(lease)
+                        return await self._host.pause(lease)
+                    return await self._host.thaw(lease)
             except (Unavailable, TimeoutError) as error:
                 log.warning(
                     "lease.neither-frozen-nor-thawed", lease=short(lease), why=str(error) or "timeout"
                 )
             await asyncio.sleep(CLEAR_AGAIN)
-
-    async def _freeze(self, lease: LeaseId, why: str) -> None:
-        """The door first, or whoever does not pay thaws its containers itself."""
-        if self._gate is not None:
-            self._gate.hold(lease, why)
-        await self._host.pause(lease)
-
-    async def _thaw(self, lease: LeaseId) -> None:
-        await self._host.thaw(lease)
-        if self._gate is not None:
-            self._gate.release(lease)
 
     def _begin_finish(self, lease: LeaseId) -> None:
         """The mind asks again every while; an engine that is down for a day must not heap up a day's work."""
@@ -183,8 +159,6 @@ class ProviderPerformer(Performer):
             await self._read_last(lease)
             await self._clear(lease)
             self._ready.discard(lease)
-            if self._gate is not None:
-                self._gate.forget(lease)
             await self.driver.tell(told.HostCleared(lease))
         finally:
             self._finishing.discard(lease)
@@ -193,7 +167,7 @@ class ProviderPerformer(Performer):
         """Freeze first, so that the final reading is final. A host that can't be read ends the lease unpaid."""
         try:
             async with asyncio.timeout(HOST_TIMEOUT):
-                await self._freeze(lease, "the lease has ended")
+                await self._host.pause(lease)
                 reading = await self._host.read(lease)
         except (DockageError, TimeoutError) as error:
             log.warning("lease.no-final-reading", lease=short(lease), why=str(error) or "timeout")

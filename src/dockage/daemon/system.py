@@ -129,7 +129,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         reception = Reception(keys, asyncio.get_running_loop().time)
         directory = _directory(config, keys, clock, link, reception)
         rail = await _rail(config, keys, stack)
-        host, gate = await _host(home, config, stack) if config.provider.enabled else (None, None)
+        host = await _host(home, config, stack) if config.provider.enabled else None
         ground = Ground(
             home,
             config,
@@ -143,7 +143,6 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             entered,
             rail,
             host,
-            gate,
             SystemRandom(),
             platform.machine(),
         )
@@ -214,7 +213,7 @@ def _for_sale(sells: settings.Provider, machine: Resources) -> Resources:
     )
 
 
-async def _host(home: Path, config: Config, stack: AsyncExitStack) -> tuple[DockerHost, EngineGate]:
+async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost:
     engine = Path(config.provider.engine)
     host = DockerHost(engine, home / "leases", secrets.token_hex(8), firewall=config.provider.firewall)
     await host.start()
@@ -222,8 +221,8 @@ async def _host(home: Path, config: Config, stack: AsyncExitStack) -> tuple[Dock
     # The gate needs the host for its names and volumes, the host needs the gate to serve: joined here.
     gate = EngineGate(engine, host)
     stack.push_async_callback(gate.close)
-    host.engine_proxy = gate.serve
-    return host, gate
+    host.gate = gate
+    return host
 
 
 def _directory(

@@ -32,7 +32,7 @@ from .market import Market, Notice
 from .metering import MeterLoop
 from .node import Node
 from .peers import Postman, Reception
-from .perform import Gate, ProviderPerformer, TenantPerformer
+from .perform import ProviderPerformer, TenantPerformer
 from .rail import Rail
 from .reach import Reach
 from .renting import Renting, Terms
@@ -63,8 +63,6 @@ class Ground:
     rail: Rail | None
     host: ContainerHost | None
     """None where nothing is sold."""
-    gate: Gate | None
-    """The door to its engine."""
     rand: Random
     architecture: str
     """Of our own images, as the kernel names it."""
@@ -84,8 +82,7 @@ def wire(
     provider = notice = None
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
     if policy is not None and ground.host is not None:
-        hands = ProviderPerformer(postman, ground.rail, jobs, ground.host, ground.gate)
-        provider, notice = _sell(ground, policy, hands)
+        provider, notice = _sell(ground, policy, ProviderPerformer(postman, ground.rail, jobs, ground.host))
         loops += _selling_loops(ground, provider, notice)
     rents = _renting(ground, tenant, market, reach, counts)
     loops += [_driving(tenant, renting.outstanding(tenant.state)), rents.drop_unfinished]
