@@ -105,6 +105,13 @@ def test_a_home_that_is_too_deep_for_a_socket_says_so(tmp_path: Path) -> None:
     assert "home.too-long" in done.stderr
 
 
+def test_a_home_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(main, ["--home", str(tmp_path / "file" / "home"), "id"])
+    assert done.exit_code == 1
+    assert "(cli.file)" in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_another_users_home_says_so(call: Call, home: Path) -> None:
     with served(home):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +22,8 @@ from .conftest import Call
 from .parts import served
 
 NODE = ("--bind", "127.0.0.1:0", "--set", "tenant.engine=", "--set", "node.stamp_bits=4")
+WITH_CTRL_C = ("env", "--default-signal=INT")
+"""As from a terminal: what a script runs in the background ignores Ctrl-C, and so would all our children."""
 DOCKAGE = (sys.executable, "-m", "dockage.cli.main")
 
 
@@ -61,7 +63,7 @@ def test_the_life_of_a_daemon(call: Call, home: Path) -> None:
 @pytest.mark.usefixtures("stopping")
 def test_a_daemon_that_cannot_start_shows_the_end_of_its_log(home: Path) -> None:
     (home / "daemon.log").write_text("something of yesterday\n")
-    done = ran(home, "daemon", "--detach", "--bind", "nowhere", *NODE[2:])
+    done = ran(home, "daemon", "--detach", "--bind", "192.0.2.1:4711", *NODE[2:])
     assert done.returncode == 4
     assert "link.bind" in done.stderr
     assert "yesterday" not in done.stderr
@@ -114,7 +116,7 @@ def test_ctrl_c_leaves_a_watch_without_an_error(home: Path) -> None:
 @contextmanager
 def started(home: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        [*DOCKAGE, "--home", str(home), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*WITH_CTRL_C, *DOCKAGE, "--home", str(home), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
         try:
             yield child
@@ -137,23 +139,28 @@ def test_ctrl_c_gives_the_terminal_back(home: Path) -> None:
 
 def in_a_terminal(*words: str) -> tuple[int, bytes]:
     """Run it on a terminal of its own, press Ctrl-C once it has drawn twice; its exit code and all it wrote."""
-    pid, terminal = os.forkpty()
-    if pid == 0:
-        os.environ["TERM"], os.environ["COLUMNS"] = "xterm", "160"
-        os.execv(DOCKAGE[0], [*DOCKAGE, *words])
-    shown, until = b"", time.monotonic() + 60
-    while shown.count(b"shop") < 2:
-        assert time.monotonic() < until, shown
-        shown += os.read(terminal, 65536)
-    os.write(terminal, b"\x03")
+    ours, its = os.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    command = [*WITH_CTRL_C, "setsid", "--ctty", *DOCKAGE, *words]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=env) as child:
+        os.close(its)
+        shown = b""
+        while shown.count(b"shop") < 2:
+            shown += piece(ours)
+        os.write(ours, b"\x03")
+        while more := piece(ours):
+            shown += more
+        os.close(ours)
+        return child.wait(30), shown
+
+
+def piece(terminal: int) -> bytes:
+    """What is written next; nothing once the other end is closed."""
+    assert select.select([terminal], [], [], 60)[0], "nothing was written for a minute"
     try:
-        while piece := os.read(terminal, 65536):
-            shown += piece
-    except OSError:  # Linux: the other end is closed
-        pass
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), shown
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux says it
+        return b""
 
 
 def test_a_closed_pipe_is_no_error(home: Path) -> None:

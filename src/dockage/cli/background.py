@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 
 from .errors import guarded
+
+BUG = 70
+"""EX_SOFTWARE of sysexits.h."""
 
 
 def run() -> None:
@@ -15,5 +19,13 @@ def run() -> None:
     system.main(Path(sys.argv[1]), json.load(sys.stdin))
 
 
+def main() -> int:
+    try:
+        return guarded(run, as_json=False)
+    except Exception:
+        traceback.print_exc()
+        return BUG  # not python's 1, which would be the user's fault
+
+
 if __name__ == "__main__":
-    sys.exit(guarded(run, as_json=False))
+    sys.exit(main())

@@ -58,6 +58,10 @@ def guarded(run: Callable[[], object], *, as_json: bool) -> int:
         return _say("cli.usage", error.format_message(), USAGE, as_json=as_json)
     except click.ClickException as error:
         return _say("cli.failed", error.format_message(), USER, as_json=as_json)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _say("cli.file", f"{error.filename}: {error.strerror}", USER, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         return _say("cli.interrupted", "interrupted", INTERRUPTED, as_json=as_json)
 

@@ -29,6 +29,7 @@ _FLAGS: dict[str, tuple[str, str]] = {
     "bind": ("node", "bind"),
     "seeds": ("node", "seeds"),
     "market": ("node", "market"),
+    "public": ("node", "public"),
     "regions": ("node", "regions"),
     "relays": ("node", "relays"),
     "docker_socket": ("tenant", "socket"),
@@ -61,6 +62,9 @@ def node_options(function: F) -> F:
         ),
         click.option(
             "--look-in", "regions", multiple=True, metavar="REGION", help="Regions to look for offers in."
+        ),
+        click.option(
+            "--public/--private", default=None, help="Of the public market, or one on a machine or a LAN."
         ),
         click.option("--market/--no-market", default=None, help="Store and answer for the market."),
         click.option(

@@ -10,7 +10,7 @@ import click
 from dockage.cli import compose, docker, process
 from dockage.cli import format as show
 from dockage.cli.client import Json
-from dockage.cli.commands.up import LIVE, tenant_socket
+from dockage.cli.commands.up import tenant_socket
 from dockage.cli.options import Command, json_option
 from dockage.cli.session import Session
 
@@ -40,7 +40,7 @@ def command(session: Session, /, volumes: bool, **which: Any) -> None:
         raise click.exceptions.Exit(130 if code == 130 else 1)
     held = _volumes(name, socket)
     if not held:
-        process.wait_until(lambda: not any(x["state"] in LIVE for x in _leases(session, name)), END_SEC)
+        process.wait_until(lambda: all(x["state"] == "ended" for x in _leases(session, name)), END_SEC)
     ids = {x["lease"] for x in before if x["state"] != "ended"}
     leases = [x for x in _leases(session, name) if x["lease"] in ids]
     text = "\n".join([*map(_bill, leases), *_held(held)]) or f"{name} has no lease"
