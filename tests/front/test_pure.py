@@ -140,6 +140,16 @@ def test_only_dockage_labels_are_wishes() -> None:
     assert create.wishes({"Labels": {"dockage.region": "eu", "other": "x"}}) == {"dockage.region": "eu"}
 
 
+def test_labels_that_a_client_copied_from_what_we_showed_are_no_wishes() -> None:
+    shown = {
+        "dockage.lease": "1",
+        "dockage.price-msat-hour": "2",
+        "dockage.reason": "3",
+        "dockage.region": "eu",
+    }
+    assert create.without_shown({"Labels": shown}) == {"Labels": {"dockage.region": "eu"}}
+
+
 @pytest.mark.parametrize("name", ["a", "", "-x", "a b", "a/b", "ä1", "x" * 300])
 def test_bad_names(name: str) -> None:
     with pytest.raises(ApiError):

@@ -72,7 +72,7 @@ class Placing:
     # -- create --------------------------------------------------------------------------------------
     async def create(self, name: str, body: dict[str, Any]) -> tuple[Container, list[str]]:
         """The new container and the engine's warnings. Raises ApiError, UsageError, Unavailable."""
-        name = create.check_name(name) if name else self._fresh_name()
+        name, body = create.check_name(name) if name else self._fresh_name(), create.without_shown(body)
         with self._reserved(name):
             await self._check_free(name)
             plan = await self._plan(name, body)

@@ -18,6 +18,8 @@ from .volumes import volume_uses
 
 PROJECT = "com.docker.compose.project"
 WISH = "dockage."
+SHOWN_LABELS = frozenset({"dockage.lease", "dockage.price-msat-hour", "dockage.reason"})
+"""``dockage.provider`` is shown too, but may also be a wish."""
 NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 PORTS_MAX = 64
 """Published ports of one container: each is a listening socket on the tenant's machine."""
@@ -36,6 +38,12 @@ def section(body: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def labels(body: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in section(body, "Labels").items()}
+
+
+def without_shown(body: Body) -> Body:
+    """*body* without the labels that only we set on what we show: some clients copy what they inspected."""
+    kept = {name: value for name, value in labels(body).items() if name not in SHOWN_LABELS}
+    return {**body, "Labels": kept} if "Labels" in body else body
 
 
 def check_name(name: str) -> str:
