@@ -143,15 +143,18 @@ def in_a_terminal(*words: str) -> tuple[int, bytes]:
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
     command = [*WITH_CTRL_C, "setsid", "--ctty", *DOCKAGE, *words]
     with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=env) as child:
-        os.close(its)
-        shown = b""
-        while shown.count(b"shop") < 2:
-            shown += piece(ours)
-        os.write(ours, b"\x03")
-        while more := piece(ours):
-            shown += more
-        os.close(ours)
-        return child.wait(30), shown
+        try:
+            os.close(its)
+            shown = b""
+            while shown.count(b"shop") < 2:
+                shown += piece(ours)
+            os.write(ours, b"\x03")
+            while more := piece(ours):
+                shown += more
+            return child.wait(30), shown
+        finally:
+            child.kill()
+            os.close(ours)
 
 
 def piece(terminal: int) -> bytes:
