@@ -252,6 +252,16 @@ def test_a_refund_that_won_is_not_fought() -> None:
     )
 
 
+def test_a_funding_that_vanishes_under_the_close_ends_the_channel() -> None:
+    mind = feed(channelled(), pays(5), says(say.CloseChannel(CHANNEL)), told.SpendBuilt(CHANNEL, CLOSE_TX))
+    assert (
+        Playbook(mind)
+        >> told.FundingGone(CHANNEL, WHY)
+        << told_of_channel(ChannelState.ABANDONED)
+        >> told.BlockSeen(EXPIRY)
+    )
+
+
 # -- the calendar ------------------------------------------------------------------------------------
 def test_leases_stop_two_days_and_the_channel_settles_one_day_before_the_expiry() -> None:
     mind = feed(serving(), reads(1, 1), pays(1), now=at(1))

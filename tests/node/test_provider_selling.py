@@ -159,6 +159,58 @@ def test_a_paid_lease_wants_a_confirmed_channel_where_no_credit_is_given() -> No
     assert Playbook(channelled(confirmations=0)) >> says(OPEN) << refusal(LEASE, "channel.unconfirmed")
 
 
+def test_an_announcement_may_be_overtaken_by_the_request_to_open() -> None:
+    mind = feed(provider(), says(proposal(), our_key=PROVIDER_KEY))
+    assert Playbook(mind) >> says(OPEN) << refusal(LEASE, "channel.unconfirmed")
+
+
+WAITING = told_of(LEASE, LeaseState.OPENING, reason=Like(Reason, code="channel.unconfirmed"))
+
+
+def test_room_is_kept_for_who_has_really_sent_the_funding_off() -> None:
+    mind = feed(channelled(confirmations=0), told.FundingSeen(CHANNEL, 0))
+    assert (
+        Playbook(mind)
+        >> says(OPEN)
+        << WAITING
+        >> says(OPEN)
+        << WAITING
+        >> told.HostPrepared(LEASE)
+        >> says(say.OpenLease(quote(LEASE2), SIG64))
+        << refusal(LEASE2, "channel.unconfirmed")
+        >> Wait(3600)
+        >> told.Ticked()
+        >> told.FundingSeen(CHANNEL, 1)
+        << told_of_channel(ChannelState.OPEN)
+        << want.Prepare(LEASE, LIMITS)
+        >> told.HostPrepared(LEASE)
+        << told_of(LEASE, LeaseState.RUNNING)
+    )
+
+
+def test_room_is_kept_only_until_the_funding_is_gone() -> None:
+    mind = feed(channelled(confirmations=0), told.FundingSeen(CHANNEL, 0), says(OPEN))
+    assert mind_of.free(mind.state).cpu_milli == 3000
+    assert (
+        Playbook(mind)
+        >> told.FundingGone(CHANNEL, WHY)
+        << told_of_channel(ChannelState.ABANDONED)
+        << told_of(LEASE, LeaseState.ENDING, reason=WHY)
+        << want.Finish(LEASE)
+    )
+
+
+def test_room_is_not_kept_for_ever() -> None:
+    mind = feed(channelled(confirmations=0), told.FundingSeen(CHANNEL, 0), says(OPEN))
+    assert (
+        Playbook(mind)
+        >> Wait(6 * 3600)
+        >> told.Ticked()
+        << told_of(LEASE, LeaseState.ENDING, reason=Like(Reason, code="channel.unconfirmed"))
+        << want.Finish(LEASE)
+    )
+
+
 def test_a_paid_lease_wants_a_channel_that_can_still_pay() -> None:
     mind = feed(channelled(), pays(CAPACITY - 330))
     assert Playbook(mind) >> says(OPEN) << refusal(LEASE, "channel.exhausted")

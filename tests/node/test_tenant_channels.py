@@ -13,6 +13,7 @@ from node.parts import *
 ASK_OTHER = want.Send(OTHER, say.AskQuote(LEASE, LIMITS))
 OPEN = want.Send(PROVIDER, say.OpenLease(quote(), SIG64))
 PROPOSE = want.Send(PROVIDER, proposal())
+END = want.Send(PROVIDER, say.EndLease(LEASE))
 CLOSE = want.Send(PROVIDER, say.CloseChannel(CHANNEL))
 ANNOUNCE = want.Send(PROVIDER, say.AnnounceFunding(CHANNEL, TXID, VOUT))
 ACCEPT = from_provider(say.AcceptChannel(CHANNEL, PROVIDER_KEY, 1))
@@ -86,17 +87,25 @@ def test_what_was_lost_while_opening_is_said_again_at_each_look_at_the_chain() -
 
 
 def test_a_funding_that_never_confirms_ends_the_wait() -> None:
-    mind = funded()
-    assert Playbook(mind) >> Wait(6 * 3600 + 1) >> told.Ticked()
-    assert lease(mind).reason.code == "channel.none"
+    waiting = told.Received(PROVIDER, say.Refusal(LEASE, Reason("channel.unconfirmed", "")))
+    mind = feed(funded(), waiting)
+    assert (
+        Playbook(mind)
+        >> Wait(61)
+        >> told.Ticked()
+        << OPEN
+        >> Wait(6 * 3600 - 61)
+        >> told.Ticked()
+        << OPEN
+        >> Wait(1)
+        >> told.Ticked()
+        << END
+    )
+    assert lease(mind).reason.code == "channel.unconfirmed"
 
 
 def test_a_funding_that_is_gone_leads_to_the_next_candidate() -> None:
-    assert Playbook(funded(*BOTH)) >> told.FundingGone(CHANNEL, WHY) >> told.Ticked() << ASK_OTHER
-
-
-def test_the_provider_saying_that_it_is_open_is_enough_to_ask() -> None:
-    assert Playbook(funded()) >> notes(ChannelState.OPEN) << OPEN
+    assert Playbook(funded(*BOTH)) >> told.FundingGone(CHANNEL, WHY) >> told.Ticked() << END << ASK_OTHER
 
 
 # -- what the provider says of it --------------------------------------------------------------------

@@ -65,6 +65,8 @@ def test_a_paid_lease_from_wish_to_the_last_payment() -> None:
         >> told.FundingBuilt(CHANNEL, TXID, VOUT, b"funding", Sat(154))
         << want.Broadcast(CHANNEL, b"funding")
         << ANNOUNCE
+        << OPEN
+        >> from_provider(notice(LeaseState.OPENING, reason=Reason("channel.unconfirmed", "")))
         >> told.FundingSeen(CHANNEL, 0)
         >> told.FundingSeen(CHANNEL, 1)
         << OPEN
@@ -224,14 +226,30 @@ def test_an_expired_quote_is_asked_for_again_but_not_for_ever() -> None:
 
 
 def test_an_unconfirmed_channel_is_waited_for() -> None:
-    mind = opening()
+    mind = funded()
     assert (
         Playbook(mind)
         >> refuses(LEASE, "channel.unconfirmed")
+        >> Wait(7)
         >> told.Ticked()
-        << OPEN  # our own node has seen it confirmed
+        >> Wait(1)
+        >> told.Ticked()
+        << OPEN
+        >> from_provider(notice(LeaseState.OPENING, reason=Reason("channel.unconfirmed", "")))
+        >> Wait(3600)
+        >> told.FundingSeen(CHANNEL, 1)
+        << OPEN
+        >> told.Ticked()
         >> RUNNING
     )
+    assert lease(mind).opened_at == at(3608)  # the wait is not charged
+
+
+def test_once_the_provider_sees_it_confirmed_its_machine_has_no_more_time_than_any() -> None:
+    mind = feed(funded(*BOTH), from_provider(notice(LeaseState.OPENING, reason=WHY)))
+    feed(mind, from_provider(notice(LeaseState.OPENING)), now=at(3600))
+    feed(mind, told.Ticked(), now=at(3660))
+    assert Playbook(mind, now=at(3661)) >> told.Ticked() << END << ASK_OTHER
 
 
 def test_an_unpaid_bill_is_paid_and_then_asked_again() -> None:
@@ -276,6 +294,8 @@ def test_a_second_lease_waits_for_the_channel_of_the_first() -> None:
         >> told.FundingBuilt(CHANNEL, TXID, VOUT, b"funding", Sat(154))
         << want.Broadcast(CHANNEL, b"funding")
         << ANNOUNCE
+        << OPEN
+        << want.Send(PROVIDER, say.OpenLease(quote(LEASE2), SIG64))
         >> told.FundingSeen(CHANNEL, 1)
         << OPEN
         << want.Send(PROVIDER, say.OpenLease(quote(LEASE2), SIG64))
@@ -414,7 +434,7 @@ def test_an_end_that_nobody_confirms_is_an_end() -> None:
 
 
 def test_ending_before_anything_was_opened_asks_nobody() -> None:
-    for mind in (feed(tenant(), rents()), quoted(), funded()):
+    for mind in (feed(tenant(), rents()), quoted()):
         assert Playbook(mind) >> told.EndRequested(LEASE, WHY) >> told.EndRequested(LEASE2, WHY)
         assert lease(mind).state is LeaseState.ENDED
 

@@ -69,8 +69,14 @@ TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
             ChannelState.ABANDONED,  # the same, and the coins were spent elsewhere
         }
     ),
-    ChannelState.CLOSING: frozenset({ChannelState.CLOSED, ChannelState.REFUNDING}),
-    ChannelState.REFUNDING: frozenset({ChannelState.CLOSED}),
+    ChannelState.CLOSING: frozenset(
+        {
+            ChannelState.CLOSED,
+            ChannelState.REFUNDING,
+            ChannelState.ABANDONED,  # a reorganisation took the funding from under the close
+        }
+    ),
+    ChannelState.REFUNDING: frozenset({ChannelState.CLOSED, ChannelState.ABANDONED}),
     ChannelState.CLOSED: frozenset(),
     ChannelState.ABANDONED: frozenset(),
 }
@@ -115,6 +121,8 @@ class Channel:
     funding_fee: Sat = NOTHING
     opened_height: int = 0
     """Where to start looking for the transaction that spends the channel; before the funding: when it was agreed."""
+    seen: bool = False
+    """The chain or the mempool has shown the funding: more than the tenant's word."""
     confirmations: int = 0
     needed: int = 1
     """Confirmations that make it OPEN."""
@@ -185,12 +193,14 @@ def confirm(channel: Channel, confirmations: int) -> Channel:
     if not channel.is_live:
         return channel
     state = ChannelState.OPEN if confirmations >= channel.needed else ChannelState.FUNDED
-    return replace(move(channel, state), confirmations=confirmations)
+    return replace(move(channel, state), confirmations=confirmations, seen=True)
 
 
 def vanish(channel: Channel, reason: Reason) -> Channel:
     """The funding can no longer confirm: somebody spent its coins elsewhere."""
-    return move(channel, ChannelState.ABANDONED, reason) if channel.is_live else channel
+    if channel.is_over or channel.state is ChannelState.OPENING or channel.settled_txid:
+        return channel
+    return move(channel, ChannelState.ABANDONED, reason)
 
 
 def pay(channel: Channel, total: Sat, signature: bytes) -> Channel:

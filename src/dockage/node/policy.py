@@ -28,6 +28,8 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     """How long a tick may stay unpaid before the containers are frozen."""
     grace: Duration = Duration(60 * SECOND)
     """How long frozen containers are held before the lease ends."""
+    fund_within: Duration = Duration(6 * HOUR)
+    """How long room is kept for a tenant whose funding waits for confirmations."""
     prepare_within: Duration = Duration(2 * MINUTE)
     """Before a lease that our machine can't get ready ends."""
     remember: Duration = Duration(1 * HOUR)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from dockage.domain import channel as channels
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.errors import PeerError
-from dockage.domain.identity import NodeKey
+from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import LeaseState
 from dockage.domain.offer import Offer
 from dockage.domain.reason import Reason
@@ -67,7 +67,7 @@ def outstanding(state: Provider) -> Effects:
     for lease in state.leases.values():
         if lease.state is LeaseState.ENDING:
             wanted.append(want.Finish(lease.id))
-        elif lease.state is not LeaseState.ENDED:
+        elif lease.state is not LeaseState.ENDED and not lease.waits:
             wanted.append(want.Prepare(lease.id, lease.growing or lease.limits))
             if lease.state is LeaseState.PAUSED:
                 wanted.append(want.Pause(lease.id))
@@ -112,9 +112,11 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
         case told.BlockSeen(height=height):
             return closing.on_block(state, height, now)
         case told.FundingSeen(channel=channel, confirmations=confirmations):
-            return closing.on_channel(state, channel, lambda c: channels.confirm(c, confirmations))
+            seen = closing.on_channel(state, channel, lambda c: channels.confirm(c, confirmations))
+            return _then_begin(seen, channel, now)
         case told.FundingGone(channel=channel, reason=reason):
-            return closing.on_channel(state, channel, lambda c: channels.vanish(c, reason))
+            gone = closing.on_channel(state, channel, lambda c: channels.vanish(c, reason))
+            return _then_begin(gone, channel, now)
         case told.SpendBuilt(channel=channel, tx=tx):
             return closing.on_close_built(state, channel, tx)
         case told.SpendFailed(channel=channel, reason=reason):
@@ -162,6 +164,16 @@ def _then_close(so_far: tuple[Provider, Effects], now: Instant) -> tuple[Provide
     """A lease has ended or a bill was paid: a channel that waited for it may close now."""
     state, effects = so_far
     state, more = closing.finish_closes(state, now)
+    return state, (*effects, *more)
+
+
+def _then_begin(so_far: tuple[Provider, Effects], id_: ChannelId, now: Instant) -> tuple[Provider, Effects]:
+    """The funding is deep enough, or it will never be: leases that waited for it begin or end."""
+    state, effects = so_far
+    channel = state.channels.get(id_)
+    if channel is None:
+        return so_far
+    state, more = selling.on_waited_for(state, channel, now)
     return state, (*effects, *more)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dockage.domain.channel import ChannelState
+from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.lease import LeaseState
@@ -34,6 +34,7 @@ from .sold import (
 )
 
 HOST_SLOW = Reason("host.slow", "the provider's machine did not get the lease ready in time")
+UNCONFIRMED = Reason("channel.unconfirmed", "the channel's funding is not deep enough yet")
 SHUTDOWN = Reason("provider.leaving", "the provider is taking its machine off the market")
 
 
@@ -103,22 +104,53 @@ def on_open(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> tuple
     refusal = _why_not(state, peer, quote.limits) or _why_unpayable(state, peer, quote, now)
     if quote.expires < now:
         refusal = Reason("quote.expired", "the quote has expired; ask for a new one")
-    if refusal:
+    waits = refusal is UNCONFIRMED and _is_worth_waiting(state, peer)
+    if refusal and not waits:
         return state, (*say_again(state, peer), want.Send(peer, say.Refusal(quote.lease, refusal)))
-    lease = SoldLease(quote.lease, peer, quote.limits, quote.tariff, opened_at=now, since=now)
+    lease = SoldLease(
+        quote.lease, peer, quote.limits, quote.tariff, opened_at=now, since=now, waits=waits, reason=refusal
+    )
+    if waits:
+        return store(state, lease), (want.Send(peer, notice(lease, now)),)
     return store(state, lease), (want.Prepare(lease.id, lease.limits),)
+
+
+def _is_worth_waiting(state: Provider, peer: NodeKey) -> bool:
+    """Who has really sent the funding off finds its room still there once it has confirmed. One lease each: room
+    is not kept for nothing but a transaction's fee."""
+    on_its_way = any(c.peer == peer and c.seen and c.serves_at(state.height) for c in state.channels.values())
+    return on_its_way and not any(lease.waits for lease in leases_of(state, peer))
+
+
+def on_waited_for(state: Provider, channel: Channel, now: Instant) -> tuple[Provider, Effects]:
+    effects: list[want.AnyEffect] = []
+    for lease in leases_of(state, channel.peer):
+        if not lease.waits or lease.state is not LeaseState.OPENING:
+            continue
+        if channel.state is ChannelState.OPEN:
+            begun = replace(lease, waits=False, since=now, reason=None)
+            state = store(state, begun)
+            effects.append(want.Prepare(lease.id, lease.limits))
+        elif channel.is_over:
+            state, more = end_lease(state, lease, channel.reason or UNCONFIRMED, now)
+            effects += more
+    return state, tuple(effects)
 
 
 def _why_unpayable(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> Reason | None:
     if quote.tariff.is_free:
         return None
     serving = [c for c in state.channels.values() if c.peer == peer and c.serves_at(state.height)]
+    if not serving and any(
+        c.peer == peer and c.state is ChannelState.OPENING for c in state.channels.values()
+    ):
+        return UNCONFIRMED  # the announcement was overtaken
     if not serving:
         return Reason("channel.none", "open a channel first, with enough blocks left before its expiry")
     if not any(c.remaining for c in serving):
         return Reason("channel.exhausted", "the channel has nothing left to pay with")
     if not any(c.state is ChannelState.OPEN for c in serving) and not state.policy.credit_sat:
-        return Reason("channel.unconfirmed", "the channel's funding is not deep enough yet")
+        return UNCONFIRMED
     if is_behind(state, peer, now):
         owed = account_of(state, peer).owed_sat
         return Reason("account.unpaid", f"{owed} sat of earlier leases are unpaid; pay them first")
@@ -146,7 +178,7 @@ def on_prepared(state: Provider, lease: LeaseId, now: Instant) -> tuple[Provider
     if mine is None:
         return state, ()
     if mine.state is LeaseState.OPENING:
-        return enter(state, mine, LeaseState.RUNNING, now)
+        return (state, ()) if mine.waits else enter(state, mine, LeaseState.RUNNING, now)
     if mine.growing is None:
         return state, ()
     grown = replace(mine, limits=mine.growing, growing=None)
@@ -179,7 +211,9 @@ def on_cleared(state: Provider, lease: LeaseId, now: Instant) -> tuple[Provider,
 def on_lease_tick(state: Provider, lease: SoldLease, now: Instant) -> tuple[Provider, Effects]:
     """Nothing that only the machine can end is waited for without limit."""
     waited = since(lease.since, now)
-    if lease.state is LeaseState.OPENING and waited >= state.policy.prepare_within:
+    if lease.state is LeaseState.OPENING and lease.waits and waited >= state.policy.fund_within:
+        return end_lease(state, lease, UNCONFIRMED, now)
+    if lease.state is LeaseState.OPENING and not lease.waits and waited >= state.policy.prepare_within:
         return end_lease(state, lease, HOST_SLOW, now)
     if lease.state is LeaseState.ENDING and waited >= state.policy.grace:
         return store(state, replace(lease, since=now)), (want.Finish(lease.id),)

@@ -45,6 +45,8 @@ class SoldLease:
     """The newest statement: the next one follows it, and an ended lease's is said again until it is paid."""
     growing: Resources | None = None
     """Limits that the machine is being brought to; charged only once it has them."""
+    waits: bool = False
+    """OPENING: its room is kept, and it begins when the funding that is on its way is deep enough."""
     reason: Reason | None = None
 
     def __repr__(self) -> str:
@@ -115,7 +117,7 @@ def enter(
 def end_lease(state: Provider, lease: SoldLease, reason: Reason, now: Instant) -> tuple[Provider, Effects]:
     if lease.is_leaving:
         return state, (want.Send(lease.tenant, notice(lease, now)),)
-    state, effects = enter(state, replace(lease, growing=None), LeaseState.ENDING, now, reason)
+    state, effects = enter(state, replace(lease, growing=None, waits=False), LeaseState.ENDING, now, reason)
     return state, (*effects, want.Finish(lease.id))
 
 

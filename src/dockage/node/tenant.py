@@ -68,7 +68,7 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
         case told.CloseRequested(channel=channel):
             return paying.on_close(state, channel, now)
         case told.FundingBuilt():
-            return paying.on_funding_built(state, event)
+            return paying.on_funding_built(state, event, now)
         case told.FundingFailed(channel=channel, reason=reason):
             return paying.on_funding_failed(state, channel, reason, now)
         case told.FundingSeen(channel=channel, confirmations=confirmations):
@@ -106,7 +106,7 @@ def _on_message(state: Tenant, peer: NodeKey, event: told.Received, now: Instant
         case say.AcceptChannel() as accept:
             return paying.on_accept(state, peer, accept)
         case say.ChannelNotice() as notice:
-            return paying.on_channel_notice(state, peer, notice, now, ours=event.ours)
+            return paying.on_channel_notice(state, peer, notice, ours=event.ours)
         case _:
             raise PeerError("message.unexpected", f"a tenant does not take a {type(event.message).__name__}")
 

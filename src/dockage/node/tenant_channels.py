@@ -1,7 +1,7 @@
 """The tenant's side of its channels: propose, fund, watch, take the rest back.
 
-Counterpart: ``provider_channels.py``. The one rule: our own view of the chain decides on our money; what the
-provider says of a channel only wakes the leases that wait for it.
+Counterpart: ``provider_channels.py``. The one rule: our own view of the chain decides on our money, whatever the
+provider says of a channel.
 """
 
 from __future__ import annotations
@@ -89,13 +89,17 @@ def on_accept(state: Tenant, peer: NodeKey, accept: say.AcceptChannel) -> tuple[
     return put_channel(state, agreed), (want.Fund(channel.id, terms),)
 
 
-def on_funding_built(state: Tenant, event: told.FundingBuilt) -> tuple[Tenant, Effects]:
+def on_funding_built(state: Tenant, event: told.FundingBuilt, now: Instant) -> tuple[Tenant, Effects]:
+    """The leases ask for their room at once: it is kept while the funding confirms."""
     channel = state.channels.get(event.channel)
     if channel is None or channel.state is not ChannelState.OPENING or not channel.terms.provider_key:
         return state, ()
     funded = channels.fund(channel, event.txid, event.vout, state.height)
     funded = replace(funded, funding_raw=event.raw, funding_fee=event.fee)
-    return put_channel(state, funded), announce(funded)
+    state, asked = for_each(
+        put_channel(state, funded), waiting_for(state, channel.peer), lambda s, x: ask_to_open(s, x, now)
+    )
+    return state, (*announce(funded), *asked)
 
 
 def announce(channel: Channel) -> Effects:
@@ -147,12 +151,12 @@ def on_channel(state: Tenant, id_: ChannelId, change: Change, now: Instant) -> t
         return state, ()
     state = put_channel(state, changed)
     if changed.state is ChannelState.OPEN and channel.state is not ChannelState.OPEN:
-        return for_each(state, waiting_for(state, channel.peer), lambda s, x: ask_to_open(s, x, now))
+        return for_each(state, opening_at(state, channel.peer), lambda s, x: ask_to_open(s, x, now))
     return state, ()
 
 
 def on_channel_notice(
-    state: Tenant, peer: NodeKey, notice: say.ChannelNotice, now: Instant, *, ours: bool
+    state: Tenant, peer: NodeKey, notice: say.ChannelNotice, *, ours: bool
 ) -> tuple[Tenant, Effects]:
     channel = own_channel(state, peer, notice.channel)
     if ours and channel.is_live and channel.paid < notice.paid <= channel.terms.spendable:
@@ -164,11 +168,15 @@ def on_channel_notice(
         channel = replace(channel, reason=notice.reason)
     if channel is not state.channels[notice.channel]:
         state = put_channel(state, channel)
-    again = pay_again(channel) if notice.paid < channel.paid else ()
-    if notice.state is ChannelState.OPEN and channel.is_live:
-        state, more = for_each(state, waiting_for(state, peer), lambda s, x: ask_to_open(s, x, now))
-        return state, (*again, *more)
-    return state, again
+    return state, pay_again(channel) if notice.paid < channel.paid else ()
+
+
+def opening_at(state: Tenant, provider: NodeKey) -> list[RentedLease]:
+    return [
+        x
+        for x in state.leases.values()
+        if x.state in (LeaseState.FUNDING, LeaseState.OPENING) and x.provider == provider
+    ]
 
 
 def pay_again(channel: Channel) -> Effects:

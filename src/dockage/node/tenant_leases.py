@@ -49,7 +49,7 @@ ALTERED = Reason("quote.altered", "the quote is not what was asked for")
 SILENT = Reason("provider.silent", "nothing was heard of the provider for too long")
 UNKNOWN_THERE = Reason("lease.unknown-there", "the provider no longer knows the lease")
 
-WAIT = frozenset({"account.unpaid", "provider.busy"})
+WAIT = frozenset({"account.unpaid", "channel.unconfirmed", "provider.busy"})
 """Refusals that pass by themselves: the tick asks again until ``open_within``."""
 ANOTHER_CHANNEL = frozenset({"channel.none", "channel.exhausted"})
 
@@ -89,18 +89,9 @@ def _quote_fault(state: Tenant, lease: RentedLease, quote: Quote) -> Reason | No
 
 def _to_channel(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
     """To open at once where nothing has to be paid or a channel is there; else by way of a new channel."""
-    if lease.tariff.is_free:
+    if lease.tariff.is_free or renting_channel(state, lease.provider) is not None:
         return ask_to_open(state, lease, now)
-    channel = renting_channel(state, lease.provider)
-    if channel is None:
-        return propose(state, lease, now)
-    if channel.state is ChannelState.OPEN or _has_credit(lease):
-        return ask_to_open(state, lease, now)
-    return store(state, enter(lease, LeaseState.FUNDING, now)), ()
-
-
-def _has_credit(lease: RentedLease) -> bool:
-    return lease.quote is not None and lease.quote.credit_sat > 0
+    return propose(state, lease, now)
 
 
 # -- what the provider says --------------------------------------------------------------------------
@@ -121,14 +112,18 @@ def _on_not_opened(state: Tenant, lease: RentedLease, reason: Reason, now: Insta
     if reason.code == "quote.expired" and _times_refused(lease, reason) < REQUOTES_MAX:
         again = replace(enter(lease, LeaseState.QUOTING, now), quote=None, refusals=_noted(lease, reason))
         return store(state, again), (ask_quote(again),)
-    if reason.code == "channel.unconfirmed":
-        return store(state, enter(lease, LeaseState.FUNDING, now)), ()
     if reason.code in WAIT:
-        return store(state, replace(lease, opened_at=now, limits_at=now, reason=reason)), ()
+        return store(state, _not_yet(lease, reason, now)), ()
     plan = lease.candidates[0].plan
     if reason.code in ANOTHER_CHANNEL and plan is not None and plan.id not in state.channels:
         return propose(state, lease, now)
     return next_candidate(state, lease, reason, now)
+
+
+def _not_yet(lease: RentedLease, reason: Reason | None, now: Instant) -> RentedLease:
+    """It had not begun when this was said, so no earlier time can be charged."""
+    begins = lease.reason is not None and reason is None  # the wait for confirmations is over
+    return replace(lease, opened_at=now, limits_at=now, reason=reason, since=now if begins else lease.since)
 
 
 def _noted(lease: RentedLease, reason: Reason) -> tuple[tuple[NodeKey, Reason], ...]:
@@ -147,6 +142,8 @@ def on_notice(
         still_there = notice.state in METERED or notice.state is LeaseState.OPENING
         return state, ((want.Send(lease.provider, say.EndLease(lease.id)),) if still_there else ())
     lease = _granted(replace(lease, heard_at=now), notice, now)
+    if lease.state is LeaseState.OPENING and notice.state is LeaseState.OPENING:
+        lease = _not_yet(lease, notice.reason, now)
     if lease.state is LeaseState.OPENING and notice.state in METERED:
         lease = enter(lease, LeaseState.RUNNING, now)
     if notice.state in (LeaseState.ENDING, LeaseState.ENDED):
@@ -194,10 +191,8 @@ def on_lease_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tena
             return next_candidate(state, lease, NO_ANSWER, now)
         case LeaseState.QUOTING:
             return ask_again(state, lease, ask_quote(lease), now)
-        case LeaseState.OPENING if waited > policy.open_within:
-            return _give_up(state, lease, now)
         case LeaseState.OPENING:
-            return ask_again(state, lease, open_(lease), now)
+            return _on_opening_tick(state, lease, now)
         case LeaseState.FUNDING:
             return _on_funding_tick(state, lease, now)
         case LeaseState.ENDING if waited > policy.end_within:
@@ -212,6 +207,19 @@ def _leave(lease: RentedLease) -> want.Send:
     return want.Send(lease.provider, say.EndLease(lease.id))
 
 
+def _on_opening_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    """Confirmations take as long as they take; a machine does not. A funding that is gone ends the wait."""
+    policy, channel = state.policy, renting_channel(state, lease.provider)
+    if channel is None and not lease.tariff.is_free:
+        return _give_up(state, replace(lease, reason=_why_none(state, lease)), now)
+    confirming = channel is not None and channel.state is ChannelState.FUNDED and lease.reason is not None
+    if since(lease.since, now) > (policy.fund_within if confirming else policy.open_within):
+        return _give_up(state, lease, now)
+    if confirming and since(lease.asked_at, now) < policy.answer_within:
+        return state, ()
+    return ask_again(state, lease, open_(lease), now)
+
+
 def _give_up(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
     """It may yet open: it is told to leave it, now and at each sign of life that comes later."""
     state, effects = next_candidate(state, lease, lease.reason or NO_ANSWER, now)
@@ -222,12 +230,10 @@ def _on_funding_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[T
     """The channel came, or the provider that should accept it is silent, or there is none any more."""
     policy, waited = state.policy, since(lease.since, now)
     ready = renting_channel(state, lease.provider)
-    if ready is not None and ready.state is ChannelState.OPEN:
-        return ask_to_open(state, lease, now)
-    if ready is not None and _has_credit(lease) and since(lease.asked_at, now) >= policy.ask_again:
+    if ready is not None:
         return ask_to_open(state, lease, now)
     opening = [c for c in channels_to(state, lease.provider) if c.state is ChannelState.OPENING]
-    if ready is None and not opening:
+    if not opening:
         return next_candidate(state, lease, _why_none(state, lease), now)
     if waited > policy.fund_within:
         return end(state, lease, NO_CHANNEL, now)

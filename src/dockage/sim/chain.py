@@ -110,7 +110,7 @@ class Chain:
         values = [self._value(c) for c in tx.inputs]
         if any(v is None for v in values) or tx.locktime > self.height:
             return False
-        if min(out.value for out in tx.outputs) < 330:
+        if tx.fee < 0 or min(out.value for out in tx.outputs) < 330:
             return False
         return sum(v or 0 for v in values) == sum(out.value for out in tx.outputs) + tx.fee
 

@@ -20,7 +20,7 @@ from dockage.node.tenant import RentedLease, Tenant
 
 from .network import CALM
 from .node import Node
-from .town import METER, Town
+from .town import Town
 
 HONEST: tuple[type[Node], ...] = (Node,)
 
@@ -77,8 +77,8 @@ def _limit(town: Town, node: Node, state: Provider, leases: list[SoldLease]) -> 
     """The exposure, the ticks before an unpaid one is seen to be late, the frozen time; and for each crash the
     time that nobody was there to freeze."""
     policy = state.policy
-    frozen = Duration(policy.grace + policy.patience + 3 * METER + MINUTE)
-    down = Duration(node.lives * (town.plan.down_most + policy.patience + 3 * METER))
+    frozen = Duration(policy.grace + policy.patience + 3 * town.plan.meter + MINUTE)
+    down = Duration(node.lives * (town.plan.down_most + policy.patience + 3 * town.plan.meter))
     total = sum(
         policy.exposure(x.limits) + ceiling(x.limits, x.tariff, Duration(frozen + down)) for x in leases
     )
@@ -121,7 +121,7 @@ def bills_are_true(town: Town) -> None:
             if lease.last is None or provider is None or not is_honest(provider):
                 continue
             truth = provider.host.history[lease.id]
-            slack = _slack(lease)
+            slack = _slack(town, lease)
             stated = lease.last.usage
             need(
                 town,
@@ -130,9 +130,9 @@ def bills_are_true(town: Town) -> None:
             )
 
 
-def _slack(lease: RentedLease) -> Usage:
+def _slack(town: Town, lease: RentedLease) -> Usage:
     """A gauge is integrated from its newest sample, so a growth is seen one reading early: gauges only."""
-    grown = possible(lease.most, METER)
+    grown = possible(lease.most, town.plan.meter)
     return Usage(
         memory_kib_ms=grown.memory_kib_ms,
         disk_kib_ms=grown.disk_kib_ms,
@@ -166,7 +166,7 @@ def _risk(town: Town, leases: list[RentedLease]) -> int:
     """Satoshis that can be on their way when a channel closes; none in peace."""
     if town.plan.weather == CALM and not town.plan.crashes_per_hour:
         return 0
-    span = Duration(10 * METER + 2 * town.plan.down_most)
+    span = Duration(10 * town.plan.meter + 2 * town.plan.down_most)
     return sum(ceiling(x.most, x.tariff, span) for x in leases) // 1000 + 1
 
 

@@ -175,6 +175,12 @@ class Node:
 
     def tick(self) -> None:
         self.tell(told.Ticked())
+        if self.provider is not None and self.alive:
+            unseen = [
+                c for c in self.provider.channels.values() if c.state is ChannelState.FUNDED and not c.seen
+            ]
+            for channel in unseen:
+                self._look_at(channel, self.tell_provider)
 
     def read_meters(self) -> None:
         if self.provider is None or not self.alive:

@@ -28,7 +28,6 @@ from .people import User
 from .world import World
 
 NO_CREDIT = Sat(0)
-METER = Duration(30 * SECOND)
 COIN = Sat(200_000)
 FRIENDS = 3
 """Tenants of a free provider, which serves nobody else."""
@@ -52,32 +51,38 @@ class Plan(NamedTuple):
     unprepared: float = 0.02
     free_providers: float = 0.2
     """Share of the providers."""
+    meter: Duration = Duration(30 * SECOND)
+    """Between two readings of a lease, and between two statements; all patience is in proportion to it."""
+    tick: Duration = Duration(10 * SECOND)
 
 
 PEACE = Plan(
     weather=CALM, crashes_per_hour=0.0, cuts=0, reorganisations=0, unprepared=0.0, free_providers=0.0
 )
 
-TENANT_POLICY = TenantPolicy(
-    ask_again=Duration(5 * SECOND),
-    answer_within=Duration(15 * SECOND),
-    open_within=Duration(90 * SECOND),
-    end_within=Duration(20 * SECOND),
-    silence=Duration(75 * SECOND),
-)
+
+def tenant_policy(meter: Duration) -> TenantPolicy:
+    return TenantPolicy(
+        ask_again=Duration(5 * SECOND),
+        answer_within=Duration(15 * SECOND),
+        open_within=Duration(90 * SECOND),
+        end_within=Duration(20 * SECOND),
+        silence=Duration(meter * 5 // 2),
+    )
 
 
-def provider_policy(tariff: Tariff, capacity: Resources, credit: Sat = NO_CREDIT) -> ProviderPolicy:
-    """Everything in proportion to a reading every half minute instead of every second."""
+def provider_policy(
+    tariff: Tariff, capacity: Resources, meter: Duration, credit: Sat = NO_CREDIT
+) -> ProviderPolicy:
     return ProviderPolicy(
         tariff=tariff,
         capacity=capacity,
         network="" if tariff.is_free else "sim",
         credit_sat=credit,
-        tick=METER,
-        patience=Duration(45 * SECOND),
-        grace=Duration(2 * MINUTE),
-        gap_max=Duration(75 * SECOND),
+        tick=meter,
+        patience=Duration(meter * 3 // 2),
+        grace=Duration(4 * meter),
+        gap_max=Duration(meter * 5 // 2),
         remember=Duration(20 * MINUTE),
     )
 
@@ -90,9 +95,7 @@ class Town:
     def __init__(self, seed: int, plan: Plan = Plan()) -> None:  # noqa: B008
         self.plan, self.world = plan, World(seed)
         self.network, self.chain = Network(self.world, plan.weather), Chain(BIRTH)
-        self.around = Around(
-            self.world, self.network, self.chain, Duration(5 * SECOND), METER, plan.unprepared
-        )
+        self.around = Around(self.world, self.network, self.chain, plan.tick, plan.meter, plan.unprepared)
         self.market = Market(self.world.random)
         self.nodes: dict[NodeKey, Node] = {}
         self.users: list[User] = []
@@ -122,15 +125,17 @@ class Town:
         capacity = Resources(random.choice((4000, 8000, 16000)), random.choice((8, 16, 32)) * GIB, 400 * GIB)
         if number < self.plan.providers * self.plan.free_providers:
             mine = tuple(name_of("tenant", number * FRIENDS + n) for n in range(FRIENDS))
-            return msgspec.structs.replace(provider_policy(PRESETS["free"], capacity), only_for=mine)
+            return msgspec.structs.replace(
+                provider_policy(PRESETS["free"], capacity, self.plan.meter), only_for=mine
+            )
         factor = random.randrange(500, 1500)
         fair = PRESETS["fair"]
         tariff = Tariff(*(getattr(fair, field) * factor for field in fair.__struct_fields__))
-        return provider_policy(tariff, capacity, Sat(random.choice((0, 0, 500))))
+        return provider_policy(tariff, capacity, self.plan.meter, Sat(random.choice((0, 0, 500))))
 
     def add_tenant(self, number: int, kind: type[Node] = Node, coins: int = 8) -> User:
         random, time = self.world.random, self.plan.time
-        node = kind(self.around, name_of("tenant", number), None, TENANT_POLICY)
+        node = kind(self.around, name_of("tenant", number), None, tenant_policy(self.plan.meter))
         self.chain.mint(node.name, COIN, coins)
         self.minted[node.name] = COIN * coins
         self._join(node)

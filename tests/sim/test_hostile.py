@@ -1,0 +1,110 @@
+"""Cheats among honest nodes: what they take is bounded, and nobody else notices."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dockage.domain.lease import LeaseState
+from dockage.domain.pricing import ceiling
+from dockage.domain.units import GIB, MINUTE, Duration, Sat
+from dockage.node import provider as selling
+from dockage.sim import checkers
+from dockage.sim.hostile import Babbler, DoubleSpender, Forger, Freeloader, Overbiller
+from dockage.sim.node import Node
+from dockage.sim.people import User
+from dockage.sim.town import PEACE, Town, provider_policy
+
+SMALL = PEACE._replace(providers=4, tenants=8)
+
+
+def cheapest(town: Town, kind: type[Node], credit: int = 0) -> Node:
+    """A provider that everybody takes first."""
+    some = town._some_policy(100)
+    tariff = type(some.tariff)(*(getattr(some.tariff, f) // 4 for f in some.tariff.__struct_fields__))
+    capacity = msgspec.structs.replace(some.capacity, cpu_milli=64_000, memory_bytes=64 * GIB)
+    return town.add_provider(100, kind, provider_policy(tariff, capacity, town.plan.meter, Sat(credit)))
+
+
+def live(town: Town) -> None:
+    town.live(checkers.always)
+    town.wind_down()
+    checkers.always(town)
+    checkers.bills_are_true(town)
+    checkers.nothing_is_left(town)
+
+
+def leases_of(user: User) -> list[selling.SoldLease]:
+    return [
+        lease
+        for node in user.node.around.network._nodes.values()
+        if isinstance(node, Node) and node.provider is not None
+        for lease in node.provider.leases.values()
+        if lease.tenant == user.node.name
+    ]
+
+
+def test_a_provider_that_bills_three_times_the_usage_gets_at_most_the_quoted_worst_case() -> None:
+    town = Town(3, SMALL)
+    cheat = cheapest(town, Overbiller)
+    live(town)
+    rented = [x for u in town.users if u.node.tenant for x in u.node.tenant.leases.values()]
+    cheated = [x for x in rented if x.provider == cheat.name and x.quote is not None and x.opened_at]
+    assert len(cheated) >= 5
+    left = [x for x in cheated if x.reason and x.reason.code == "statement.impossible"]
+    assert left, "nobody noticed"
+    for lease in cheated:
+        time = Duration(lease.left_until - lease.opened_at)
+        network = 2 * 10**7  # 200 kB/s, what we counted ourselves, and the slack of each direction
+        worst = ceiling(lease.most, lease.tariff, Duration(time + 60 * 10**9)) * 2
+        assert lease.due <= worst + network
+    checkers.every_satoshi_arrived(town)
+
+
+def test_a_tenant_that_never_pays_is_frozen_and_ended_everywhere() -> None:
+    town = Town(4, SMALL)
+    cheats = [town.add_tenant(100 + n, Freeloader) for n in range(4)]
+    live(town)
+    for cheat in cheats:
+        sold = [x for x in leases_of(cheat) if not x.tariff.is_free]
+        codes = {x.reason.code for x in sold if x.reason}
+        assert "lease.unpaid-too-long" in codes
+    honest = [u for u in town.users if u not in cheats]
+    assert all(u.first_ran for u in honest)
+
+
+def test_a_forged_payment_pays_nothing() -> None:
+    town = Town(5, SMALL)
+    cheat = town.add_tenant(100, Forger)
+    live(town)
+    assert sum(n.peer_errors["payment.forged"] for n in town.nodes.values()) > 0
+    for node in town.nodes.values():
+        held = node.provider.channels.values() if node.provider else ()
+        assert not sum(c.paid for c in held if c.peer == cheat.node.name)
+
+
+def test_a_double_spent_funding_costs_the_provider_at_most_its_credit() -> None:
+    town = Town(6, SMALL)
+    provider = cheapest(town, Node, credit=500)
+    cheat = town.add_tenant(100, DoubleSpender)
+    live(town)
+    account = provider.provider and provider.provider.accounts.get(cheat.node.name)
+    assert account is not None
+    taken = [c for c in provider.provider.channels.values() if c.peer == cheat.node.name]  # type: ignore[union-attr]
+    assert taken
+    assert account.unpaid // 1000 <= 500 + sum(
+        ceiling(x.limits, x.tariff, Duration(20 * MINUTE)) // 1000 + 1 for x in leases_of(cheat)
+    )
+    assert all(x.state is LeaseState.ENDED for x in leases_of(cheat))
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_noise_is_counted_and_harms_nobody_else(seed: int) -> None:
+    town = Town(seed, SMALL)
+    babbler = town.add_tenant(100, Babbler)
+    town.live(checkers.always)
+    town.wind_down()
+    checkers.at_the_end(town)
+    errors = sum(n.peer_errors["message.malformed"] for n in town.nodes.values())
+    assert errors > 20
+    assert all(u.first_ran for u in town.users if u is not babbler)

@@ -1,0 +1,63 @@
+"""Whole worlds: in peace everything is exact; in rough weather everything still adds up; a thousand nodes as well."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockage.domain.channel import ChannelState
+from dockage.domain.lease import LeaseState
+from dockage.domain.units import MINUTE, SECOND, Duration
+from dockage.sim import checkers
+from dockage.sim.town import PEACE, Plan, Town
+
+ROUGHER = Plan(providers=8, tenants=18, crashes_per_hour=2.0, cuts=4, reorganisations=4)
+
+
+def history(town: Town) -> Town:
+    town.live(checkers.always)
+    town.wind_down()
+    checkers.at_the_end(town)
+    return town
+
+
+def test_in_peace_every_user_is_served_and_every_satoshi_arrives() -> None:
+    town = history(Town(1, PEACE._replace(providers=6, tenants=14)))
+    checkers.the_good_happened(town, at_first=Duration(15 * MINUTE), share=0.8)
+    assert not sum(sum(node.peer_errors.values()) for node in town.nodes.values())
+    assert sum(town.chain.balance(n.name) for n in town.nodes.values() if n.provider) > 10_000
+    ran = [x for n in town.nodes.values() if n.tenant for x in n.tenant.leases.values() if x.due]
+    assert {x.reason.code for x in ran if x.reason} == {"lease.no-longer-needed"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_in_rough_weather_everything_adds_up(seed: int) -> None:
+    town = history(Town(seed, ROUGHER))
+    checkers.the_good_happened(town, at_first=Duration(25 * MINUTE), share=0.7)
+    assert town.crashes > 10
+    assert town.network.counts["lost"] > 50
+
+
+@pytest.mark.timeout(240)
+def test_a_thousand_nodes_for_an_hour() -> None:
+    plan = Plan(
+        providers=300,
+        tenants=700,
+        meter=Duration(60 * SECOND),
+        tick=Duration(15 * SECOND),
+        blocks_per_hour=30,
+    )
+    town = history(Town(20, plan))
+    checkers.the_good_happened(town, at_first=Duration(25 * MINUTE), share=0.65)
+    assert town.world.events > 300_000
+    ended = [x for n in town.nodes.values() if n.tenant for x in n.tenant.leases.values()]
+    assert {x.state for x in ended} == {LeaseState.ENDED}
+    closed = [c for n in town.nodes.values() if n.tenant for c in n.tenant.channels.values()]
+    assert sum(c.state is ChannelState.CLOSED for c in closed) > 500
+
+
+def test_a_broken_world_names_its_seed() -> None:
+    town = Town(77, PEACE._replace(providers=2, tenants=2))
+    town.world.run(MINUTE)
+    town.chain.fees += 1
+    with pytest.raises(checkers.Broken, match=r"^seed=77 after 60 s: satoshis came or went"):
+        checkers.always(town)
