@@ -150,11 +150,13 @@ class LocalMarket:
         market_nodes: int = 3,
         provider_extra: str = "",
         docker_config: Path | None = None,
+        channel_sat: int = CHANNEL_SAT,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dkm-"))
         self._tenant_engine, self._provider_engine = tenant_engine, provider_engine
         self._prices, self._market_nodes = prices, market_nodes
         self._provider_extra, self._docker_config = provider_extra, docker_config
+        self._channel_sat = channel_sat
         self.chain = Regtest(f"unix://{tenant_engine}")
         self.markets: list[NodeProcess] = []
         self.providers: dict[str, NodeProcess] = {}
@@ -199,7 +201,7 @@ class LocalMarket:
         return (
             f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\n'
             f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = 0.5\n'
-            f"[channel]\nlargest_sat = {CHANNEL_SAT}\n" + self.chain.config("tenant")
+            f"[channel]\nlargest_sat = {self._channel_sat}\n" + self.chain.config("tenant")
         )
 
     def fund_tenant(self, sat: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ TENANT_SAT = 5_000_000
 
 
 @pytest.fixture(scope="package")
-def market(tenant_engine: Path, provider_engine: Path, docker_config: Path) -> Iterator[LocalMarket]:
+def market(
+    request: pytest.FixtureRequest, tenant_engine: Path, provider_engine: Path, docker_config: Path
+) -> Iterator[LocalMarket]:
     """Two providers, one dearer; a tenant with coins; a block every half second."""
     world = LocalMarket(
         str(tenant_engine), str(provider_engine), {"ada": 100, "bob": 130}, docker_config=docker_config
@@ -25,4 +28,12 @@ def market(tenant_engine: Path, provider_engine: Path, docker_config: Path) -> I
         world.wait_for_offers(2)
         yield world
     finally:
+        if request.session.testsfailed:
+            tell_logs(world)
         world.close()
+
+
+def tell_logs(world: LocalMarket) -> None:
+    """A story that failed is understood from what its nodes said."""
+    for log in sorted(world.folder.glob("*/daemon.log")):
+        sys.stdout.write(f"--- {log.parent.name}\n{log.read_text(errors='replace')[-4000:]}\n")

@@ -77,3 +77,19 @@ def channel(node: NodeProcess, peer: str) -> dict[str, Any]:
     """The newest channel of *node* to *peer*."""
     shown = node.ask("GET", "/v1/channels")["channels"]
     return next(c for c in reversed(shown) if c["peer"] == peer)
+
+
+def close_channels(market: LocalMarket) -> None:
+    """Close what earlier stories left open, and wait until both sides see it settled."""
+    for shown in channels(market.tenant):
+        if shown["state"] in ("open", "funded"):
+            market.tenant.ask("POST", f"/v1/channels/{shown['channel']}/close")
+    nodes = [market.tenant, *market.providers.values()]
+    assert wait_until(lambda: all(c["settled"] for node in nodes for c in channels(node)), 40)
+    for name in market.providers:
+        market.providers[name].ask("GET", "/v1/wallet")  # a wallet is made when it is first asked something
+
+
+def channels(node: NodeProcess) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = node.ask("GET", "/v1/channels")["channels"]
+    return [c for c in shown if c["state"] != "abandoned"]

@@ -35,6 +35,8 @@ log = structlog.get_logger("dockage.control")
 
 BODY_MAX = 64 * 1024
 SHUTDOWN_SEC = 2.0
+DISPLAY_SEC = 1.0
+"""How long a view waits for the chain's part of it: a node that hangs must not hide what we know ourselves."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -133,9 +135,12 @@ class Control:
             return None
         network = self._node.config.bitcoin.network
         try:
-            return {"network": network, "height": await self._node.rail.chain.height(), "error": ""}
+            async with asyncio.timeout(DISPLAY_SEC):
+                return {"network": network, "height": await self._node.rail.chain.height(), "error": ""}
         except Unavailable as error:
             return {"network": network, "height": None, "error": error.message}
+        except TimeoutError:
+            return {"network": network, "height": None, "error": "bitcoind takes long to answer"}
 
     # -- the market ----------------------------------------------------------------------------------
     async def _market(self, request: web.Request) -> web.Response:
@@ -202,8 +207,9 @@ class Control:
 
     async def _all_channels(self) -> list[views.Json]:
         try:
-            feerate = await self._feerate()
-        except Unavailable:
+            async with asyncio.timeout(DISPLAY_SEC):
+                feerate = await self._feerate()
+        except (Unavailable, TimeoutError):
             feerate = RELAY_FEERATE  # only for display
         tenant, provider = self._node.tenant.state, self._node.provider
         shown = [views.channel(c, "paying", tenant.height, feerate) for c in tenant.channels.values()]
