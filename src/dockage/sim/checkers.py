@@ -192,7 +192,7 @@ def every_satoshi_arrived(town: Town) -> None:
         balance = town.chain.balance(node.name)
         need(town, balance == settled, f"{node} has {balance} sat and settled {settled}")
     for node, renting in tenants(town):
-        spent = sum(_cost(channel) for channel in renting.channels.values())
+        spent = sum(_cost(town, channel) for channel in renting.channels.values())
         minted = town.minted.get(node.name, 0)
         balance = town.chain.balance(node.name)
         need(
@@ -207,11 +207,14 @@ def _income(channel: Channel) -> Sat:
     return Sat(channel.paid - ours[0].fee) if ours else Sat(0)
 
 
-def _cost(channel: Channel) -> Sat:
+def _cost(town: Town, channel: Channel) -> Sat:
+    """What the close took is what the provider held; ``both_sides_agree`` bounds the difference to what we signed."""
     if channel.state is ChannelState.ABANDONED:
         return Sat(0)
     refund = [tx for tx in channel.spending if tx.txid == channel.settled_txid]
-    return Sat(channel.funding_fee + (refund[0].fee if refund else channel.paid))
+    there = town.nodes[channel.peer].provider
+    held = there.channels[channel.id].paid if there else Sat(0)
+    return Sat(channel.funding_fee + (refund[0].fee if refund else held))
 
 
 def the_good_happened(town: Town, *, at_first: Duration, share: float) -> None:

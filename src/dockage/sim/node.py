@@ -65,6 +65,7 @@ class Around(NamedTuple):
     """Between two ``Ticked``."""
     meter: Duration
     """Between two readings of each lease."""
+    hosts: dict[NodeKey, Host]
     unprepared: float = 0.0
     """Chance that a machine can't prepare a lease."""
 
@@ -85,11 +86,11 @@ class Node:
         self.peer_errors: Counter[str] = Counter()
         self.dies_in = 0
         """Crash after so many more journal writes, before their effects; 0: does not."""
-        self._tunnels: dict[LeaseId, Host] = {}
         self._locked: set[chains.Coin] = set()
         self._busy_until: dict[LeaseId, Instant] = {}
         self._missing: dict[ChannelId, Instant] = {}
         around.network.join(name, self)
+        around.hosts[name] = self.host
 
     def __repr__(self) -> str:
         return f"<Node {self.name.hex()[:8]} {'alive' if self.alive else 'down'}>"
@@ -230,12 +231,10 @@ class Node:
 
     def _view(self, lease: LeaseId) -> View:
         """Our own end of the tunnels counts the same bytes as the machine at the other one."""
-        host = self._tunnels.get(lease)
+        rented = self.tenant.leases.get(lease) if self.tenant else None
+        host = self.around.hosts.get(rented.provider) if rented else None
         used = host.history.get(lease) if host else None
         return View(used.net_in_bytes, used.net_out_bytes, Duration(0)) if used else View(0, 0, Duration(0))
-
-    def tunnel_to(self, lease: LeaseId, host: Host) -> None:
-        self._tunnels[lease] = host
 
     # -- perform ---------------------------------------------------------------------------------------
     def _perform(self, effects: tuple[want.AnyEffect, ...]) -> None:

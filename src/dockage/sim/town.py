@@ -95,7 +95,7 @@ class Town:
     def __init__(self, seed: int, plan: Plan = Plan()) -> None:  # noqa: B008
         self.plan, self.world = plan, World(seed)
         self.network, self.chain = Network(self.world, plan.weather), Chain(BIRTH)
-        self.around = Around(self.world, self.network, self.chain, plan.tick, plan.meter, plan.unprepared)
+        self.around = Around(self.world, self.network, self.chain, plan.tick, plan.meter, {}, plan.unprepared)
         self.market = Market(self.world.random)
         self.nodes: dict[NodeKey, Node] = {}
         self.users: list[User] = []
@@ -156,12 +156,6 @@ class Town:
     def _publish(self, node: Node) -> None:
         if node.alive and node.provider is not None:
             self.market.publish(offer(node.provider, node.name))
-        self._connect(node)
-
-    def _connect(self, node: Node) -> None:
-        """Tunnels: a tenant counts at its own end what the machine counts at the other."""
-        for lease in node.provider.leases.values() if node.provider else ():
-            self.nodes[lease.tenant].tunnel_to(lease.id, node.host)
 
     # -- the chain -------------------------------------------------------------------------------------
     def _plan_blocks(self) -> None:
