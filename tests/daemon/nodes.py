@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Self, TypeVar
@@ -203,8 +204,13 @@ class Peer:
         return balance.confirmed + balance.pending
 
 
+class Crash(BaseException):
+    """Not an Exception: nothing in the node may catch it."""
+
+
 async def _run(loop: Callable[[], Any]) -> None:
-    await loop()
+    with suppress(Crash):
+        await loop()
 
 
 async def until(condition: Callable[[], Any], seconds: float = 120.0, step: float = 0.25) -> None:
