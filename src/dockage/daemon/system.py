@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import platform
 import secrets
@@ -46,6 +45,7 @@ from dockage.protocol import streams
 from dockage.wire.frames import write_frame
 
 from . import config as settings
+from . import logs
 from .config import Config
 from .control import Control
 from .node import Node
@@ -66,8 +66,7 @@ CONTACTS_EVERY = 60.0
 def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None:
     """Run a node until SIGINT or SIGTERM. Raises UsageError for what the user can mend."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    level = logging.getLevelNamesMapping().get(os.environ.get("DOCKAGE_LOG", "info").upper(), logging.INFO)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    logs.configure()
     config = settings.load(home, overrides)
     with _locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(home, config))

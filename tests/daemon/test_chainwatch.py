@@ -1,0 +1,356 @@
+"""What the chain shows reaches the minds: funding that comes, deepens, is wrong, vanishes; closes; expiries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from daemon.nodes import BUSY, CONFIG, Peer, World, assert_settled, rent_paid, until
+from dockage.adapters.secp.btclib import Secp
+from dockage.daemon.config import Bitcoin, ChannelLimits, Config
+from dockage.daemon.config import Node as NodeConfig
+from dockage.domain.channel import ChannelState
+from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.lease import LeaseState
+from dockage.domain.units import Sat
+from dockage.node import events as told
+from dockage.ports import ChainTx
+from dockage.protocol.bitcoin.script import funding
+from dockage.protocol.bitcoin.tx import TxOut, parse
+
+OPENING, FUNDED, OPEN = ChannelState.OPENING, ChannelState.FUNDED, ChannelState.OPEN
+CLOSED, ABANDONED, REFUNDING = ChannelState.CLOSED, ChannelState.ABANDONED, ChannelState.REFUNDING
+POLLS = 2 * CONFIG.bitcoin.poll_sec + 0.5
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with World() as world:
+        yield world
+
+
+async def announced(world: World, **how: Any) -> tuple[Peer, Peer, asyncio.Task[Any]]:
+    """A channel whose funding waits in the mempool, and the tenant that waits for it."""
+    provider, tenant = await world.provider(), await world.tenant(**how)
+    renting = world.spawn(rent(tenant))
+    await until(lambda: provider.node.provider.state.channels and provider.earning.state is FUNDED)  # type: ignore[union-attr]
+    return provider, tenant, renting
+
+
+async def rent(tenant: Peer) -> Any:
+    try:
+        return await tenant.rent()
+    except Exception as error:  # what a user is shown
+        return error
+
+
+async def begun(world: World) -> tuple[Peer, Peer, Any]:
+    provider, tenant = await world.provider(), await world.tenant()
+    lease = await rent_paid(world, tenant)
+    provider.host.start(lease, "busy", BUSY)
+    await until(lambda: provider.earning.paid >= 560)
+    return provider, tenant, lease
+
+
+# -- funding -------------------------------------------------------------------------------------------
+async def test_a_funding_is_waited_for_until_it_is_deep_enough(world: World) -> None:
+    provider, tenant, renting = await announced(world)
+    await asyncio.sleep(3 * POLLS)
+    assert provider.earning.state is tenant.paying.state is FUNDED
+    assert not renting.done()
+    await world.mine()
+    assert provider.earning.state is tenant.paying.state is OPEN
+    assert tenant.rented(await renting).state is LeaseState.RUNNING
+
+
+async def test_a_larger_channel_waits_for_more_confirmations(world: World) -> None:
+    provider, tenant = await world.provider(), await world.tenant(coins=(200_000,))
+    renting = world.spawn(tenant.rent(channel_sat="60000"))
+    await until(lambda: world.chain.mempool)
+    for confirmations in (1, 2):
+        await world.mine()
+        assert (provider.earning.state, provider.earning.confirmations) == (FUNDED, confirmations)
+    await world.mine()
+    assert provider.earning.state is OPEN
+    assert tenant.rented(await renting).state is LeaseState.RUNNING
+
+
+def fund_otherwise(peer: Peer, *, value: int = 0, script: bytes = b"") -> None:
+    """From now on the wallet's transactions pay something else; the lie is the tenant's own."""
+    inner = peer.wallet.fund
+
+    async def fund(outputs: Any, feerate: int) -> ChainTx:
+        ((to, amount),) = outputs
+        return await inner([(script or to, Sat(amount + value))], feerate)
+
+    peer.wallet.fund = fund  # type: ignore[method-assign]
+    rail: Any = peer.node.rail
+
+    async def funded(channel: Any, terms: Any) -> told.FundingBuilt:
+        tx = await fund([(rail_script(peer, terms), terms.capacity)], 1000)
+        return told.FundingBuilt(channel, tx.txid, 0, tx.raw, tx.fee)
+
+    rail.fund = funded
+    rail.why_wrong = lambda *_: ""
+
+
+def rail_script(peer: Peer, terms: Any) -> bytes:
+    return funding(terms, Secp()).script
+
+
+@pytest.mark.parametrize(
+    ("lie", "word"),
+    [
+        ({"value": -1000}, "2600 sat, not 3600"),
+        ({"value": 5}, "sat, not"),
+        ({"script": b"\x51\x20" + bytes(32)}, "script"),
+    ],
+)
+async def test_a_funding_of_another_value_or_script_opens_nothing(world: World, lie: Any, word: str) -> None:
+    provider, tenant = await world.provider(), await world.tenant()
+    fund_otherwise(tenant, **lie)
+    renting = world.spawn(rent(tenant))
+    await until(lambda: world.chain.mempool)
+    await world.mine()
+    await until(lambda: provider.earning.state is ABANDONED)
+    assert provider.earning.reason.code == "channel.wrong-funding"
+    renting.cancel()
+
+
+async def double_spend(world: World, tenant: Peer) -> None:
+    """The funding's coins go elsewhere, at a fee that no miner refuses."""
+    theirs = parse(tenant.paying.funding_raw)
+    cost = sum(out.value for out in theirs.outputs) - 20_000
+    tx = theirs._replace(outputs=(TxOut(cost, tenant.wallet._fresh()),))
+    await world.chain.broadcast(tx.encode())
+    assert tenant.paying.txid not in world.chain.mempool
+
+
+async def test_a_double_spent_funding_is_given_up_after_an_hour_and_never_served(world: World) -> None:
+    provider, tenant, renting = await announced(world)
+    await double_spend(world, tenant)
+    await world.mine(3)
+    assert provider.earning.state is FUNDED  # it may still be on its way to us
+    await asyncio.sleep(3700)
+    assert provider.earning.state is tenant.paying.state is ABANDONED
+    assert provider.earning.reason.code == tenant.paying.reason.code == "channel.funding-lost"
+    assert not provider.host.log
+    assert isinstance(await renting, UsageError)
+
+
+async def test_a_reorganisation_un_opens_a_channel_and_it_opens_again(world: World) -> None:
+    provider, tenant, _ = await begun(world)
+    world.chain.reorganise(len(world.chain.blocks) - 1 - provider.earning.opened_height - 6 + 3)
+    await until(lambda: provider.earning.state is FUNDED and tenant.paying.state is FUNDED)
+    await world.mine()
+    assert provider.earning.state is tenant.paying.state is OPEN
+
+
+async def test_a_funding_that_a_reorganisation_lost_is_worth_our_credit_only_and_at_once(
+    world: World,
+) -> None:
+    provider, tenant, lease = await begun(world)
+    tenant_wallet_quiet(tenant)
+    world.chain.reorganise(5)
+    world.chain.evict(provider.earning.txid)
+    await double_spend_confirmed(world, tenant)
+    await until(lambda: provider.earning.state is FUNDED, POLLS)
+    assert provider.earning.confirmations == 0
+    await until(lambda: provider.sold(lease).state is LeaseState.PAUSED, 15)
+
+
+def tenant_wallet_quiet(tenant: Peer) -> None:
+    """It does not broadcast its funding again: it is the thief."""
+    rail: Any = tenant.node.rail
+
+    class Mute:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tenant.world.chain, name)
+
+        async def broadcast(self, raw: bytes) -> str:
+            return parse(raw).txid
+
+    rail.chain = Mute()
+
+
+async def double_spend_confirmed(world: World, tenant: Peer) -> None:
+    await double_spend(world, tenant)
+    world.chain.mine()
+
+
+# -- a node that does not answer -----------------------------------------------------------------------
+class Outage:
+    """The chain's node is down while ``down``; each call may also be the one that fails."""
+
+    def __init__(self, chain: Any) -> None:
+        self._chain, self.down, self.failing = chain, False, ""
+
+    def __getattr__(self, name: str) -> Any:
+        inner = getattr(self._chain, name)
+
+        async def call(*arguments: Any) -> Any:
+            if self.down or name == self.failing:
+                raise Unavailable("chain.unreachable", "the node is down")
+            return await inner(*arguments)
+
+        return call
+
+
+def outage_of(peer: Peer) -> Outage:
+    rail: Any = peer.node.rail
+    rail.chain = outage = Outage(rail.chain)
+    return outage
+
+
+async def test_an_unreachable_chain_changes_nothing_and_heals(world: World) -> None:
+    provider, tenant, renting = await announced(world)
+    outage = outage_of(provider)
+    outage.down = True
+    await world.mine(3)
+    assert provider.earning.state is FUNDED
+    assert tenant.paying.state is OPEN
+    outage.down = False
+    await asyncio.sleep(POLLS)
+    assert provider.earning.state is OPEN
+    assert tenant.rented(await renting).state is LeaseState.RUNNING
+
+
+async def test_a_lease_goes_on_without_the_chain(world: World) -> None:
+    provider, tenant, lease = await begun(world)
+    for peer in (provider, tenant):
+        outage_of(peer).down = True
+    before = provider.earning.paid
+    await until(lambda: provider.earning.paid > before + 300)
+    assert provider.sold(lease).state is LeaseState.RUNNING
+
+
+async def test_a_block_that_was_only_looked_at_in_part_is_looked_at_again(world: World) -> None:
+    provider, _, _ = await begun(world)
+    outage = outage_of(provider)
+    outage.failing = "coin"
+    depth = provider.earning.confirmations
+    await world.mine()
+    assert provider.earning.confirmations == depth
+    outage.failing = ""
+    await asyncio.sleep(POLLS)  # no new block in this time
+    assert provider.earning.confirmations == depth + 1
+
+
+async def test_a_close_that_could_not_be_sent_is_sent_when_the_chain_is_back(world: World) -> None:
+    provider, tenant, lease = await begun(world)
+    outage = outage_of(provider)
+    await tenant.node.renting.release(lease)
+    outage.down = True
+    await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
+    await asyncio.sleep(5 * POLLS)
+    assert not world.chain.mempool
+    outage.down = False
+    await until(lambda: world.chain.mempool)
+    await world.mine(6)
+    await assert_settled(tenant, provider, 100_000)
+
+
+# -- the end -------------------------------------------------------------------------------------------
+async def test_a_close_is_seen_by_both_and_history_after_six_blocks(world: World) -> None:
+    provider, tenant, lease = await begun(world)
+    await tenant.node.renting.release(lease)
+    await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
+    await until(lambda: world.chain.mempool)
+    await world.mine(1)
+    assert provider.earning.settled_txid == tenant.paying.settled_txid == provider.earning.spending[-1].txid
+    assert provider.earning.state is tenant.paying.state is ChannelState.CLOSING
+    await world.mine(5)
+    assert provider.earning.state is tenant.paying.state is CLOSED
+
+
+async def test_a_close_that_a_reorganisation_took_back_is_sent_again(world: World) -> None:
+    provider, tenant, lease = await begun(world)
+    await tenant.node.renting.release(lease)
+    await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
+    await until(lambda: world.chain.mempool)
+    await world.mine(2)
+    world.chain.reorganise(2)
+    world.chain.evict(provider.earning.settled_txid)
+    await until(lambda: world.chain.mempool)
+    await world.mine(6)
+    await assert_settled(tenant, provider, 100_000)
+
+
+SHORT = Config(
+    node=NodeConfig(stamp_bits=0),
+    bitcoin=Bitcoin(network="regtest"),
+    channel=ChannelLimits(hours=1, expiry_blocks=440),
+)
+
+
+async def test_the_provider_closes_a_day_before_the_expiry(world: World) -> None:
+    provider, tenant = await world.provider(), await world.tenant(config=SHORT)
+    lease = await rent_paid(world, tenant)
+    provider.host.start(lease, "busy", BUSY)
+    await until(lambda: provider.earning.paid >= 560)
+    expiry, height = provider.earning.terms.expiry_height, len(world.chain.blocks) - 1
+    await world.mine(expiry - 288 - height)
+    await until(lambda: provider.sold(lease).is_over, 60)
+    assert provider.sold(lease).reason.code == "channel.expiring"
+    assert not world.chain.mempool
+    await world.mine(144)
+    await until(lambda: world.chain.mempool)
+    await world.mine(6)
+    await assert_settled(tenant, provider, 100_000)
+
+
+async def test_after_the_expiry_the_tenant_of_a_vanished_provider_gets_everything_back(world: World) -> None:
+    provider, tenant = await world.provider(), await world.tenant(config=SHORT)
+    lease = await rent_paid(world, tenant)
+    await provider.stop()
+    await world.mine(tenant.paying.terms.expiry_height - len(world.chain.blocks))
+    assert not world.chain.mempool
+    await world.mine(2)
+    await until(lambda: tenant.paying.state is REFUNDING)
+    await until(lambda: world.chain.mempool)
+    await world.mine(6)
+    assert tenant.paying.state is CLOSED
+    refund = tenant.paying.spending[-1]
+    assert await tenant.worth() == 100_000 - tenant.paying.funding_fee - refund.fee
+    await until(lambda: tenant.rented(lease).is_over, 700)  # silence_max
+
+
+async def test_a_tenant_that_never_paid_is_told_so_and_gets_everything_back(world: World) -> None:
+    provider, tenant = await world.provider(), await world.tenant(config=SHORT)
+    lease = await rent_paid(world, tenant)
+    await tenant.node.renting.release(lease)
+    await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
+    await until(lambda: tenant.paying.reason is not None)
+    assert tenant.paying.reason.code == "channel.nothing-paid"
+    assert not world.chain.mempool
+    await world.mine(441)
+    await until(lambda: world.chain.mempool)
+    await world.mine(6)
+    assert tenant.paying.state is CLOSED
+    assert await provider.worth() == 0
+
+
+async def test_the_fundings_coins_are_free_again_when_the_channel_was_given_up_meanwhile(
+    world: World,
+) -> None:
+    await world.provider()
+    tenant = await world.tenant()
+    rail: Any = tenant.node.rail
+    inner = rail.fund
+
+    async def slow(channel: Any, terms: Any) -> Any:
+        await asyncio.sleep(3)
+        return await inner(channel, terms)
+
+    rail.fund = slow
+    renting = world.spawn(rent(tenant))
+    await until(lambda: tenant.node.tenant.state.channels and tenant.paying.terms.provider_key)
+    await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
+    await asyncio.sleep(5)
+    assert tenant.paying.state is ABANDONED
+    assert not world.chain.mempool
+    assert not tenant.wallet._locked
+    renting.cancel()
