@@ -1,0 +1,102 @@
+"""A bad setting is named before anything starts; mainnet needs to be asked for twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockage.daemon import config
+from dockage.domain.errors import UsageError
+from dockage.domain.pricing import PRESETS, Tariff
+
+KEY = "ab" * 32
+
+
+def load(home: Path, text: str, overrides: Any = None) -> config.Config:
+    (home / "config.toml").write_text(text)
+    return config.load(home, overrides)
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    assert config.load(tmp_path) == config.Config()
+
+
+def test_flags_override_the_file_field_by_field(tmp_path: Path) -> None:
+    text = '[node]\nbind = "127.0.0.1:1"\nregions = ["eu"]\n[bitcoin]\nnetwork = "regtest"\n'
+    loaded = load(tmp_path, text, {"node": {"bind": "127.0.0.1:2"}, "provider": {"enabled": True}})
+    assert (loaded.node.bind, loaded.node.regions) == ("127.0.0.1:2", ("eu",))
+    assert (loaded.bitcoin.network, loaded.provider.enabled) == ("regtest", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "named"),
+    [
+        ("[node", "config.unreadable", "config.toml"),
+        ("[nodes]\n", "config.invalid", "nodes"),
+        ("node = 3\n", "config.invalid", "$.node"),
+        ("[node]\nbinds = 1\n", "config.invalid", "binds"),
+        ('[node]\nbind = "here"\n', "config.invalid", "node.bind"),
+        ('[node]\nbind = "example.org:1"\n', "config.invalid", "node.bind"),
+        ('[node]\nbind = "1.2.3.4:70000"\n', "config.invalid", "node.bind"),
+        ('[node]\nseeds = ["nobody"]\n', "config.seed", "node.seeds"),
+        (f'[node]\nseeds = ["{KEY}@1.2.3.4:0"]\n', "config.seed", "node.seeds"),
+        ('[node]\nseeds = ["abc@1.2.3.4:5"]\n', "config.key", "abc"),
+        ("[node]\nstamp_bits = 64\n", "config.invalid", "$.node.stamp_bits"),
+        ('[node]\nregions = [""]\n', "config.invalid", "$.node.regions"),
+        ('[provider]\nprice_preset = "dear"\n', "config.invalid", "provider.price_preset"),
+        ("[provider.tariff]\ncpu_hour = -1\n", "config.invalid", "provider.tariff"),
+        ("[provider.tariff]\ncpu = 1\n", "config.invalid", "$.provider.tariff"),
+        ("[provider]\npatience_sec = 0\n", "config.invalid", "$.provider.patience_sec"),
+        ("[provider]\ncpu_milli = -5\n", "config.invalid", "$.provider.cpu_milli"),
+        ('[provider]\nonly_for = ["xyz"]\n', "config.key", "xyz"),
+        ('[provider]\nenabled = "perhaps"\n', "config.invalid", "$.provider.enabled"),
+        ("[tenant]\nlinger_sec = -1\n", "config.invalid", "$.tenant.linger_sec"),
+        ('[bitcoin]\nnetwork = "dogecoin"\n', "config.invalid", "bitcoin.network"),
+        ("[bitcoin]\npoll_sec = 0\n", "config.invalid", "$.bitcoin.poll_sec"),
+        ("[channel]\noverhead_percent = 0\n", "config.invalid", "$.channel.overhead_percent"),
+        ("[channel]\nexpiry_blocks = 10\n", "config.invalid", "$.channel.expiry_blocks"),
+        ("[channel]\nhours = 0.5\n", "config.invalid", "$.channel.hours"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, text: str, code: str, named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, text)
+    assert caught.value.code == code
+    assert named in caught.value.message
+
+
+def test_a_bad_section_is_named_also_where_a_flag_overrides_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, "node = 3\n", {"node": {"market": True}})
+    assert "$.node" in caught.value.message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError) as caught:
+        config.load(tmp_path)
+    assert caught.value.code == "config.unreadable"
+
+
+def test_mainnet_is_refused_without_the_flag_and_says_which(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, '[bitcoin]\nnetwork = "main"\n')
+    assert caught.value.code == "config.mainnet"
+    flag = "i_understand_mainnet_is_experimental"
+    assert flag in caught.value.message
+    assert load(tmp_path, f'[bitcoin]\nnetwork = "main"\n{flag} = true\n').bitcoin.network == "main"
+
+
+def test_own_prices_go_before_a_preset(tmp_path: Path) -> None:
+    assert config.tariff(config.Provider()) == PRESETS["fair"]
+    own = load(tmp_path, '[provider]\nprice_preset = "nonsense"\n[provider.tariff]\ncpu_hour = 5\n')
+    assert config.tariff(own.provider) == Tariff(cpu_hour=5)
+
+
+def test_the_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKAGE_HOME", str(tmp_path))
+    assert config.default_home() == tmp_path
+    monkeypatch.delenv("DOCKAGE_HOME")
+    assert config.default_home() == Path.home() / ".dockage"
