@@ -47,7 +47,7 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: str = "/var/run/docker.sock"
     """The Docker Engine that runs the containers of strangers."""
     price_preset: str = "fair"
-    """fair, cheap or free; ``tariff`` overrides it."""
+    """``fair``, ``cheap`` or ``free``; ``tariff`` overrides it."""
     tariff: Tariff | None = None
     """Own prices, as a table ``[provider.tariff]`` of whole msat: ``cpu_hour``, ``memory_gib_hour``,
     ``disk_gib_hour``, ``net_in_gib``, ``net_out_gib``, ``internet_out_gib``, ``cpu_reserved_hour``,
@@ -57,11 +57,11 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu_milli: Count = 0
     """Thousandths of a core for sale; 0 = all cores."""
     memory_mib: Count = 0
-    """0 = three quarters of the machine's memory."""
+    """Memory for sale; 0 = three quarters of the machine's."""
     disk_mib: Count = 0
-    """0 = half of what is free."""
+    """Disk for sale; 0 = half of what is free."""
     only_for: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
-    """Keys (hex) that may rent, 16 at most; empty = everybody."""
+    """Keys (hex) that may rent, 16 at most; empty: everybody."""
     blocked: tuple[str, ...] = ()
     """Keys (hex) that may not."""
     credit_sat: Count = 0
@@ -80,7 +80,7 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = "docker.sock"
     """Where; relative to the home."""
     engine: str = "/var/run/docker.sock"
-    """The local engine that holds, builds and pulls images; "" if there is none."""
+    """The local engine that holds, builds and pulls images; empty if there is none."""
     bind_host: str = "127.0.0.1"
     """Where published ports without an address listen."""
     linger_sec: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 5.0
@@ -89,9 +89,9 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Bitcoin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: str = ""
-    """regtest, signet, testnet4 or main; "" = no wallet, free offers only."""
+    """``regtest``, ``signet``, ``testnet4`` or ``main``; empty: no wallet, free offers only."""
     url: str = "http://127.0.0.1:8332"
-    """bitcoind's RPC."""
+    """The RPC of a bitcoind."""
     user: str = ""
     """Of the RPC, with ``password``; or take ``cookie``."""
     password: str = ""
@@ -103,7 +103,7 @@ class Bitcoin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     poll_sec: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 10.0
     """Between two looks at the chain."""
     feerate_max: Annotated[int, msgspec.Meta(ge=1000, le=10_000_000)] = 100_000
-    """sat per 1000 vB that we pay at most."""
+    """The most that we pay, in sat per 1000 vB."""
     i_understand_mainnet_is_experimental: bool = False
     """Without it, ``network = "main"`` is refused: nobody from outside has reviewed this code yet."""
 

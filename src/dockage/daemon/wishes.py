@@ -21,11 +21,13 @@ class Wishes(msgspec.Struct, frozen=True):
     max_msat_hour: Msat | None = None
     """``dockage.max-price``: sat per hour that the worst case may cost, network aside."""
     channel_sat: Sat | None = None
-    """``dockage.channel-sat``: the size of a new payment channel."""
+    """``dockage.channel-sat``: the size of a new payment channel, in satoshis; without it, what ``channel.hours`` of
+    the worst case cost."""
     opacity: str = "open"
-    """``dockage.opacity``: what the provider may see at most: open, sealed or confidential."""
+    """``dockage.opacity``: what the provider may see at most: ``open``, ``sealed`` or ``confidential``."""
     isolation: str = "container"
-    """``dockage.isolation``: container, gvisor or vm."""
+    """``dockage.isolation``: what keeps the container from the provider's machine at least: ``container``, ``gvisor``
+    or ``vm``."""
 
 
 def read_wishes(labels: Mapping[str, str]) -> Wishes:
