@@ -55,8 +55,8 @@ FAIR = PRESETS["fair"]
 LIMITS = Resources(500, 256 * MIB, GIB)
 USED = Usage(
     cpu_ns=90 * SECOND,
-    memory_kib_ms=100 * 1024 * 600_000,
-    disk_kib_ms=20 * 1024 * 600_000,
+    memory_mib_ms=100 * 600_000,
+    disk_mib_ms=20 * 600_000,
     net_in_bytes=3 * MIB,
     net_out_bytes=50 * MIB,
 )

@@ -119,12 +119,10 @@ LIES = {
     "too dear": second(due=Msat(2001)),
     "too cheap": second(due=Msat(1999)),
     "more cpu than there is": second(cpu=9.3),
-    "more memory than there is": second(usage=Usage(cpu_ns=2 * SECOND, memory_kib_ms=512 * 1024 * 7001)),
-    "more disk than there is": second(usage=Usage(cpu_ns=2 * SECOND, disk_kib_ms=2 * 1024 * 1024 * 7001)),
+    "more memory than there is": second(usage=Usage(cpu_ns=2 * SECOND, memory_mib_ms=512 * 7001)),
+    "more disk than there is": second(usage=Usage(cpu_ns=2 * SECOND, disk_mib_ms=2 * 1024 * 7001)),
     "reserved too long": second(usage=Usage(cpu_ns=2 * SECOND, cpu_reserved_ns=7_000_001_000)),
-    "reserved memory too long": second(
-        usage=Usage(cpu_ns=2 * SECOND, memory_reserved_kib_ms=512 * 1024 * 7001)
-    ),
+    "reserved memory too long": second(usage=Usage(cpu_ns=2 * SECOND, memory_reserved_mib_ms=512 * 7001)),
     "bytes in that we never sent": second(usage=Usage(cpu_ns=2 * SECOND, net_in_bytes=32 * MIB + 1)),
     "bytes out that never came": second(usage=Usage(cpu_ns=2 * SECOND, net_out_bytes=32 * MIB + 1)),
     "an internet that is too fast": second(
@@ -143,7 +141,7 @@ def test_a_lie_is_not_paid_and_the_truth_after_it_is(lie: Statement) -> None:
     "truth",
     [
         second(cpu=9.07),
-        second(usage=Usage(cpu_ns=2 * SECOND, memory_kib_ms=512 * 1024 * 7000)),
+        second(usage=Usage(cpu_ns=2 * SECOND, memory_mib_ms=512 * 7000)),
         second(usage=Usage(cpu_ns=2 * SECOND, net_in_bytes=32 * MIB)),
         second(usage=Usage(cpu_ns=2 * SECOND, internet_out_bytes=256 * MIB + 12_500_000 * 7)),
     ],

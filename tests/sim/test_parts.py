@@ -168,6 +168,6 @@ def test_the_bill_follows_the_truth_over_freezing_restarts_and_reboots() -> None
     assert truth.covers(meter.usage)
     assert meter.usage.cpu_ns > truth.cpu_ns * 0.9
     assert meter.usage.net_in_bytes > truth.net_in_bytes * 0.9
-    assert meter.usage.memory_kib_ms > truth.memory_kib_ms * 0.9
+    assert meter.usage.memory_mib_ms > truth.memory_mib_ms * 0.9
     host.teardown(LEASE)
     assert host.read(LEASE, at(61)) is None

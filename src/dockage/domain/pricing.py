@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from .resources import Resources
-from .units import GIB, HOUR, KIB, MILLISECOND, Duration, Msat
+from .units import GIB, HOUR, MIB, MILLISECOND, Duration, Msat
 from .usage import Usage, full_use
 
 
@@ -42,7 +42,7 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _CPU_UNIT = HOUR
-_SPACE_UNIT = GIB // KIB * (HOUR // MILLISECOND)
+_SPACE_UNIT = GIB // MIB * (HOUR // MILLISECOND)
 _SCALE = _CPU_UNIT * GIB
 # One common denominator, so that a price is rounded once and not once per resource.
 _SPACE_FACTOR = _SCALE // _SPACE_UNIT
@@ -58,13 +58,13 @@ def lines(usage: Usage, tariff: Tariff) -> dict[str, int]:
     """What each resource contributes, in msat times ``SCALE``: exact, so the lines add up to the sum."""
     return {
         "cpu": usage.cpu_ns * tariff.cpu_hour * GIB,
-        "memory": usage.memory_kib_ms * tariff.memory_gib_hour * _SPACE_FACTOR,
-        "disk": usage.disk_kib_ms * tariff.disk_gib_hour * _SPACE_FACTOR,
+        "memory": usage.memory_mib_ms * tariff.memory_gib_hour * _SPACE_FACTOR,
+        "disk": usage.disk_mib_ms * tariff.disk_gib_hour * _SPACE_FACTOR,
         "net_in": usage.net_in_bytes * tariff.net_in_gib * _CPU_UNIT,
         "net_out": usage.net_out_bytes * tariff.net_out_gib * _CPU_UNIT,
         "internet_out": usage.internet_out_bytes * tariff.internet_out_gib * _CPU_UNIT,
         "cpu_reserved": usage.cpu_reserved_ns * tariff.cpu_reserved_hour * GIB,
-        "memory_reserved": usage.memory_reserved_kib_ms * tariff.memory_reserved_gib_hour * _SPACE_FACTOR,
+        "memory_reserved": usage.memory_reserved_mib_ms * tariff.memory_reserved_gib_hour * _SPACE_FACTOR,
     }
 
 

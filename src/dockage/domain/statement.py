@@ -123,10 +123,10 @@ def _physics_fault(statement: Statement, limits: Resources, view: View, earlier:
     used, most = statement.usage, earlier + possible(limits, Duration(view.elapsed + CLOCK_SLACK))
     excess = (
         ("cpu", used.cpu_ns, most.cpu_ns + most.cpu_ns // 100 + CPU_SLACK_NS),
-        ("memory", used.memory_kib_ms, most.memory_kib_ms),
-        ("disk", used.disk_kib_ms, 2 * most.disk_kib_ms),
+        ("memory", used.memory_mib_ms, most.memory_mib_ms),
+        ("disk", used.disk_mib_ms, 2 * most.disk_mib_ms),
         ("reserved cpu", used.cpu_reserved_ns, most.cpu_reserved_ns),
-        ("reserved memory", used.memory_reserved_kib_ms, most.memory_reserved_kib_ms),
+        ("reserved memory", used.memory_reserved_mib_ms, most.memory_reserved_mib_ms),
         ("bytes in", used.net_in_bytes, view.sent_bytes + IN_FLIGHT),
         ("bytes out", used.net_out_bytes, view.received_bytes + IN_FLIGHT),
         ("internet bytes", used.internet_out_bytes, most.internet_out_bytes + INTERNET_BURST),

@@ -11,19 +11,22 @@ from __future__ import annotations
 import msgspec
 
 from .resources import Resources
-from .units import KIB, MILLISECOND, SECOND, Duration
+from .units import MIB, MILLISECOND, SECOND, Duration
 
 GAP_MAX = Duration(3 * SECOND)
 """A gauge is never extrapolated over a longer gap: the meter slept, so the tenant pays nothing for it."""
 
 
 class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Totals since the lease began. Every field is a non-negative integer and never falls."""
+    """Totals since the lease began. Every field is a non-negative integer and never falls.
+
+    Space is in MiB times milliseconds, so that 64 bits last: a terabyte held for a year is 2^55, and in KiB it
+    would no longer fit. Each reading is multiplied first and divided once."""
 
     cpu_ns: int = 0
-    memory_kib_ms: int = 0
+    memory_mib_ms: int = 0
     """Working set (usage less inactive file cache), integrated."""
-    disk_kib_ms: int = 0
+    disk_mib_ms: int = 0
     """Blocks held by volumes and writable layers, integrated."""
     net_in_bytes: int = 0
     """Payload bytes through the tunnel, tenant to container."""
@@ -33,7 +36,7 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes a container sent to the internet by itself (IP layer)."""
     cpu_reserved_ns: int = 0
     """Core-nanoseconds that were kept free for the lease, used or not."""
-    memory_reserved_kib_ms: int = 0
+    memory_reserved_mib_ms: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f) + getattr(other, f) for f in self.__struct_fields__))
@@ -72,13 +75,13 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def full_use(limits: Resources, time: Duration) -> Usage:
     """The most that a lease of *limits* can use in *time*, network aside."""
     ms = time // MILLISECOND
-    cpu, memory = limits.cpu_milli * ms * 1000, limits.memory_bytes // KIB * ms
+    cpu, memory = limits.cpu_milli * ms * 1000, limits.memory_bytes * ms // MIB
     return Usage(
         cpu_ns=cpu,
-        memory_kib_ms=memory,
-        disk_kib_ms=limits.disk_bytes // KIB * ms,
+        memory_mib_ms=memory,
+        disk_mib_ms=limits.disk_bytes * ms // MIB,
         cpu_reserved_ns=cpu,
-        memory_reserved_kib_ms=memory,
+        memory_reserved_mib_ms=memory,
     )
 
 
@@ -94,8 +97,8 @@ def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Durati
     return Meter(
         Usage(
             cpu_ns=used.cpu_ns + _grown(last.cpu_ns, reading.cpu_ns, same=reading.boot == last.boot),
-            memory_kib_ms=used.memory_kib_ms + reading.memory_bytes // KIB * elapsed_ms,
-            disk_kib_ms=used.disk_kib_ms + reading.disk_bytes // KIB * elapsed_ms,
+            memory_mib_ms=used.memory_mib_ms + reading.memory_bytes * elapsed_ms // MIB,
+            disk_mib_ms=used.disk_mib_ms + reading.disk_bytes * elapsed_ms // MIB,
             net_in_bytes=used.net_in_bytes
             + _grown(last.tunnel_in_bytes, reading.tunnel_in_bytes, same=reading.run == last.run),
             net_out_bytes=used.net_out_bytes
@@ -103,7 +106,7 @@ def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Durati
             internet_out_bytes=used.internet_out_bytes
             + _grown(last.internet_out_bytes, reading.internet_out_bytes, same=reading.boot == last.boot),
             cpu_reserved_ns=used.cpu_reserved_ns + reserved.cpu_milli * elapsed_ms * 1000,
-            memory_reserved_kib_ms=used.memory_reserved_kib_ms + reserved.memory_bytes // KIB * elapsed_ms,
+            memory_reserved_mib_ms=used.memory_reserved_mib_ms + reserved.memory_bytes * elapsed_ms // MIB,
         ),
         reading,
     )

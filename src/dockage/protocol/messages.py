@@ -22,6 +22,9 @@ from dockage.domain.statement import Statement
 from dockage.domain.units import Instant, Sat
 
 MESSAGE_MAX = 16 * 1024
+MONEY_MAX = 2_100_000_000_000_000
+"""Satoshis that can ever exist."""
+TIME_MAX = 1 << 63
 SIGNING_CONTEXT = b"dockage/1\0message\0"
 
 
@@ -185,9 +188,7 @@ def _check(message: AnyMessage) -> None:
     """Sizes and signs that the types do not say; everything behind this line may rely on them."""
     match message:
         case ProposeChannel(tenant_key=key, tenant_script=script, capacity=capacity, expiry_height=height):
-            sane = (
-                len(key) == 33 and len(script) <= 42 and 0 < capacity < 2_100_000_000_000_000 and height > 0
-            )
+            sane = len(key) == 33 and len(script) <= 42 and 0 < capacity < MONEY_MAX and height > 0
         case AcceptChannel(provider_key=key, confirmations=confirmations):
             sane = len(key) == 33 and 0 <= confirmations <= 100
         case Payment(paid=paid, signature=signature):
@@ -200,6 +201,10 @@ def _check(message: AnyMessage) -> None:
             sane = _sane_quote(quote) and len(signature) == 64
         case Quote():
             sane = _sane_quote(message)
+        case Statement():
+            sane = _sane_statement(message)
+        case ChannelNotice(confirmations=depth, paid=paid, signature=signature, closing_txid=txid):
+            sane = depth >= 0 and paid >= 0 and len(signature) in (0, 64) and len(txid) in (0, 64)
         case _:
             sane = True
     if not (sane and _sane_ids(message)):
@@ -208,7 +213,27 @@ def _check(message: AnyMessage) -> None:
 
 def _sane_quote(quote: Quote) -> bool:
     return (
-        quote.limits.is_sane and quote.tariff.is_sane and len(quote.tenant) == 32 and len(quote.lease) == 16
+        quote.limits.is_sane
+        and quote.tariff.is_sane
+        and len(quote.tenant) == 32
+        and len(quote.lease) == 16
+        and len(quote.network) <= 16
+        and 0 <= quote.confirmations <= 100
+        and 0 <= quote.credit_sat < MONEY_MAX
+        and 0 <= quote.expires < TIME_MAX
+    )
+
+
+def _sane_statement(statement: Statement) -> bool:
+    usage = statement.usage
+    return (
+        statement.seq > 0
+        and len(statement.previous) == len(statement.tariff) == 32
+        and 0 <= statement.at < TIME_MAX
+        and statement.due >= 0
+        and statement.received_sat >= 0
+        and min(statement.memory_bytes, statement.disk_bytes, statement.containers) >= 0
+        and min(getattr(usage, name) for name in usage.__struct_fields__) >= 0
     )
 
 

@@ -134,10 +134,10 @@ def _slack(town: Town, lease: RentedLease) -> Usage:
     """A gauge is integrated from its newest sample, so a growth is seen one reading early: gauges only."""
     grown = possible(lease.most, town.plan.meter)
     return Usage(
-        memory_kib_ms=grown.memory_kib_ms,
-        disk_kib_ms=grown.disk_kib_ms,
+        memory_mib_ms=grown.memory_mib_ms,
+        disk_mib_ms=grown.disk_mib_ms,
         cpu_reserved_ns=grown.cpu_reserved_ns,
-        memory_reserved_kib_ms=grown.memory_reserved_kib_ms,
+        memory_reserved_mib_ms=grown.memory_reserved_mib_ms,
     )
 
 

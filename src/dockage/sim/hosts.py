@@ -11,7 +11,7 @@ from random import Random
 
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
-from dockage.domain.units import KIB, MILLISECOND, Instant
+from dockage.domain.units import MIB, MILLISECOND, Instant
 from dockage.domain.usage import Reading, Usage
 
 
@@ -103,18 +103,18 @@ class Host:
     def _catch_up(self, lease: LeaseId, room: Room, now: Instant) -> None:
         ms = now // MILLISECOND - room.touched // MILLISECOND
         moving = 0 if room.frozen else ms
-        memory = int(room.limits.memory_bytes * room.filled) // KIB
-        disk = int(room.limits.disk_bytes * room.filled) // KIB
+        memory = int(room.limits.memory_bytes * room.filled)
+        disk = int(room.limits.disk_bytes * room.filled)
         carried = room.rate * moving // 1000
         room.used += Usage(
             cpu_ns=int(room.limits.cpu_milli * room.busy) * moving * 1000,
-            memory_kib_ms=memory * ms,
-            disk_kib_ms=disk * ms,
+            memory_mib_ms=-(-memory * ms // MIB),
+            disk_mib_ms=-(-disk * ms // MIB),
             net_in_bytes=carried,
             net_out_bytes=carried,
             internet_out_bytes=carried // 2,
             cpu_reserved_ns=room.limits.cpu_milli * ms * 1000,
-            memory_reserved_kib_ms=room.limits.memory_bytes // KIB * ms,
+            memory_reserved_mib_ms=-(-room.limits.memory_bytes * ms // MIB),
         )
         room.touched = now
         self.history[lease] = room.used

@@ -1,0 +1,119 @@
+"""Which offers fit a wish, why the others do not, and in which order they are tried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockage.domain.identity import NodeKey
+from dockage.domain.offer import Offer, Wish, hourly_ceiling, obstacles, rank
+from dockage.domain.pricing import Tariff
+from dockage.domain.resources import Resources
+from dockage.domain.units import GIB, Msat
+
+ME, THEM = NodeKey(b"t" * 32), NodeKey(b"p" * 32)
+LIMITS = Resources(1000, 1 * GIB, 1 * GIB)
+OFFER = Offer(THEM, Resources(4000, 4 * GIB, 4 * GIB), Tariff(cpu_hour=500), "fi", "x86_64", "regtest")
+WISH = Wish(ME, LIMITS, network="regtest")
+change = msgspec.structs.replace
+
+
+def test_an_offer_that_fits_has_no_obstacle() -> None:
+    assert obstacles(OFFER, WISH) == ()
+
+
+@pytest.mark.parametrize(
+    ("offer", "wish", "said"),
+    [
+        ({"free": Resources(999, 1 * GIB, 1 * GIB)}, {}, "only 0.999 cores left"),
+        ({"free": Resources(1000, 512 << 20, 1 * GIB)}, {}, "only 512 MiB of memory left"),
+        ({"free": Resources(1000, 1 * GIB, 0)}, {}, "only 0 MiB of disk left"),
+        ({}, {"region": "se"}, "region is fi"),
+        ({"architecture": "aarch64"}, {}, "architecture is aarch64"),
+        ({}, {"opacity": "sealed"}, "opacity is only open"),
+        ({}, {"isolation": "vm"}, "isolation is only container"),
+        ({"only_for": (THEM,)}, {}, "not open to your key"),
+        ({}, {"network": "main"}, "is paid on regtest, your wallet is on main"),
+        ({}, {"network": ""}, "is paid on regtest, your wallet is on no network"),
+        ({}, {"max_msat_hour": Msat(499)}, "costs up to 500 msat an hour"),
+    ],
+)
+def test_each_obstacle_is_named(offer: dict[str, Any], wish: dict[str, Any], said: str) -> None:
+    assert obstacles(change(OFFER, **offer), change(WISH, **wish)) == (said,)
+
+
+@pytest.mark.parametrize(
+    ("offer", "wish"),
+    [
+        ({"free": LIMITS}, {}),
+        ({}, {"region": "fi"}),
+        ({"opacity": "confidential"}, {"opacity": "sealed"}),
+        ({"isolation": "vm"}, {"isolation": "gvisor"}),
+        ({"only_for": (THEM, ME)}, {}),
+        ({"tariff": Tariff(), "network": ""}, {"network": ""}),
+        ({}, {"max_msat_hour": Msat(500)}),
+    ],
+)
+def test_at_the_brim_it_still_fits(offer: dict[str, Any], wish: dict[str, Any]) -> None:
+    assert obstacles(change(OFFER, **offer), change(WISH, **wish)) == ()
+
+
+def test_several_obstacles_are_all_named() -> None:
+    assert len(obstacles(OFFER, change(WISH, region="se", network="main", max_msat_hour=Msat(1)))) == 3
+
+
+offers = st.lists(
+    st.builds(
+        lambda key, cpu, price, region: change(
+            OFFER,
+            provider=NodeKey(bytes([key]) * 32),
+            free=Resources(cpu, 4 * GIB, 4 * GIB),
+            tariff=Tariff(price),
+            region=region,
+        ),
+        st.integers(0, 255),
+        st.sampled_from([500, 1000, 9000]),
+        st.integers(0, 20),
+        st.sampled_from(["fi", "se"]),
+    ),
+    max_size=12,
+    unique_by=lambda o: o.provider,
+)
+
+
+@given(offers, st.randoms(use_true_random=False))
+def test_the_cheapest_that_fits_comes_first_whatever_the_order_of_the_list(
+    found: list[Offer], random: Any
+) -> None:
+    ranked = rank(tuple(found), WISH)
+    assert set(ranked) == {offer for offer in found if not obstacles(offer, WISH)}
+    prices = [hourly_ceiling(offer, LIMITS) for offer in ranked]
+    assert prices == sorted(prices)
+    random.shuffle(found)
+    assert rank(tuple(found), WISH) == ranked
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"free": Resources(-1)},
+        {"tariff": Tariff(-1)},
+        {"provider": NodeKey(b"short")},
+        {"region": ""},
+        {"region": "x" * 33},
+        {"architecture": "x" * 17},
+        {"network": "x" * 17},
+        {"opacity": "glass"},
+        {"isolation": "trust"},
+        {"confirmations": -1},
+        {"confirmations": 101},
+        {"only_for": (ME,) * 17},
+    ],
+)
+def test_nonsense_is_recognised(nonsense: dict[str, Any]) -> None:
+    assert OFFER.is_sane
+    assert not change(OFFER, **nonsense).is_sane
