@@ -80,3 +80,10 @@ def test_every_key_of_the_control_api_is_described() -> None:
         source = (ROOT / "src/dockage/daemon" / f"{module}.py").read_text()
         keys |= set(re.findall(r'^\s*(?:return \{)?"([a-z_]+)":', source, re.MULTILINE))
     assert {key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page} == set()
+
+
+def test_every_test_that_the_page_on_attacks_names_is_there() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs/attacks.md").read_text())
+    assert len(named) > 50
+    missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]
+    assert missing == []
