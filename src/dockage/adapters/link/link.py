@@ -158,7 +158,11 @@ class IrohLink:
                     connection = await (await incoming.accept()).connect()
             finally:
                 self._handshakes -= 1
-            self._keep(connection)
+            line = self._keep(connection)
+            # Where it came from is a way back, also through the NAT that it came through, for as long as that lasts.
+            self._book.learn(
+                line.peer, Address("", tuple(p.remote_addr for p in connection.paths() if p.is_ip))
+            )
         except (IrohError, TimeoutError) as error:
             log.debug("link.handshake-failed", why=_first_line(error))
 
