@@ -70,6 +70,7 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "DOCKAGE_LOG": "debug"},
                 start_new_session=True,
             )
 

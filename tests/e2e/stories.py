@@ -81,6 +81,7 @@ def channel(node: NodeProcess, peer: str) -> dict[str, Any]:
 
 def close_channels(market: LocalMarket) -> None:
     """Close what earlier stories left open, and wait until both sides see it settled."""
+    assert wait_until(lambda: not market.tenant.ask("GET", "/v1/spend")["running"], 20)
     for shown in channels(market.tenant):
         if shown["state"] in ("open", "funded"):
             market.tenant.ask("POST", f"/v1/channels/{shown['channel']}/close")
