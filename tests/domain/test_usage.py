@@ -152,3 +152,9 @@ def test_a_year_of_a_ten_terabyte_disk_fits_into_64_bits() -> None:
     year = Duration(366 * 24 * HOUR)
     most = full_use(Resources(64_000, 2 << 40, 10 << 40), year)
     assert max(getattr(most, name) for name in Usage.__struct_fields__) < 1 << 63
+
+
+def test_a_gauge_too_small_for_one_tick_is_not_rounded_away() -> None:
+    """1000 readings of half a MiB, 1 ms apart: 500 MiB milliseconds, though each alone is none."""
+    used = after(*(reading(at, memory_bytes=MIB // 2) for at in range(1001)))
+    assert used.memory_mib_ms == 500

@@ -21,7 +21,7 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Totals since the lease began. Every field is a non-negative integer and never falls.
 
     Space is in MiB times milliseconds, so that 64 bits last: a terabyte held for a year is 2^55, and in KiB it
-    would no longer fit. Each reading is multiplied first and divided once."""
+    would no longer fit."""
 
     cpu_ns: int = 0
     memory_mib_ms: int = 0
@@ -70,6 +70,9 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     usage: Usage = Usage()
     last: Reading | None = None
+    rest: tuple[int, int, int] = (0, 0, 0)
+    """Byte-milliseconds of memory, disk and reserved memory that do not fill a MiB millisecond yet: carried to
+    the next reading, for a rounding in each tick would add up."""
 
 
 def full_use(limits: Resources, time: Duration) -> Usage:
@@ -94,11 +97,14 @@ def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Durati
         return meter  # an older reading that arrived late: the newer one already covers it
     elapsed_ms = _elapsed_ms(last, reading, gap_max)
     used = meter.usage
+    held = (reading.memory_bytes, reading.disk_bytes, reserved.memory_bytes)
+    grown = [divmod(rest + size * elapsed_ms, MIB) for rest, size in zip(meter.rest, held, strict=True)]
+    (memory, memory_rest), (disk, disk_rest), (kept, kept_rest) = grown
     return Meter(
         Usage(
             cpu_ns=used.cpu_ns + _grown(last.cpu_ns, reading.cpu_ns, same=reading.boot == last.boot),
-            memory_mib_ms=used.memory_mib_ms + reading.memory_bytes * elapsed_ms // MIB,
-            disk_mib_ms=used.disk_mib_ms + reading.disk_bytes * elapsed_ms // MIB,
+            memory_mib_ms=used.memory_mib_ms + memory,
+            disk_mib_ms=used.disk_mib_ms + disk,
             net_in_bytes=used.net_in_bytes
             + _grown(last.tunnel_in_bytes, reading.tunnel_in_bytes, same=reading.run == last.run),
             net_out_bytes=used.net_out_bytes
@@ -106,9 +112,10 @@ def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Durati
             internet_out_bytes=used.internet_out_bytes
             + _grown(last.internet_out_bytes, reading.internet_out_bytes, same=reading.boot == last.boot),
             cpu_reserved_ns=used.cpu_reserved_ns + reserved.cpu_milli * elapsed_ms * 1000,
-            memory_reserved_mib_ms=used.memory_reserved_mib_ms + reserved.memory_bytes * elapsed_ms // MIB,
+            memory_reserved_mib_ms=used.memory_reserved_mib_ms + kept,
         ),
         reading,
+        (memory_rest, disk_rest, kept_rest),
     )
 
 
