@@ -57,7 +57,7 @@ NO_USE = Usage()
 
 
 def digest(record: Statement | Tariff) -> bytes:
-    """SHA-256 of the canonical encoding (msgpack, fields in order; docs/spec/04-statements.md)."""
+    """SHA-256 of the canonical encoding (msgpack, fields in order; docs/spec/04b-statements.md)."""
     return hashlib.sha256(_canonical.encode(record)).digest()
 
 
