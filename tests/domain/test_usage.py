@@ -102,7 +102,7 @@ def test_how_often_one_reads_does_not_matter(moves: list[tuple[int, int, int]], 
     all_of_them = after(*readings, reserved=ONE_CORE)
     assert all_of_them.cpu_ns == cpu
     assert all_of_them.net_out_bytes == sent
-    assert 0 <= memory * at / MIB - all_of_them.memory_mib_ms <= len(readings)
+    assert all_of_them.memory_mib_ms == memory * at // MIB
     assert all_of_them.cpu_reserved_ns == at * MILLISECOND
     few = after(readings[0], readings[-1])
     assert (few.cpu_ns, few.net_out_bytes) == (cpu, sent)
