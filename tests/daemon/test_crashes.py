@@ -145,7 +145,7 @@ async def agree(provider: Peer, tenant: Peer) -> None:
     assert not tenant.node.reception.refused
 
 
-BOUNDARIES = (*range(1, 40, 5), *range(40, 400, 37))
+BOUNDARIES = (*range(1, 40, 7), *range(40, 400, 53))
 """Of some 330 (provider) and 220 (tenant). Where money begins to flow they are dense, later ticks are all alike."""
 if os.environ.get("DOCKAGE_TEST_ALL_BOUNDARIES"):
     BOUNDARIES = tuple(range(1, 400))

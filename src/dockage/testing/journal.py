@@ -14,12 +14,19 @@ from dockage.ports import Journal, Row
 
 
 class MemoryJournal:
+    """``broken`` makes every write fail, as a full disk does; ``writes`` tells a test what was written together."""
+
     def __init__(self) -> None:
         self._rows: dict[tuple[str, bytes], bytes] = {}
+        self.writes: list[tuple[Row, ...]] = []
+        self.broken = False
 
     def write(self, rows: Sequence[Row]) -> None:
+        if self.broken:
+            raise OSError(28, "No space left on device")
         new = {(kind, key): value for kind, key, value in rows}
         self._rows.update(new)
+        self.writes.append(tuple(rows))
 
     def load(self) -> Iterable[Row]:
         return [Row(kind, key, value) for (kind, key), value in self._rows.items()]
