@@ -37,7 +37,10 @@ PRICES = {"ada": 100, "bob": 115, "eve": 140}
 TENANT_SAT = 1_000_000
 LOAD_THREADS = 8
 
-console = Console(highlight=False)
+PAUSE_SECONDS = 0.015
+"""Of each client between two requests: the channel of the demo must last."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def main() -> int:
@@ -212,6 +215,7 @@ class Load:
                 self.done += 1
             else:
                 self.failed += 1
+            self._stop.wait(PAUSE_SECONDS)
 
 
 def put_load_on(world: LocalMarket, port: int, seconds: int, result: dict[str, Any]) -> None:
@@ -282,8 +286,8 @@ def take_down(world: LocalMarket, result: dict[str, Any]) -> None:
     result["ticks"], result["usage"], result["due_msat"] = lease["ticks"], lease["usage"], lease["due_msat"]
     result["due_at_fair_msat"] = lease["due_at_fair_msat"]
     console.print(
-        f"{lease['ticks']} ticks, {lease['due_msat'] / 1000:,.3f} sat due; the same usage at the [bold]fair[/] preset: "
-        f"{lease['due_at_fair_msat']} msat"
+        f"{lease['ticks']} ticks, {lease['due_msat'] / 1000:,.3f} sat due; the same usage at the [bold]fair[/] "
+        f"preset: {lease['due_at_fair_msat'] / 1000:,.3f} sat"
     )
     for line, amount in lease["lines"].items():
         if amount:

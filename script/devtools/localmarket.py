@@ -21,22 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from devtools.regtest import Regtest, free_port
-from devtools.shell import Failed, run, wait_until
+from devtools.shell import Failed, wait_until
+from dockage.adapters.keys.files import FileKeys
+from dockage.domain.pricing import PRESETS, Tariff
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60
 DOCKAGE = (sys.executable, "-m", "dockage.cli.main")
 STOP_SECONDS = 20
 
-DEMO_TARIFF = {
-    "cpu_hour": 4_000_000_000,
-    "memory_gib_hour": 2_000_000_000,
-    "disk_gib_hour": 50_000_000,
-    "net_in_gib": 0,
-    "net_out_gib": 10_000_000_000,
-    "internet_out_gib": 10_000_000_000,
-}
-"""msat per unit: half a million times the fair price, so that seconds are worth more than dust."""
+EXAGGERATION = 100_000
+"""Times the fair price, so that seconds are worth more than dust."""
+DEMO_TARIFF = {name: EXAGGERATION * getattr(PRESETS["fair"], name) for name in Tariff.__struct_fields__}
 
 CHANNEL_SAT = 50_000
 """Up to this size one confirmation opens a channel; by the demo tariff it lasts a minute or two."""
@@ -81,7 +77,8 @@ class NodeProcess:
             raise Failed(f"the node in {self.home} did not come up. Its last words:\n{tail}")
 
     def make_key(self) -> str:
-        return run(*DOCKAGE, "--home", str(self.home), "id").split()[-1]
+        """As ``dockage id`` does, in this process: it spares an interpreter's start."""
+        return FileKeys(self.home / "identity.key").node.hex()
 
     def process_ended(self) -> bool:
         return self.process is None or self.process.poll() is not None

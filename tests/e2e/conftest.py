@@ -11,6 +11,8 @@ import pytest
 from devtools.localmarket import LocalMarket
 
 TENANT_SAT = 5_000_000
+PRICES = {"ada": 500, "bob": 650}
+"""In percent of the demo's: a few requests are worth the fee of a close."""
 
 
 @pytest.fixture(scope="package")
@@ -18,9 +20,7 @@ def market(
     request: pytest.FixtureRequest, tenant_engine: Path, provider_engine: Path, docker_config: Path
 ) -> Iterator[LocalMarket]:
     """Two providers, one dearer; a tenant with coins; a block every half second."""
-    world = LocalMarket(
-        str(tenant_engine), str(provider_engine), {"ada": 100, "bob": 130}, docker_config=docker_config
-    )
+    world = LocalMarket(str(tenant_engine), str(provider_engine), PRICES, docker_config=docker_config)
     try:
         world.start()
         world.fund_tenant(TENANT_SAT)
