@@ -14,6 +14,8 @@ from dockage.daemon.config import Config
 from dockage.daemon.control import Control
 from dockage.daemon.wishes import Wishes, read_wishes
 from dockage.domain.errors import UsageError
+from dockage.domain.resources import Resources
+from dockage.domain.usage import Usage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REFERENCE = ROOT / "docs/reference"
@@ -79,6 +81,7 @@ def test_every_key_of_the_control_api_is_described() -> None:
     for module in ("views", "control"):
         source = (ROOT / "src/dockage/daemon" / f"{module}.py").read_text()
         keys |= set(re.findall(r'^\s*(?:return \{)?"([a-z_]+)":', source, re.MULTILINE))
+    keys |= {*Usage.__struct_fields__, *Resources.__struct_fields__}
     assert {key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page} == set()
 
 

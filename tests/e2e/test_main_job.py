@@ -22,7 +22,7 @@ def test_a_site_is_found_served_metered_paid_and_settled_to_the_satoshi(market: 
     tariff = Tariff(**{k.removesuffix("_msat"): v for k, v in lease["tariff"].items()})
     assert lease["due_msat"] == price(Usage(**lease["usage"]), tariff) > 0
     assert lease["usage"]["cpu_ns"] > 0
-    assert lease["usage"]["memory_kib_ms"] > 0
+    assert lease["usage"]["memory_mib_ms"] > 0
     assert lease["usage"]["net_out_bytes"] > 50 * 200
 
     paid = channel(tenant, ada.key)["paid_sat"]
