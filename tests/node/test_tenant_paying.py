@@ -134,6 +134,8 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_a_lie_is_not_paid_and_the_truth_after_it_is(lie: Statement) -> None:
     mind = feed(renting(), states(FIRST))
+    before = feed(mind.copy(), states(lie), now=at(2))
+    assert lease(before).faults == 1
     assert Playbook(mind, now=at(2)) >> states(lie) >> states(SECOND_STATEMENT) << pay(2)
 
 
