@@ -49,6 +49,18 @@ async def serve() -> AsyncIterator[Serve]:
         await close()
 
 
+async def test_a_node_on_another_network_is_asked_nothing_more(serve: Serve) -> None:
+    rpc = await serve(200, '{"result": {"chain": "main"}, "error": null}')
+    guarded = Rpc(rpc.address, timeout_sec=5, network="regtest")
+    try:
+        for ask in (BitcoindChain(guarded).height, BitcoindWallet(guarded).receive):
+            with pytest.raises(UsageError, match="is on main, the configuration says regtest") as caught:
+                await ask()
+            assert caught.value.code == "chain.wrong-network"
+    finally:
+        await guarded.close()
+
+
 async def code_of(call: Awaitable[object], kind: type[DockageError]) -> str:
     with pytest.raises(kind) as caught:
         await call

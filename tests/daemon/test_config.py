@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dockage.daemon import config
+from dockage.daemon.system import _private_resolvers
 from dockage.domain.errors import UsageError
 from dockage.domain.pricing import PRESETS, Tariff
 
@@ -87,6 +88,22 @@ def test_mainnet_is_refused_without_the_flag_and_says_which(tmp_path: Path) -> N
     flag = "i_understand_mainnet_is_experimental"
     assert flag in caught.value.message
     assert load(tmp_path, f'[bitcoin]\nnetwork = "main"\n{flag} = true\n').bitcoin.network == "main"
+
+
+def test_a_price_without_a_wallet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, "[provider]\nenabled = true\n")
+    assert caught.value.code == "provider.no-wallet"
+    assert load(tmp_path, '[provider]\nenabled = true\nprice_preset = "free"\n').provider.enabled
+
+
+def test_the_home_router_may_be_asked_for_names_and_nobody_else_in_the_lan(tmp_path: Path) -> None:
+    conf = tmp_path / "resolv.conf"
+    conf.write_text(
+        "# home\nnameserver 192.168.1.1\nnameserver 9.9.9.9\nnameserver 127.0.0.53\nnameserver\nsearch lan\n"
+    )
+    assert _private_resolvers(conf) == ("192.168.1.1",)
+    assert _private_resolvers(tmp_path / "none") == ()
 
 
 def test_own_prices_go_before_a_preset(tmp_path: Path) -> None:

@@ -110,6 +110,15 @@ def test_a_channel_that_is_never_funded_is_forgotten_after_a_day() -> None:
     )
 
 
+def test_a_funding_that_our_node_never_saw_makes_no_room_for_the_next() -> None:
+    mind = provider(msgspec.structs.replace(POLICY, channels_per_tenant=1))
+    announced = feed(mind, proposed(), says(say.AnnounceFunding(CHANNEL, TXID, VOUT)))
+    assert Playbook(announced) >> proposed(proposal(CHANNEL2)) << refusal(CHANNEL2, "channel.too-many")
+    seen = feed(announced, told.FundingSeen(CHANNEL, 0))
+    accept = want.Send(TENANT, say.AcceptChannel(CHANNEL2, PROVIDER_KEY, 1))
+    assert Playbook(seen) >> proposed(proposal(CHANNEL2)) << accept
+
+
 def test_a_tenant_that_gives_a_proposal_up_makes_room_for_the_next() -> None:
     mind = provider(msgspec.structs.replace(POLICY, channels_per_tenant=1))
     assert (

@@ -70,6 +70,8 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a tick may stay unpaid before the containers are frozen."""
     grace_sec: Seconds = 60
     """How long frozen containers are held before the lease ends."""
+    resolvers: tuple[str, ...] = ()
+    """Name servers in private networks that leases may ask; empty = those of this machine."""
     firewall: bool = True
     """Keep containers off this machine and its network. False only where something else does."""
 
@@ -170,6 +172,11 @@ def _check(config: Config, path: Path) -> None:
         raise UsageError("config.invalid", f"{path}: provider.price_preset is one of {', '.join(PRESETS)}")
     if config.provider.tariff is not None and not config.provider.tariff.is_sane:
         raise UsageError("config.invalid", f"{path}: a price in provider.tariff is negative or absurd")
+    if config.provider.enabled and not tariff(config.provider).is_free and not bitcoin.network:
+        raise UsageError(
+            "provider.no-wallet",
+            "a price needs a wallet to be paid into: set [bitcoin] in config.toml, or sell for nothing (--free)",
+        )
     for text in config.node.seeds:
         read_seed(text)
     for text in (*config.provider.only_for, *config.provider.blocked):

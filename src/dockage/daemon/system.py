@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import ipaddress
 import os
 import platform
 import secrets
@@ -60,6 +61,7 @@ log = structlog.get_logger("dockage.node")
 CONTROL_SOCKET = "control.sock"
 CONTACTS = "market-contacts"
 LINK_PORT = "link-port"
+RESOLV_CONF = Path("/etc/resolv.conf")
 CONTACTS_EVERY = 60.0
 
 
@@ -174,7 +176,7 @@ async def _rail(config: Config, keys: FileKeys, stack: AsyncExitStack) -> Rail |
     bitcoin = config.bitcoin
     if not bitcoin.network:
         return None
-    rpc = Rpc(_rpc_address(bitcoin))
+    rpc = Rpc(_rpc_address(bitcoin), network=bitcoin.network)
     stack.push_async_callback(rpc.close)
     chain = BitcoindChain(rpc, bitcoin.wallet, bitcoin.feerate_max)
     curve = Secp()
@@ -214,7 +216,14 @@ def _for_sale(sells: settings.Provider, machine: Resources) -> Resources:
 
 async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost:
     engine = Path(config.provider.engine)
-    host = DockerHost(engine, home / "leases", secrets.token_hex(8), firewall=config.provider.firewall)
+    sells = config.provider
+    host = DockerHost(
+        engine,
+        home / "leases",
+        secrets.token_hex(8),
+        firewall=sells.firewall,
+        resolvers=sells.resolvers or _private_resolvers(RESOLV_CONF),
+    )
     await host.start()
     stack.push_async_callback(host.close)
     # The gate needs the host for its names and volumes, the host needs the gate to serve: joined here.
@@ -222,6 +231,25 @@ async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost
     stack.push_async_callback(gate.close)
     host.gate = gate
     return host
+
+
+def _private_resolvers(path: Path) -> tuple[str, ...]:
+    """The machine's name servers that lie behind the leases' firewall, such as a home router: port 53 of these
+    stays open, or containers could resolve nothing."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return ()
+    named = [line.split()[1] for line in lines if line.startswith("nameserver ") and len(line.split()) > 1]
+    return tuple(x for x in named if _is_private(x))
+
+
+def _is_private(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return found.is_private and not found.is_loopback
 
 
 def _directory(

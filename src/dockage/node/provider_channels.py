@@ -81,7 +81,12 @@ def _why_no_channel(state: Provider, peer: NodeKey, terms: Terms) -> Reason | No
         return Reason("channel.expiry-near", f"only {left} blocks to the expiry; 432 are needed")
     if left > policy.longest_channel_blocks:
         return Reason("channel.expiry-far", f"{left} blocks to the expiry is longer than we lock coins up")
-    waiting = [c for c in state.channels.values() if c.state is ChannelState.OPENING]
+    # An outpoint that our node has never seen may be invented: it waits like none at all.
+    waiting = [
+        c
+        for c in state.channels.values()
+        if c.state is ChannelState.OPENING or (c.state is ChannelState.FUNDED and not c.seen)
+    ]
     if sum(c.peer == peer for c in waiting) >= policy.channels_per_tenant:
         return Reason("channel.too-many", "fund the channels you proposed before you propose more")
     if len(waiting) >= policy.channels_waiting:

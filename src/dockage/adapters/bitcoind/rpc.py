@@ -65,9 +65,11 @@ class RpcError(Exception):
 class Rpc:
     """One node. Use from one event loop; ``close`` at the end."""
 
-    def __init__(self, address: RpcAddress, timeout_sec: float = 30.0) -> None:
-        """*timeout_sec*: for one call, its wait in our queue not counted."""
+    def __init__(self, address: RpcAddress, timeout_sec: float = 30.0, network: str = "") -> None:
+        """*timeout_sec*: for one call, its wait in our queue not counted. *network*: the only one that this node
+        may be on ("" = any)."""
         self.address = address
+        self._unchecked = network
         self._timeout = aiohttp.ClientTimeout(total=timeout_sec)
         self._session: aiohttp.ClientSession | None = None
         self._auth: str | None = None
@@ -82,7 +84,23 @@ class Rpc:
             await session.close()
 
     async def call(self, method: str, *params: Any, wallet: str | None = None) -> Any:
-        """The result. Raises RpcError, Unavailable("chain.unreachable"), UsageError("chain.credentials")."""
+        """The result. Raises RpcError, Unavailable("chain.unreachable"), or UsageError("chain.credentials" |
+        "chain.wrong-network")."""
+        if self._unchecked:
+            await self._check_network(self._unchecked)
+        return await self._call(method, params, wallet)
+
+    async def _check_network(self, wanted: str) -> None:
+        """Before anything else is asked of it: play money and real money must never be mixed up."""
+        found = (await self._call("getblockchaininfo", (), None))["chain"]
+        if found != wanted:
+            raise UsageError(
+                "chain.wrong-network",
+                f"bitcoind at {self.address.url} is on {found}, the configuration says {wanted}: correct one of them",
+            )
+        self._unchecked = ""
+
+    async def _call(self, method: str, params: tuple[Any, ...], wallet: str | None) -> Any:
         async with self._slots:
             status, body = await self._post(method, params, wallet)
             if status == 401 and self.address.cookie is not None:
