@@ -18,7 +18,7 @@ from dockage.protocol.bitcoin.channel import Commitment, check_terms
 from dockage.protocol.bitcoin.curve import Curve, Signer
 from dockage.protocol.bitcoin.descriptor import descriptor
 from dockage.protocol.bitcoin.script import funding
-from dockage.protocol.bitcoin.settlement import Claim, Settlement, closing, refund
+from dockage.protocol.bitcoin.settlement import Claim, Settlement, bumped, closing, refund
 from dockage.protocol.bitcoin.tx import parse
 
 Role = Literal["tenant", "provider"]
@@ -79,7 +79,7 @@ class Rail:
         return self.commitment(channel).pay(paid, self._signer("tenant", channel, me))
 
     async def refund(self, channel: Channel, me: NodeKey) -> SpendingTx:
-        feerate = await self.chain.feerate(FUND_TARGET)
+        feerate = await self._feerate(channel, FUND_TARGET)
         signer = self._signer("tenant", channel, me)
         return _spending(refund(self.commitment(channel), await self.wallet.script(), feerate, signer))
 
@@ -99,10 +99,18 @@ class Rail:
         """The close for what was paid. Raises UsageError("channel.uneconomic") if the fee would eat it."""
         signer = self._signer("provider", channel, channel.peer)
         claim = Claim(self.commitment(channel), channel.paid, channel.signature, signer)
-        feerate = await self.chain.feerate(CLOSE_TARGET)
+        feerate = await self._feerate(channel, CLOSE_TARGET)
         return _spending(closing([claim], await self.wallet.script(), feerate))
 
     # -- both ----------------------------------------------------------------------------------------
+    async def _feerate(self, channel: Channel, target: int) -> int:
+        """sat per 1000 vB. What is made again did not confirm: it must pay more, and enough to replace (BIP125)."""
+        wanted = await self.chain.feerate(target)
+        if not channel.spending:
+            return wanted
+        before = channel.spending[-1]
+        return max(wanted, bumped(before.fee * 1000 // parse(before.raw).vsize))
+
     def why_wrong(self, channel: Channel, coin: Coin) -> str:
         """Why *coin* is not the agreed funding output; "" if it is."""
         if coin.value != channel.terms.capacity:

@@ -1,0 +1,62 @@
+"""The rail's own promise: what did not confirm is made again so that it can replace itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dockage.adapters.secp.btclib import Secp
+from dockage.adapters.secp.keys import ChannelKeys
+from dockage.daemon.rail import Rail
+from dockage.domain.channel import Channel, ChannelState, SpendingTx, Terms
+from dockage.domain.identity import ChannelId, NodeKey
+from dockage.domain.units import Sat
+from dockage.protocol.bitcoin.tx import parse
+from dockage.testing.chain import FakeChain, FakeWallet
+
+ME, PROVIDER = NodeKey(b"t" * 32), NodeKey(b"p" * 32)
+ID = ChannelId(b"c" * 16)
+
+
+def rail(seed: bytes) -> Rail:
+    chain, curve = FakeChain(), Secp()
+    return Rail(curve, ChannelKeys(seed, curve), chain, FakeWallet(chain, "w"))
+
+
+async def paid_channel() -> tuple[Rail, Rail, Channel]:
+    tenant, provider = rail(b"1" * 32), rail(b"2" * 32)
+    terms = Terms(
+        tenant.our_key("tenant", ID, ME),
+        provider.our_key("provider", ID, ME),
+        1000,
+        Sat(50_000),
+        await tenant.wallet.script(),
+    )
+    channel = Channel(ID, ME, terms, state=ChannelState.OPEN, txid="ab" * 32)
+    signature = tenant.pay(channel, Sat(20_000), ME)
+    return tenant, provider, replace(channel, paid=Sat(20_000), signature=signature)
+
+
+def replaces(later: SpendingTx, earlier: SpendingTx) -> bool:
+    """BIP125 rules 3 and 4: more in all, and at least the relay rate for its own size on top."""
+    return later.fee - earlier.fee >= parse(later.raw).vsize
+
+
+async def test_a_close_made_again_pays_enough_to_replace_the_one_before() -> None:
+    _, provider, channel = await paid_channel()
+    first = await provider.settle(channel)
+    second = await provider.settle(replace(channel, spending=(first,)))
+    third = await provider.settle(replace(channel, spending=(first, second)))
+    assert replaces(second, first)
+    assert replaces(third, second)
+
+
+async def test_a_refund_made_again_pays_enough_to_replace_the_one_before() -> None:
+    tenant, _, channel = await paid_channel()
+    first = await tenant.refund(channel, ME)
+    assert replaces(await tenant.refund(replace(channel, spending=(first,)), ME), first)
+
+
+async def test_the_first_close_pays_what_the_chain_asks() -> None:
+    _, provider, channel = await paid_channel()
+    first = await provider.settle(channel)
+    assert first.fee == -(-parse(first.raw).vsize * await provider.chain.feerate(6) // 1000)
