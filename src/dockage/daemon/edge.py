@@ -23,17 +23,6 @@ from .peers import Postman
 from .rail import Rail
 from .tunnels import TunnelCounts
 
-FOR_PROVIDER = (
-    say.AskQuote,
-    say.OpenLease,
-    say.GrowLease,
-    say.AskLease,
-    say.EndLease,
-    say.ProposeChannel,
-    say.AnnounceFunding,
-    say.Payment,
-    say.CloseChannel,
-)
 WORTH_A_WORD = ("lease.unknown", "channel.unknown", "channel.not-open", "provider.none")
 """Refusals that an honest peer meets, after a loss of state or because a message was overtaken: it gets an answer
 and keeps its connection."""
@@ -55,7 +44,7 @@ class Edge:
 
     async def handle(self, peer: NodeKey, message: say.AnyMessage, body: bytes, signature: bytes) -> None:
         try:
-            if isinstance(message, FOR_PROVIDER):
+            if isinstance(message, say.FOR_PROVIDER):
                 await self._to_provider(peer, message)
             else:
                 await self._to_tenant(peer, message, signature)
@@ -63,7 +52,7 @@ class Edge:
             about = _subject(message)
             if error.code not in WORTH_A_WORD or about is None:
                 raise
-            if isinstance(message, FOR_PROVIDER):
+            if isinstance(message, say.FOR_PROVIDER):
                 self._postman.send(peer, say.Refusal(about, Reason(error.code, error.message)))
 
     async def _to_provider(self, peer: NodeKey, message: say.AnyMessage) -> None:

@@ -148,6 +148,18 @@ AnyMessage: TypeAlias = (
     | Quote
     | Statement
 )
+FOR_PROVIDER = (
+    AskQuote,
+    OpenLease,
+    GrowLease,
+    AskLease,
+    EndLease,
+    ProposeChannel,
+    AnnounceFunding,
+    Payment,
+    CloseChannel,
+)
+"""What a tenant says; everything else is what a provider says."""
 SIGNED = (Quote, Statement, LeaseNotice)
 
 

@@ -36,17 +36,6 @@ from .hosts import Host
 from .network import Network
 from .world import World
 
-FOR_PROVIDER = (
-    say.AskQuote,
-    say.OpenLease,
-    say.GrowLease,
-    say.AskLease,
-    say.EndLease,
-    say.ProposeChannel,
-    say.AnnounceFunding,
-    say.Payment,
-    say.CloseChannel,
-)
 WORTH_A_WORD = ("lease.unknown", "channel.unknown")
 FUND_FEE, CLOSE_FEE, REFUND_FEE = Sat(154), Sat(204), Sat(137)
 MISSING_MAX = Duration(5 * MINUTE)
@@ -205,7 +194,7 @@ class Node:
             self.peer_errors[error.code] += 1
 
     def hear(self, sender: NodeKey, message: say.AnyMessage, signature: bytes) -> None:
-        if not isinstance(message, FOR_PROVIDER):
+        if not isinstance(message, say.FOR_PROVIDER):
             view = self._view(message.lease) if type(message) is Statement else None
             self.tell_tenant(told.Received(sender, message, signature, view))
             return
