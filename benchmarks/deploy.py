@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -59,9 +60,11 @@ def measure(tenant_engine: str, provider_engine: str, runs: int) -> dict[str, An
         idle = idle_provider(world)
         world.docker("compose", "-f", SITE, "build")
         # The first run opens the channel and ships the image; a lease that stays keeps the image there.
-        keeper = world.docker("run", "-d", "dockage-example/site").stdout.strip()
+        keeper = world.docker(
+            "run", "-d", "--cpus=0.1", "--memory=32m", "dockage-example/site"
+        ).stdout.strip()
         deploys = [deploy(world.tenant.docker_host, f"bench{n}") for n in range(runs)]
-        handshakes = [lease["opened_ms"] for lease in world.tenant.ask("GET", "/v1/spend")["leases"]][1:]
+        handshakes = handshake_times(world.tenant.log.read_text())[1:]
         world.docker("rm", "-f", keeper)
         plain = [deploy(f"unix://{tenant_engine}", f"plain{n}") for n in range(runs)]
     finally:
@@ -82,17 +85,23 @@ def deploy(docker_host: str, project: str) -> float:
     environment = {**os.environ, "DOCKER_HOST": docker_host, "SITE_PORT": str(port)}
     command = ["docker", "compose", "-f", SITE, "-p", project]
     began = time.monotonic()
-    subprocess.run(
-        [*command, "up", "-d", "--no-build", "--pull", "never"],
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
+    must([*command, "up", "-d", "--no-build", "--pull", "never"], environment)
     if not wait_until(lambda: fetch(port) == 200, 30, 0.005):
         raise Failed(f"no answer on port {port}")
     taken = time.monotonic() - began
-    subprocess.run([*command, "down", "-t", "0"], env=environment, check=True, capture_output=True)
+    must([*command, "down", "-t", "0"], environment)
     return taken
+
+
+def handshake_times(log: str) -> list[float]:
+    """Milliseconds, of each lease, as the tenant's daemon saw them."""
+    return [float(ms) for ms in re.findall(r"lease\.running.* ms=(\d+)", log)]
+
+
+def must(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def fetch(port: int) -> int:

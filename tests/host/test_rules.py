@@ -88,11 +88,34 @@ async def test_private_resolvers_are_let_through_for_dns_only() -> None:
 
 async def test_a_chain_of_another_lease_with_the_same_digits_is_not_touched() -> None:
     async def taken(argv: Sequence[str], text: str = "") -> Outcome:
-        return Outcome(0, f'-A X -m comment --comment "dockage {OTHER.hex()} 0 internet"', "")
+        return Outcome(
+            0, f'-A DOCKAGE-FWD-00010203 -m comment --comment "dockage {OTHER.hex()} 0 internet"', ""
+        )
 
     with pytest.raises(UsageError) as error:
         await Firewall(taken, lambda: 0.0).prepare(LEASE)
     assert error.value.code == "lease.collision"
+
+
+async def test_what_stands_is_not_written_again_and_a_lost_hook_comes_back_alone() -> None:
+    """Writing the rules again would lose their counts."""
+    filter_: list[str] = []
+
+    async def iptables(argv: Sequence[str], text: str = "") -> Outcome:
+        for line in text.splitlines():
+            filter_.append(line.replace("-I INPUT 1", "-A INPUT").replace("-I FORWARD 1", "-A FORWARD"))
+        return Outcome(0, "\n".join(filter_), "")
+
+    wall = Firewall(iptables, lambda: 0.0)
+    await wall.prepare(LEASE)
+    written = list(filter_)
+    await wall.prepare(LEASE)
+    assert filter_ == written
+    lost = f"-A INPUT -i dk-00010203-+ -j {names.chain_input(LEASE)}"
+    filter_[:] = [line for line in filter_ if line != lost]
+    before = len(filter_)
+    await wall.prepare(LEASE)
+    assert filter_[before:] in (["*filter", lost, "COMMIT"], ["*filter", lost, "COMMIT"] * 2)
 
 
 async def test_a_kernel_without_the_caps_still_gets_the_walls() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+import structlog
+
 from dockage.domain.channel import Channel
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
@@ -35,6 +37,8 @@ from .peers import Opener
 from .rail import FUND_TARGET, Rail
 from .tunnels import TunnelCounts
 from .wishes import Wishes, read_wishes
+
+log = structlog.get_logger("dockage.renting")
 
 OBTAIN_TIMEOUT = 3600.0
 """Confirmations take as long as they take; the user may always press Ctrl-C."""
@@ -148,6 +152,7 @@ class Renting:
         progress("looking for a provider")
         candidates = await self.candidates(need, wishes)
         lease = LeaseId(secrets.token_bytes(16))
+        asked = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(OBTAIN_TIMEOUT):
                 await self._driver.tell(told.RentRequested(lease, deployment, need, candidates))
@@ -160,6 +165,10 @@ class Renting:
             raise
         if rented.is_over:
             raise _why_failed(rented)
+        took = asyncio.get_running_loop().time() - asked
+        log.info(
+            "lease.running", deployment=deployment, provider=short(rented.provider), ms=round(took * 1000)
+        )
         return info(rented)
 
     async def _give_up(self, lease: LeaseId) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from dockage.domain.errors import Unavailable
@@ -47,3 +47,10 @@ async def must(execute: Run, argv: Sequence[str], text: str = "") -> str:
     if outcome.code:
         raise Unavailable("host.tool", f"{' '.join(argv)} failed: {outcome.err.strip() or outcome.code}")
     return outcome.out
+
+
+async def together(work: Iterable[Awaitable[None]]) -> None:
+    """All at once; then the first failure, as itself: a group of exceptions would not be a port's answer."""
+    for end in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(end, BaseException):
+            raise end

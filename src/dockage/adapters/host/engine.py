@@ -17,6 +17,7 @@ from dockage.protocol.images import lease_repository
 from dockage.wire.engine import EngineClient
 
 from . import names
+from .command import together
 
 AT_ONCE = 8
 """Calls in flight to one engine; it works on few in parallel anyway."""
@@ -104,10 +105,7 @@ class LeaseEngine:
         await self._each([("DELETE", f"/images/{tag}", {}) for tag in tags])
 
     async def _each(self, calls: list[tuple[str, str, dict[str, str]]]) -> None:
-        ends = await asyncio.gather(*(self._one(*call) for call in calls), return_exceptions=True)
-        for end in ends:  # all were tried; a group of exceptions would not be a port's answer
-            if isinstance(end, BaseException):
-                raise end
+        await together(self._one(*call) for call in calls)
 
     async def _one(self, method: str, path: str, params: dict[str, str]) -> None:
         async with self._gate:

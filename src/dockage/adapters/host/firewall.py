@@ -18,7 +18,7 @@ from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 
 from . import names
-from .command import Run, must
+from .command import Outcome, Run, must, together
 
 PRIVATE4 = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
@@ -61,63 +61,57 @@ class Firewall:
 
     async def prepare(self, lease: LeaseId) -> None:
         """Rules that are already right stay: writing them again would lose their counts."""
-        for tool in self._tools:
-            present = (await self._run([tool, "-w", "5", "-S", names.chain_forward(lease)])).out
-            self._refuse_collision(present, lease)
-            await self._write(tool, lease, present)
-            await self._hook(tool, lease)
+        await together(self._build(tool, lease) for tool in self._tools)
 
-    async def _write(self, tool: str, lease: LeaseId, present: str) -> None:
-        """With caps on connections; without them on a kernel that lacks those matches. All or nothing each time."""
+    async def _build(self, tool: str, lease: LeaseId) -> None:
+        """Look, then write what is missing in one step. With caps on connections; without them on a kernel that
+        lacks those matches."""
+        listed = await self._list(tool)
+        _refuse_collision(listed, lease)
+        hooks = _missing_hooks(listed, lease)
         why = ""
         for caps in (True, False):
             rules = _rules(tool, lease, self._resolvers, caps)
-            seal = f"{lease.hex()} {hashlib.sha256(rules.encode()).hexdigest()[:8]}"
-            if seal in present:
+            seal = f"{lease.hex()} {hashlib.sha256(chr(10).join(rules).encode()).hexdigest()[:8]}"
+            stands = any(seal in line for line in listed)
+            if stands and not hooks:
                 return
-            restore = [f"{tool}-restore", "-w", "5", "--noflush"]
-            outcome = await self._run(restore, rules.replace("SEAL", seal))
+            lines = hooks if stands else [rule.replace("SEAL", seal) for rule in rules] + hooks
+            outcome = await self._restore(tool, lines)
             if not outcome.code:
                 return
             why = outcome.err.strip()
         raise unavailable(f"{tool}-restore refused the rules of lease {lease.hex()[:8]}: {why}")
 
-    def _refuse_collision(self, chain: str, lease: LeaseId) -> None:
-        owners = set(re.findall(r"dockage ([0-9a-f]{32}) ", chain))
-        if owners - {lease.hex()}:
-            raise UsageError(
-                "lease.collision", "another lease's id begins with the same 8 digits; choose a new id"
-            )
+    async def _list(self, tool: str) -> list[str]:
+        outcome = await self._run([tool, "-w", "5", "-S"])
+        if outcome.code:
+            raise unavailable(f"{tool} does not work here: {outcome.err.strip() or outcome.code}")
+        return outcome.out.splitlines()
 
-    async def _hook(self, tool: str, lease: LeaseId) -> None:
-        for chain, rule in await self._hooks(tool, lease):
-            if (await self._run([tool, "-w", "5", "-C", chain, *rule])).code:
-                await must(self._run, [tool, "-w", "5", "-I", chain, "1", *rule])
-
-    async def _hooks(self, tool: str, lease: LeaseId) -> list[tuple[str, list[str]]]:
-        """An engine without iptables (or before its first bridge in IPv6) has no DOCKER-USER."""
-        user = await self._run([tool, "-w", "5", "-S", "DOCKER-USER"])
-        forward = "FORWARD" if user.code else "DOCKER-USER"
-        ours, jump = names.bridge_prefix(lease) + "+", names.chain_forward(lease)
-        return [
-            (forward, ["-i", ours, "-j", jump]),
-            (forward, ["-o", ours, "-j", jump]),
-            ("INPUT", ["-i", ours, "-j", names.chain_input(lease)]),
-        ]
+    async def _restore(self, tool: str, lines: list[str]) -> Outcome:
+        """All of *lines* or none."""
+        text = "\n".join(["*filter", *lines, "COMMIT", ""])
+        return await self._run([f"{tool}-restore", "-w", "5", "--noflush"], text)
 
     async def remove(self, lease: LeaseId) -> None:
-        """Wherever they are hooked: the engine may have made DOCKER-USER after us."""
-        for tool in self._tools:
-            listed = await must(self._run, [tool, "-w", "5", "-S"])
-            ours = (names.chain_forward(lease), names.chain_input(lease))
-            for line in listed.splitlines():
-                if line.startswith("-A ") and line.endswith(tuple(f" -j {chain}" for chain in ours)):
-                    await must(self._run, [tool, "-w", "5", "-D", *line.split()[1:]])
-            for chain in ours:
-                if f"-N {chain}\n" in listed + "\n":
-                    await must(self._run, [tool, "-w", "5", "-F", chain])
-                    await must(self._run, [tool, "-w", "5", "-X", chain])
+        await together(self._demolish(tool, lease) for tool in self._tools)
         self._counts.pop(lease.hex(), None)
+
+    async def _demolish(self, tool: str, lease: LeaseId) -> None:
+        """Wherever they are hooked: the engine may have made DOCKER-USER after us."""
+        listed = await self._list(tool)
+        chains = [x for x in (names.chain_forward(lease), names.chain_input(lease)) if f"-N {x}" in listed]
+        jumps = tuple(f" -j {chain}" for chain in chains)
+        unhook = [
+            line.replace("-A ", "-D ", 1)
+            for line in listed
+            if chains and line.startswith("-A ") and line.endswith(jumps)
+        ]
+        lines = unhook + [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains]
+        outcome = await self._restore(tool, lines) if lines else None
+        if outcome is not None and outcome.code:
+            raise unavailable(f"{tool}-restore kept rules of lease {lease.hex()[:8]}: {outcome.err.strip()}")
 
     async def internet_out(self, lease: LeaseId) -> int:
         """Bytes at the IP layer that left for the internet since the rules were made; at most a second old."""
@@ -164,8 +158,30 @@ def unhooked(listing: str) -> set[str]:
     }
 
 
-def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) -> str:
-    """Text for ``iptables-restore --noflush``: each chain is emptied and filled in one step."""
+def _refuse_collision(listed: list[str], lease: LeaseId) -> None:
+    ours = f"-A {names.chain_forward(lease)} "
+    text = "\n".join(line for line in listed if line.startswith(ours))
+    owners = set(re.findall(r"dockage ([0-9a-f]{32}) ", text))
+    if owners - {lease.hex()}:
+        raise UsageError(
+            "lease.collision", "another lease's id begins with the same 8 digits; choose a new id"
+        )
+
+
+def _missing_hooks(listed: list[str], lease: LeaseId) -> list[str]:
+    """An engine without iptables (or before its first bridge in IPv6) has no DOCKER-USER."""
+    forward = "DOCKER-USER" if "-N DOCKER-USER" in listed else "FORWARD"
+    ours, jump = names.bridge_prefix(lease) + "+", names.chain_forward(lease)
+    hooks = (
+        (forward, f"-i {ours} -j {jump}"),
+        (forward, f"-o {ours} -j {jump}"),
+        ("INPUT", f"-i {ours} -j {names.chain_input(lease)}"),
+    )
+    return [f"-I {chain} 1 {rule}" for chain, rule in hooks if f"-A {chain} {rule}" not in listed]
+
+
+def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) -> list[str]:
+    """Lines for ``iptables-restore --noflush``: each chain is emptied and filled in one step."""
     forward, into, ours = (
         names.chain_forward(lease),
         names.chain_input(lease),
@@ -189,7 +205,7 @@ def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) ->
     neighbours = [f"-p icmpv6 --icmpv6-type {kind} -j RETURN" for kind in (133, 135, 136)] if six else []
     into_rules = [fine, *neighbours, reject]
     lines = [f"-A {forward} {rule}" for rule in out] + [f"-A {into} {rule}" for rule in into_rules]
-    return "\n".join(["*filter", f":{forward} - [0:0]", f":{into} - [0:0]", *lines, "COMMIT", ""])
+    return [f":{forward} - [0:0]", f":{into} - [0:0]", *lines]
 
 
 def _caps(lease: LeaseId) -> list[str]:

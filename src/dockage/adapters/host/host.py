@@ -22,7 +22,7 @@ from dockage.ports import HostFacts, Stream
 from dockage.wire.engine import EngineClient
 
 from . import cgroup, machine, names
-from .command import Run, run
+from .command import Run, run, together
 from .disk import WritableLayers
 from .engine import LeaseEngine, network_options
 from .firewall import Firewall, unavailable
@@ -139,10 +139,9 @@ class DockerHost:
         room = self._rooms.setdefault(lease, _Room())
         async with room.lock:
             self._ledger.enter(lease, limits)
-            if self._walled:
-                await self._raise_wall(lease)
-            await self._make_group(lease, limits)
-            await self._engine.make_network(lease)
+            # At once: there is no container yet, or, after a restart, the walls and the network stand already.
+            wall = [self._raise_wall(lease)] if self._walled else []
+            await together([*wall, self._engine.make_network(lease), self._make_group(lease, limits)])
             await self._volumes.mount_all(lease)
             self._open_gauge(lease, room)
 
