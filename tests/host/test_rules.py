@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -102,8 +103,7 @@ async def test_what_stands_is_not_written_again_and_a_lost_hook_comes_back_alone
     filter_: list[str] = []
 
     async def iptables(argv: Sequence[str], text: str = "") -> Outcome:
-        for line in text.splitlines():
-            filter_.append(line.replace("-I INPUT 1", "-A INPUT").replace("-I FORWARD 1", "-A FORWARD"))
+        filter_.extend(re.sub(r"^-I (\w+) 1 ", r"-A \1 ", line) for line in text.splitlines())
         return Outcome(0, "\n".join(filter_), "")
 
     wall = Firewall(iptables, lambda: 0.0)
