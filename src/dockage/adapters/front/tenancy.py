@@ -69,14 +69,16 @@ class Tenancy:
     async def lease_for(
         self, deployment: str, need: Resources, body: dict[str, Any], progress: Progress
     ) -> LeaseId:
-        """The lease, with the networks and volumes that *body* names made there."""
         async with self._turns[deployment]:
-            lease = (await self._lease(deployment, need, create.wishes(body), progress)).id
+            return (await self._lease(deployment, need, create.wishes(body), progress)).id
+
+    async def furnish(self, deployment: str, lease: LeaseId, body: dict[str, Any]) -> None:
+        """Make the networks and volumes that *body* names at *lease*, where they are not there yet."""
+        async with self._turns[deployment]:
             for network in create.networks(body):
                 await self.network_at(self._books.network(network), deployment, lease)
             for volume in set(create.volumes(body).values()):
                 await self._volume_at(volume, deployment, lease)
-        return lease
 
     async def _lease(
         self, deployment: str, need: Resources, wishes: dict[str, str], progress: Progress

@@ -47,6 +47,8 @@ class Firewall:
         self._broken: set[str] = set()
         self._lock = asyncio.Lock()
         self._tools: tuple[str, ...] = ("iptables", "ip6tables")
+        self.works = False
+        """Whether ``check`` once found nothing wrong; what breaks later, ``prepare`` finds itself."""
 
     async def check(self) -> str:
         """An empty string, or what is wrong with iptables here. IPv6 is left out where the kernel has none."""
@@ -57,6 +59,7 @@ class Firewall:
             return f"iptables does not work here ({outcome.err.strip()}); run as root, outside of a sandbox"
         six = await self._run(["ip6tables", "-w", "5", "-S", "INPUT"]) if shutil.which("ip6tables") else None
         self._tools = ("iptables", "ip6tables") if six and not six.code else ("iptables",)
+        self.works = True
         return ""
 
     async def prepare(self, lease: LeaseId) -> None:

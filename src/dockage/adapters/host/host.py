@@ -146,7 +146,7 @@ class DockerHost:
             self._open_gauge(lease, room)
 
     async def _raise_wall(self, lease: LeaseId) -> None:
-        if wrong := await self._firewall.check():
+        if not self._firewall.works and (wrong := await self._firewall.check()):
             raise unavailable(wrong)
         await self._firewall.prepare(lease)
 
