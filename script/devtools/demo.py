@@ -51,8 +51,6 @@ def main() -> int:
         with engines() as (tenant_engine, provider_engine):
             with market(tenant_engine, provider_engine) as world:
                 play(world, options, result)
-                if options.keep:
-                    keep(world)
     except Failed as error:
         console.print(f"[red]error:[/] {error}")
         result["error"] = str(error)

@@ -81,7 +81,7 @@ def channel(node: NodeProcess, peer: str) -> dict[str, Any]:
 
 def close_channels(market: LocalMarket) -> None:
     """Close what earlier stories left open, and wait until both sides see it settled."""
-    assert wait_until(lambda: not market.tenant.ask("GET", "/v1/spend")["running"], 20)
+    assert wait_until(lambda: all(x["state"] == "ended" for x in leases(market)), 20)
     for shown in channels(market.tenant):
         if shown["state"] in ("open", "funded"):
             market.tenant.ask("POST", f"/v1/channels/{shown['channel']}/close")
@@ -89,6 +89,11 @@ def close_channels(market: LocalMarket) -> None:
     assert wait_until(lambda: all(c["settled"] for node in nodes for c in channels(node)), 40)
     for name in market.providers:
         market.providers[name].ask("GET", "/v1/wallet")  # a wallet is made when it is first asked something
+
+
+def leases(market: LocalMarket) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = market.tenant.ask("GET", "/v1/spend")["leases"]
+    return shown
 
 
 def channels(node: NodeProcess) -> list[dict[str, Any]]:

@@ -231,7 +231,9 @@ class Control:
         return _json({"channel": channel.hex(), "role": "paying"})
 
     def _refuse_while_used(self, channel: Channel) -> None:
-        used = [x for x in self._node.renting.all() if x.provider == channel.peer]
+        """A lease that is ending has no use for it any more: its last bill is taken along."""
+        ending = LeaseState.ENDING.value
+        used = [x for x in self._node.renting.all() if x.provider == channel.peer and x.state != ending]
         if used:
             names = ", ".join(sorted({x.deployment for x in used}))
             raise UsageError("channel.in-use", f"it pays for {names}: take that down first (dockage down)")
