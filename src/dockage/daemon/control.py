@@ -19,6 +19,7 @@ from aiohttp import web
 from dockage import __version__
 from dockage.domain.channel import Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
+from dockage.domain.lease import LeaseState
 from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND, Sat, since
 from dockage.node import events as told
