@@ -26,7 +26,7 @@ from rich.console import Console  # noqa: E402
 from rich.live import Live  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from devtools.localmarket import LocalMarket  # noqa: E402
+from devtools.localmarket import EXAGGERATION, LocalMarket  # noqa: E402
 from devtools.regtest import free_port  # noqa: E402
 from devtools.shell import Failed, run, wait_until  # noqa: E402
 
@@ -144,7 +144,7 @@ def show_market(world: LocalMarket, result: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(
-        "[dim]The tariff is exaggerated by about 500,000, so that seconds are worth more than dust.[/]"
+        f"[dim]The tariff is {EXAGGERATION:,} times the fair one, so that seconds are worth more than dust.[/]"
     )
 
 

@@ -7,6 +7,7 @@ everything down again, whatever happened before.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -255,7 +256,18 @@ class LocalMarket:
         return done
 
     # -- down ----------------------------------------------------------------------------------------
+    def end_leases(self) -> None:
+        """A provider that merely stops leaves its leases for its next start: their walls would stay for ever."""
+        with contextlib.suppress(OSError, Failed, AttributeError):  # the tenant may never have come up
+            for lease in self.tenant.ask("GET", "/v1/spend")["leases"]:
+                if lease["state"] != "ended":
+                    self.tenant.ask("POST", f"/v1/leases/{lease['lease']}/end")
+        for provider in self.providers.values():
+            with contextlib.suppress(OSError, Failed):
+                wait_until(lambda p=provider: is_cleared(p), STOP_SECONDS, 0.1)  # type: ignore[misc]
+
     def close(self) -> None:
+        self.end_leases()
         self.stop_mining()
         nodes = [getattr(self, "tenant", None), *self.providers.values(), *self.markets]
         running = [node for node in nodes if node is not None]
@@ -265,6 +277,11 @@ class LocalMarket:
             node.stop()
         self.chain.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def is_cleared(provider: NodeProcess) -> bool:
+    """Whether nothing of any lease is left on the provider's machine."""
+    return all(lease["state"] == "ended" for lease in provider.ask("GET", "/v1/earnings")["leases"])
 
 
 def together(*nodes: NodeProcess) -> None:
