@@ -79,16 +79,17 @@ def channel(node: NodeProcess, peer: str) -> dict[str, Any]:
     return next(c for c in reversed(shown) if c["peer"] == peer)
 
 
-def close_channels(market: LocalMarket) -> None:
-    """Close what earlier stories left open, and wait until both sides see it settled."""
+def close_channel(market: LocalMarket, provider: NodeProcess) -> None:
+    """Close the newest channel to *provider*, and wait until both sides see it settled."""
     assert wait_until(lambda: all(x["state"] == "ended" for x in leases(market)), 20)
-    for shown in channels(market.tenant):
-        if shown["state"] in ("open", "funded"):
-            market.tenant.ask("POST", f"/v1/channels/{shown['channel']}/close")
-    nodes = [market.tenant, *market.providers.values()]
-    assert wait_until(lambda: all(c["settled"] for node in nodes for c in channels(node)), 40)
-    for name in market.providers:
-        market.providers[name].ask("GET", "/v1/wallet")  # a wallet is made when it is first asked something
+    mine = channel(market.tenant, provider.key)["channel"]
+    market.tenant.ask("POST", f"/v1/channels/{mine}/close")
+
+    def settled() -> bool:
+        sides = [*channels(market.tenant), *channels(provider)]
+        return all(c["settled"] for c in sides if c["channel"] == mine)
+
+    assert wait_until(settled, 40)
 
 
 def leases(market: LocalMarket) -> list[dict[str, Any]]:
