@@ -12,8 +12,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from bitcoin.node import Node
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / os.environ.get("DOCKAGE_DEV", ".dev")
@@ -43,6 +47,15 @@ def tenant_engine() -> Iterator[Path]:
 def provider_engine() -> Iterator[Path]:
     """The socket of another engine, the provider's: it has its own images, networks and data."""
     yield from engine("provider")
+
+
+@pytest.fixture(scope="session")
+def bitcoind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A real node on regtest, one for the session; it serves light clients, too."""
+    from bitcoin.node import running
+
+    with running(tmp_path_factory) as node:
+        yield node
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ port says its limits: what may block, for how long, and which error means what. 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dockage.domain.identity import LeaseId, NodeKey
@@ -49,10 +49,22 @@ class Journal(Protocol):
     def write(self, rows: Sequence[Row]) -> None:
         """All rows or none; returns only once they would survive ``kill -9``."""
 
-    def load(self) -> Iterable[Row]:
-        """The newest row of each (kind, key), in the order of first writing."""
+    def load(self, only: Collection[str] = (), without: Collection[str] = ()) -> Iterable[Row]:
+        """The newest row of each (kind, key), in the order of first writing; of the kinds *only*, if any are
+        named, and none of the kinds *without*."""
+
+    def forget(self, rows: Sequence[tuple[str, bytes]]) -> None:
+        """Drop these (kind, key), those that are there: all or none. For what only grows old, never for a lease
+        or a channel."""
 
     def close(self) -> None: ...
+
+
+class Evidence(Protocol):
+    """Where proofs against peers are kept for our user: small files, written once and never changed."""
+
+    def keep(self, name: str, data: bytes) -> str:
+        """Where it is, for people. Keeping it twice changes nothing; a full store keeps what it has."""
 
 
 # -- peers -------------------------------------------------------------------------------------------
@@ -264,6 +276,11 @@ class ChainTx(NamedTuple):
 class Chain(Protocol):
     """A view of the bitcoin chain. Raises Unavailable("chain.unreachable") when the node does not answer."""
 
+    @property
+    def sees_mempool(self) -> bool:
+        """False for a light client: of what waits, and of what neither pays nor spends from our wallet, it knows
+        only what was broadcast through it. ``None`` then means "unknown", not "not there"."""
+
     async def network(self) -> str:
         """ "regtest", "signet", "testnet4" or "main"."""
 
@@ -280,7 +297,8 @@ class Chain(Protocol):
         not known)."""
 
     async def broadcast(self, raw: bytes) -> str:
-        """The txid; idempotent for a known one. Raises UsageError("chain.refused") with the reason."""
+        """The txid; idempotent for a known one. Raises UsageError("chain.refused") with the reason. A light client
+        learns of no reason: what it sends may still be refused, and then never confirms."""
 
     async def feerate(self, target_blocks: int) -> int:
         """sat per 1000 vB, never below the relay minimum, capped."""
@@ -299,6 +317,10 @@ class Wallet(Protocol):
 
     async def script(self) -> bytes:
         """The scriptPubKey of a fresh address."""
+
+    async def unused(self) -> bytes:
+        """The scriptPubKey of an address that nobody has paid yet, where it matters little who else knows it: what
+        strangers ask for must not use addresses up."""
 
     async def balance(self) -> Balance: ...
 

@@ -1,4 +1,4 @@
-"""A bitcoind on regtest for the tests of one session, in docker or from an unpacked folder.
+"""A bitcoind on regtest for the tests, in docker or from an unpacked folder.
 
 In docker: the engine at ``DOCKAGE_TEST_DOCKER_HOST``, or at the socket ``DOCKAGE_TEST_PROVIDER_ENGINE`` that
 ``script/test`` sets, with the image ``dockage/bitcoind:regtest``. Unpacked: ``DOCKAGE_BITCOIND`` names the program,
@@ -44,8 +44,10 @@ class NodeRefused(Exception):
 class Node:
     """One running bitcoind. Its calls block: tests use them to move the world, not to test anything."""
 
-    def __init__(self, port: int, user: str, password: str) -> None:
+    def __init__(self, port: int, user: str, password: str, p2p_port: int = 0) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self.peer = f"127.0.0.1:{p2p_port}"
+        """Where light clients ask it."""
         self.user = user
         self.password = password
         self._wallet = ""
@@ -90,6 +92,14 @@ class Node:
             miner.rpc("sendtoaddress", address, f"{Decimal(amount) / 10**8:.8f}")
         self.mine()
 
+    def reorganise(self, depth: int) -> None:
+        """Replace the last *depth* blocks by ``depth + 1`` empty ones."""
+        height = self.rpc("getblockcount")
+        self.rpc("invalidateblock", self.rpc("getblockhash", height - depth + 1))
+        address = self.wallet(MINER).rpc("getnewaddress", "", "bech32m")
+        for _ in range(depth + 1):
+            self.rpc("generateblock", address, [])
+
     def allows(self, raw: bytes) -> str:
         """Empty if the mempool would take *raw*, else its reason."""
         (answer,) = self.rpc("testmempoolaccept", [raw.hex()])
@@ -118,11 +128,7 @@ class RegtestWorld:
             self.node.mine(blocks)
 
     async def reorganise(self, depth: int) -> None:
-        height = self.node.rpc("getblockcount")
-        self.node.rpc("invalidateblock", self.node.rpc("getblockhash", height - depth + 1))
-        address = self.node.wallet(MINER).rpc("getnewaddress", "", "bech32m")
-        for _ in range(depth + 1):
-            self.node.rpc("generateblock", address, [])
+        self.node.reorganise(depth)
 
     async def close(self) -> None:
         """The wallets go too: every one that is loaded makes each block slower."""
@@ -134,20 +140,20 @@ class RegtestWorld:
 
 
 # -- starting and stopping -----------------------------------------------------------------------------
-@pytest.fixture(scope="session")
-def bitcoind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """One node for the whole session, with 101 blocks and a rich miner."""
+@contextlib.contextmanager
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """With 101 blocks and a rich miner. The fixture ``bitcoind`` (tests/conftest.py) runs one for the session."""
     docker_host, unpacked = _docker_host(), os.environ.get("DOCKAGE_BITCOIND")
-    port, user, password = _free_port(), "test", secrets.token_hex(16)
-    options = _options(port, user, password)
+    port, p2p_port, user, password = _free_port(), _free_port(), "test", secrets.token_hex(16)
+    options = _options(port, p2p_port, user, password)
     if docker_host:
-        running = _in_docker(docker_host, options)
+        program = _in_docker(docker_host, options)
     elif unpacked:
-        running = _unpacked(Path(unpacked), tmp_path_factory.mktemp("bitcoind"), options)
+        program = _unpacked(Path(unpacked), tmp_path_factory.mktemp("bitcoind"), options)
     else:
         pytest.skip("no bitcoind: set DOCKAGE_TEST_DOCKER_HOST or DOCKAGE_BITCOIND")
-    with running:
-        node = Node(port, user, password)
+    with program:
+        node = Node(port, user, password, p2p_port)
         _wait_until_up(node)
         node.mine(101)
         yield node
@@ -158,13 +164,19 @@ def _docker_host() -> str:
     return os.environ.get("DOCKAGE_TEST_DOCKER_HOST") or (socket_path and f"unix://{socket_path}")
 
 
-def _options(port: int, user: str, password: str) -> list[str]:
+def _options(port: int, p2p_port: int, user: str, password: str) -> list[str]:
     return [
         "-regtest",
         "-server",
-        "-listen=0",
+        # For light clients on this machine; it calls nobody itself.
+        "-listen=1",
+        f"-bind=127.0.0.1:{p2p_port}",
+        "-blockfilterindex=1",
+        "-peerblockfilters=1",
+        "-connect=0",
         "-listenonion=0",
         "-dnsseed=0",
+        "-discover=0",
         "-keypool=4",  # a wallet makes 8,000 keys otherwise
         "-fallbackfee=0.00002",
         f"-rpcuser={user}",

@@ -106,8 +106,8 @@ async def test_credentials_that_are_refused(serve: Serve, status: int) -> None:
     assert await code_of((await serve(status, "")).call("x"), UsageError) == "chain.credentials"
 
 
-async def test_the_old_testnet_is_named_as_useless(serve: Serve) -> None:
-    rpc = await serve(200, '{"result":{"chain":"test"},"error":null}')
+async def test_an_unknown_network_is_named_as_useless(serve: Serve) -> None:
+    rpc = await serve(200, '{"result":{"chain":"other"},"error":null}')
     assert await code_of(BitcoindChain(rpc).network(), UsageError) == "chain.network"
     assert await code_of(BitcoindWallet(rpc).balance(), UsageError) == "chain.network"
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
@@ -19,6 +21,7 @@ from dockage.cli.process import wait_until
 from dockage.daemon.config import load
 from dockage.daemon.control import Control
 from dockage.daemon.driver import Driver
+from dockage.daemon.history import History
 from dockage.daemon.market import Market, Notice
 from dockage.daemon.node import Node
 from dockage.daemon.peers import Reception
@@ -27,22 +30,25 @@ from dockage.daemon.renting import Renting, Terms
 from dockage.daemon.tunnels import TunnelCounts
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.channel import Terms as ChannelTerms
+from dockage.domain.history import Line, Total
 from dockage.domain.identity import ChannelId, LeaseId
 from dockage.domain.lease import LeaseState
 from dockage.domain.offer import Quote
-from dockage.domain.pricing import PRESETS, price
+from dockage.domain.pricing import FIELDS, PRESETS, parts, price
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.statement import GENESIS, Statement, digest
+from dockage.domain.statement import GENESIS, Statement
 from dockage.domain.units import GIB, MIB, SECOND, Instant, Msat, Sat
 from dockage.domain.usage import Meter, Reading, Usage
 from dockage.node import provider as selling
+from dockage.node import records
 from dockage.node import tenant as renting
 from dockage.node.effects import AnyEffect
 from dockage.node.events import Candidate
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider import SoldLease
 from dockage.node.tenant import RentedLease
+from dockage.ports import Row
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.clock import START, ManualClock
 from dockage.testing.directory import MemoryDirectory, offer_of, sealed_offer
@@ -62,6 +68,8 @@ USED = Usage(
 )
 RUNNING, ENDED, SOLD = LeaseId(b"\x11" * 16), LeaseId(b"\x22" * 16), LeaseId(b"\x33" * 16)
 PAYING, EARNING, FUNDED = ChannelId(b"\xaa" * 16), ChannelId(b"\xbb" * 16), ChannelId(b"\xcc" * 16)
+PAST = Instant(1_793_534_400 * SECOND)
+"""2026-11-01 12:00 UTC."""
 OPENED = Instant(START - 600 * SECOND)
 POINT = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
 OTHER_POINT = bytes.fromhex("02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5")
@@ -71,7 +79,7 @@ SCRIPT = b"\x51\x20" + bytes(range(32))
 def statement(lease: LeaseId) -> Statement:
     due = price(USED, FAIR)
     stated = Instant(START - SECOND)
-    return Statement(lease, 599, GENESIS, stated, USED, digest(FAIR), due, Sat(1), 100 * MIB, 20 * MIB, 2)
+    return Statement(lease, 599, GENESIS, stated, USED, GENESIS, due, Sat(1), 100 * MIB, 20 * MIB, 2)
 
 
 def rented(id_: LeaseId, deployment: str, state: LeaseState, **fields: Any) -> RentedLease:
@@ -120,8 +128,27 @@ def provider_state() -> selling.Provider:
     policy = ProviderPolicy(FAIR, Resources(4000, 8 * GIB, 100 * GIB), region="earth", network="regtest")
     reading = Reading(0, "boot", "run", 90 * SECOND, 100 * MIB, 20 * MIB, containers=2)
     meter, last = Meter(USED, reading), statement(SOLD)
-    sold = SoldLease(SOLD, TENANT.node, LIMITS, FAIR, OPENED, LeaseState.RUNNING, meter=meter, last=last)
+    sold = SoldLease(
+        SOLD, TENANT.node, LIMITS, FAIR, OPENED, state=LeaseState.RUNNING, meter=meter, last=last
+    )
     return selling.restore(policy, [sold], [channel(EARNING, TENANT, ChannelState.OPEN, 1)])
+
+
+def past() -> list[Row]:
+    """Three rows of an hour and the next one, of what we rent and of what we sell."""
+    found = []
+    for kind, lease, name, peer in (
+        (records.SPENT, RUNNING, "shop", CHEAP.node),
+        (records.EARNED, SOLD, "", TENANT.node),
+    ):
+        for minute, share in ((0, 3), (59, 2), (60, 1)):  # so many thirds are still to come
+            used = Usage(*(getattr(USED, f) // share for f in Usage.__struct_fields__))
+            costs = parts(used, FAIR)
+            lines = {n: Line(getattr(used, f), costs[n]) for n, f in FIELDS.items() if getattr(used, f)}
+            total = Total(peer, name, Msat(sum(costs.values())), lines)
+            at = records.Moment(lease, Instant(PAST + minute * 60 * SECOND))
+            found.append(Row(kind, records.moment_key(at), msgspec.msgpack.encode(total)))
+    return found
 
 
 async def node(home: Path, **sections: Any) -> Node:
@@ -133,6 +160,7 @@ async def node(home: Path, **sections: Any) -> Node:
         await directory.publish(*sealed_offer(keys, START, "earth", cpu))
     link = MemoryNetwork().link(ME.node)
     journal = SqliteJournal(home / "state.db")
+    journal.write(past())
     market = Market(directory, link, ME, clock, config.node.regions)
     rail = _rail() if config.bitcoin.network else None
     tenant = Driver(tenant_state(), renting.step, _nothing, journal, _ignore, clock)
@@ -147,7 +175,7 @@ async def node(home: Path, **sections: Any) -> Node:
     host = FakeHost(clock) if provider else None
     return Node(
         *(home, config, Instant(START - 3700 * SECOND), ME, clock, link, reception, tenant, market),
-        *(rents, rail, provider, notice, host),
+        *(rents, rail, provider, notice, host, History(journal, clock)),
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from bitcoin.node import Node, RegtestWorld, bitcoind
+from bitcoin.light import LightWorld
+from bitcoin.node import Node, RegtestWorld
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Sat
 from dockage.protocol.bitcoin.tx import Tx, TxIn, TxOut, parse
 from dockage.testing.chain import FakeChain, FakeWallet, FakeWorld
 from dockage.testing.chain_contract import SCRIPT, ChainContract
-
-__all__ = ["bitcoind"]
 
 
 class TestFakeChain(ChainContract):
@@ -28,6 +28,13 @@ class TestBitcoind(ChainContract):
         world = RegtestWorld(bitcoind)
         yield world
         await world.close()
+
+
+class TestLight(ChainContract):
+    @pytest.fixture
+    async def world(self, bitcoind: Node, tmp_path: Path) -> AsyncIterator[LightWorld]:
+        async with LightWorld(bitcoind, tmp_path) as world:
+            yield world
 
 
 # -- the fake alone --------------------------------------------------------------------------------------

@@ -24,9 +24,11 @@ from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, MIB, SECOND, Duration, Sat
 from dockage.node import events as told
 from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.node.records import HISTORY
 from dockage.ports import Journal
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.directory import MemoryDirectory
+from dockage.testing.evidence import MemoryEvidence
 from dockage.testing.host import FakeContainer, FakeHost
 from dockage.testing.journal import MemoryJournal
 from dockage.testing.keys import MemoryKeys, verify
@@ -122,7 +124,7 @@ class Peer:
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
-        self.host = FakeHost(world.clock)
+        self.host, self.evidence = FakeHost(world.clock), MemoryEvidence()
         self.wallet = FakeWallet(world.chain, f"wallet {number}", [Sat(coin) for coin in coins])
         self._has_wallet, self._patience, self._number, self._ear = wallet, patience, number, ear
         memory = MemoryJournal()
@@ -144,7 +146,8 @@ class Peer:
             keys=self.keys,
             clock=world.clock,
             journal=self.journal,
-            rows=list(self.journal.load()),
+            evidence=self.evidence,
+            rows=list(self.journal.load(without=HISTORY)),
             link=link,
             reception=Reception(self.keys, asyncio.get_running_loop().time),
             directory=world.board,

@@ -10,12 +10,13 @@ import pytest
 
 from daemon.nodes import BUSY, CONFIG, Peer, World, assert_settled, rent_paid, until
 from dockage.adapters.secp.btclib import Secp
+from dockage.daemon import chainwatch
 from dockage.daemon.config import Bitcoin, ChannelLimits, Config
 from dockage.daemon.config import Node as NodeConfig
 from dockage.domain.channel import ChannelState
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.lease import LeaseState
-from dockage.domain.units import Sat
+from dockage.domain.units import SECOND, Sat
 from dockage.node import events as told
 from dockage.ports import ChainTx
 from dockage.protocol.bitcoin.script import funding
@@ -162,6 +163,29 @@ async def test_a_funding_that_a_reorganisation_lost_is_worth_our_credit_only_and
     await until(lambda: provider.sold(lease).state is LeaseState.PAUSED, 15)
 
 
+async def test_a_funding_that_was_given_up_and_comes_after_all_is_worth_what_was_signed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chainwatch, "MISSING_MAX", 60 * SECOND)
+    provider, tenant, _ = await begun(world)
+    honest = tenant.node.rail.chain  # type: ignore[union-attr]
+    tenant_wallet_quiet(tenant)
+    world.chain.reorganise(5)
+    world.chain.evict(provider.earning.txid)
+    await until(lambda: provider.earning.state is tenant.paying.state is ABANDONED)
+    paid = provider.earning.paid
+    assert paid >= 560
+    tenant.node.rail.chain = honest  # type: ignore[union-attr]
+    await world.chain.broadcast(tenant.paying.funding_raw)
+    await world.mine()
+    assert provider.earning.state is tenant.paying.state is OPEN
+    assert provider.earning.paid == paid
+    await provider.node.provider.tell(told.CloseRequested(provider.earning.id))  # type: ignore[union-attr]
+    await until(lambda: world.chain.mempool)
+    await world.mine(6)
+    await assert_settled(tenant, provider, 100_000)
+
+
 def tenant_wallet_quiet(tenant: Peer) -> None:
     """It does not broadcast its funding again: it is the thief."""
     rail: Any = tenant.node.rail
@@ -277,6 +301,30 @@ async def test_a_close_that_a_reorganisation_took_back_is_sent_again(world: Worl
     await until(lambda: world.chain.mempool)
     await world.mine(6)
     await assert_settled(tenant, provider, 100_000)
+
+
+async def test_a_close_that_a_reorganisation_took_from_a_vanished_provider_leaves_the_refund(
+    world: World,
+) -> None:
+    provider, tenant = await world.provider(), await world.tenant(config=SHORT)
+    lease = await rent_paid(world, tenant)
+    provider.host.start(lease, "busy", BUSY)
+    await until(lambda: provider.earning.paid >= 560)
+    await tenant.node.renting.release(lease)
+    await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
+    await until(lambda: world.chain.mempool)
+    await world.mine(2)
+    assert tenant.paying.settled_txid
+    await provider.stop()
+    lost = tenant.paying.settled_txid
+    world.chain.reorganise(2)
+    await until(lambda: not tenant.paying.settled_txid)  # it waits again
+    world.chain.evict(lost)
+    await world.mine(tenant.paying.terms.expiry_height - len(world.chain.blocks) + 2)
+    await until(lambda: tenant.paying.state is REFUNDING and world.chain.mempool)
+    await world.mine(6)
+    assert tenant.paying.state is CLOSED
+    assert await tenant.worth() == 100_000 - tenant.paying.funding_fee - tenant.paying.spending[-1].fee
 
 
 SHORT = Config(

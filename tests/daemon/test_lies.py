@@ -29,8 +29,9 @@ from dockage.node import events as told
 from dockage.node.records import PAYING
 from dockage.ports import Address, Stream
 from dockage.protocol import messages as say
+from dockage.protocol import proof as proofs
 from dockage.protocol.streams import AnyHeader, Engine, Layers, Messages, Tunnel, encode_header
-from dockage.testing.keys import MemoryKeys
+from dockage.testing.keys import MemoryKeys, verify
 from dockage.testing.link import MemoryLink
 from dockage.wire.frames import next_frame, write_frame
 
@@ -269,7 +270,7 @@ def statement(lease: LeaseId, provider: Peer, **changes: Any) -> Statement:
         "previous": GENESIS,
         "at": provider.world.clock.now(),
         "usage": Usage(),
-        "tariff": digest(FREE_POLICY.tariff),
+        "terms": GENESIS,
         "due": Msat(0),
         "received_sat": Sat(0),
         "memory_bytes": 0,
@@ -593,3 +594,17 @@ async def test_a_notice_that_shows_a_signature_we_never_made_changes_nothing(
     await as_tenant(world, provider).say(tenant, claim)
     await asyncio.sleep(1)
     assert tenant.paying.paid < channel.paid + 100
+
+
+async def test_two_bills_with_one_number_become_a_file_that_anybody_can_check(
+    world: World, paid: tuple[Peer, Peer, LeaseId]
+) -> None:
+    provider, tenant, lease = paid
+    last = tenant.rented(lease).last
+    other = msgspec.structs.replace(last, containers=last.containers + 1)
+    await as_tenant(world, provider).say(tenant, other)
+    await until(lambda: tenant.evidence.files)
+    (proof,) = tenant.evidence.files.values()
+    found = proofs.check(proofs.decode(proof), verify)
+    assert (found.provider, found.lease, found.reason.code) == (provider.keys.node, lease, "statement.forked")
+    await until(lambda: tenant.rented(lease).last.seq > last.seq + 3)  # the truth after it is paid

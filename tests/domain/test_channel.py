@@ -22,7 +22,6 @@ from dockage.domain.units import Instant, Sat
 WHY = Reason("test", "because")
 TERMS = Terms(b"\2" * 33, b"\3" * 33, 3000, Sat(10_000), b"\x51\x20" + bytes(32))
 CLOSE = SpendingTx("cc" * 32, b"close", Sat(204))
-OVER = ("closed", "abandoned")
 
 
 def channel(state: str = "opening", **fields: Any) -> Channel:
@@ -113,6 +112,61 @@ def test_a_funding_that_vanished_abandons_what_was_not_yet_settled(state: Channe
     assert ch.vanish(settled, WHY) == settled
 
 
+@pytest.mark.parametrize(
+    ("state", "back"), [("closing", "closing"), ("refunding", "refunding"), ("expired", "expired")]
+)
+def test_a_reorganisation_undoes_what_had_spent_it(state: str, back: str) -> None:
+    spent = channel(state, txid="ab" * 32, settled_txid="ee" * 32)
+    for undone in (ch.settle(spent, "ee" * 32, 0), ch.confirm(spent, 3)):
+        assert (undone.state, undone.settled_txid) == (back, "")
+    buried = channel("closed", txid="ab" * 32, settled_txid="ee" * 32)
+    assert ch.confirm(buried, 3) == ch.settle(buried, "ee" * 32, 0) == buried
+
+
+def test_a_funding_that_comes_after_all_brings_the_channel_back() -> None:
+    opened = ch.confirm(ch.fund(channel(), "ab" * 32, 1, 1000), 1)
+    lost = ch.vanish(ch.pay(opened, Sat(7), b"sig"), WHY)
+    assert (lost.state, lost.confirmations, lost.reason) == (ChannelState.ABANDONED, 0, WHY)
+    back = ch.confirm(lost, 1)
+    assert (back.state, back.paid, back.reason) == (ChannelState.OPEN, 7, None)
+    assert ch.confirm(lost, 0).state is ChannelState.FUNDED
+    assert ch.confirm(channel("abandoned"), 1).state is ChannelState.ABANDONED  # it never had a funding
+
+
+@pytest.mark.parametrize(
+    ("fields", "height", "watched"),
+    [
+        ({"state": "opening"}, 0, False),
+        ({"state": "open", "txid": "ab"}, 9000, True),
+        ({"state": "closed", "txid": "ab", "paid": Sat(1)}, 0, False),
+        ({"state": "abandoned", "txid": "ab", "paid": Sat(1)}, 3143, True),
+        ({"state": "abandoned", "txid": "ab", "funding_raw": b"raw"}, 3143, True),
+        ({"state": "abandoned", "txid": "ab", "paid": Sat(1)}, 3144, False),
+        ({"state": "abandoned", "txid": "ab"}, 0, False),
+        ({"state": "abandoned", "paid": Sat(1)}, 0, False),
+    ],
+)
+def test_what_is_given_up_is_watched_while_it_is_worth_something(
+    fields: dict[str, Any], height: int, watched: bool
+) -> None:
+    assert channel(**fields).is_watched_at(height) is watched
+
+
+@pytest.mark.parametrize("state", ["funded", "open", "closing"])
+def test_at_the_expiry_what_nobody_spent_is_the_tenants(state: str) -> None:
+    assert ch.expire(channel(state), 2999).state == state
+    assert ch.expire(channel(state), 3000).state is ChannelState.EXPIRED
+    spent = channel(state, settled_txid="ee" * 32)
+    assert ch.expire(spent, 3000) == spent
+    with refused("channel.not-open"):
+        ch.pay(ch.expire(channel(state), 3000), Sat(1), b"")
+
+
+@pytest.mark.parametrize("state", ["opening", "closed", "expired", "refunding", "abandoned"])
+def test_nothing_else_expires(state: str) -> None:
+    assert ch.expire(channel(state), 3000) == channel(state)
+
+
 def test_the_calendar() -> None:
     live = channel("open")
     assert live.serves_at(3000 - 289)
@@ -131,7 +185,8 @@ def test_a_move_that_is_not_in_the_table_is_a_bug() -> None:
 
 def test_every_state_is_in_the_table_and_what_is_over_is_over() -> None:
     assert set(ch.TRANSITIONS) == set(ChannelState)
-    assert {state.value for state in ChannelState if not ch.TRANSITIONS[state]} == set(OVER)
+    assert [state.value for state in ChannelState if not ch.TRANSITIONS[state]] == ["closed"]
+    assert ch.TRANSITIONS[ChannelState.ABANDONED] == {ChannelState.FUNDED, ChannelState.OPEN}
 
 
 class AnyCounterparty(RuleBasedStateMachine):
@@ -181,6 +236,10 @@ class AnyCounterparty(RuleBasedStateMachine):
     @rule()
     def vanish(self) -> None:
         self.feed(lambda c: ch.vanish(c, WHY))
+
+    @rule(height=st.sampled_from([2999, 3000]))
+    def expire(self, height: int) -> None:
+        self.feed(lambda c: ch.expire(c, height))
 
     @invariant()
     def the_reserve_is_never_spent(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockage.domain.pricing import PRESETS, Tariff, ceiling, lines, price
+from dockage.domain.pricing import FIELDS, PRESETS, Tariff, ceiling, lines, parts, price
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, HOUR, MIB, MILLISECOND, SECOND, Duration
 from dockage.domain.usage import Usage
@@ -19,11 +19,12 @@ UNITS = {
     "net_in_gib": Usage(net_in_bytes=GIB),
     "net_out_gib": Usage(net_out_bytes=GIB),
     "internet_out_gib": Usage(internet_out_bytes=GIB),
+    "replica_out_gib": Usage(replica_out_bytes=GIB),
     "cpu_reserved_hour": Usage(cpu_reserved_ns=HOUR),
     "memory_reserved_gib_hour": Usage(memory_reserved_mib_ms=GIB_HOUR),
 }
-usages = st.builds(Usage, *[st.integers(0, 10**18)] * 8)
-tariffs = st.builds(Tariff, *[st.integers(0, 10**12)] * 8)
+usages = st.builds(Usage, *[st.integers(0, 10**18)] * 9)
+tariffs = st.builds(Tariff, *[st.integers(0, 10**12)] * 9)
 
 
 @pytest.mark.parametrize(("line", "usage"), UNITS.items())
@@ -63,7 +64,7 @@ def test_free_is_free(usage: Usage) -> None:
 
 def test_the_ceiling_is_every_limit_used_to_the_full() -> None:
     limits = Resources(2000, 3 * GIB, 5 * GIB)
-    tariff = Tariff(1_000, 100, 10, 9, 9, 9, 10_000, 20_000)
+    tariff = Tariff(1_000, 100, 10, 9, 9, 9, 9, 10_000, 20_000)
     assert ceiling(limits, tariff, Duration(HOUR)) == 2_000 + 300 + 50 + 20_000 + 60_000
 
 
@@ -97,3 +98,13 @@ def test_a_cheap_core_does_not_make_up_for_dear_traffic(line: str) -> None:
 )
 def test_nonsense_is_recognised(line: str, amount: int, sane: bool) -> None:
     assert Tariff(**{line: amount}).is_sane is sane
+
+
+@given(usages, tariffs)
+def test_the_parts_of_a_price_add_up_to_it_and_each_is_true_to_a_msat(usage: Usage, tariff: Tariff) -> None:
+    shares = parts(usage, tariff)
+    assert sum(shares.values()) == price(usage, tariff)
+    assert shares.keys() == FIELDS.keys() == lines(usage, tariff).keys()
+    for name, field in FIELDS.items():
+        alone = price(Usage(**{field: getattr(usage, field)}), tariff)
+        assert 0 <= shares[name] - alone <= 1

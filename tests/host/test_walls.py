@@ -153,24 +153,33 @@ async def test_further_networks_of_a_lease_are_behind_the_same_wall(
 
 
 @pytest.mark.usefixtures("outside")
-async def test_what_goes_to_the_internet_is_counted_and_nothing_else(
+async def test_what_is_sent_is_counted_by_where_it_goes_and_outlives_the_container(
     lab: Lab, host: DockerHost, lease_of: Leases
 ) -> None:
     lease, other = lease_of(1), lease_of(2)
     for each in (lease, other):
         await host.prepare(each, LIMITS)
     inside = lab.run(lease, "-d", IMAGE, "sleep", "100")
-    friend = lab.run(lease, "-d", IMAGE, "nc", "-ll", "-p", "80", "-e", "echo", "ok")
+    friend = lab.run(lease, "-d", IMAGE, "nc", "-l", "-p", "80", "-e", "sh", "-c", "cat >/taken")
     reaches(lab, inside, lab.address(friend), 80, "x" * 300_000)
     before = await host.read(lease)
     assert before.internet_out_bytes == 0
+    assert 300_000 <= before.replica_out_bytes <= 375_000  # with the heads of what is acknowledged
     assert reaches(lab, inside, PUBLIC, 80, "x" * 300_000)
-    host._firewall._counted_at = float("-inf")  # the count may be a second old
-    counted = (await host.read(lease)).internet_out_bytes
-    assert 300_000 <= counted <= 330_000
+    lab.docker("rm", "-f", inside, friend)
+    host._firewall.look_again()
+    after = await host.read(lease)
+    assert 300_000 <= after.internet_out_bytes <= 330_000
+    assert after.replica_out_bytes == before.replica_out_bytes
     await host.prepare(lease, LIMITS)
-    assert (await host.read(lease)).internet_out_bytes == counted
-    assert (await host.read(other)).internet_out_bytes == 0
+    host._firewall.look_again()
+    again = await host.read(lease)
+    assert (again.internet_out_bytes, again.replica_out_bytes) == (
+        after.internet_out_bytes,
+        after.replica_out_bytes,
+    )
+    nothing = await host.read(other)
+    assert (nothing.internet_out_bytes, nothing.replica_out_bytes) == (0, 0)
 
 
 @pytest.mark.usefixtures("outside")

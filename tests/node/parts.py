@@ -237,7 +237,7 @@ def renting_free() -> TenantMind:
 
 
 def statement(seq: int = 1, cpu: float = 1.0, last: Statement | None = None, **changes: Any) -> Statement:
-    tariff = changes.pop("by", SAT_A_SECOND)
+    by = changes.pop("by", quote(changes.get("lease", LEASE)))
     usage = changes.pop("usage", Usage(cpu_ns=int(cpu * SECOND)))
     fields: dict[str, Any] = {
         "lease": LEASE,
@@ -245,8 +245,8 @@ def statement(seq: int = 1, cpu: float = 1.0, last: Statement | None = None, **c
         "previous": digest(last) if last else GENESIS,
         "at": at(seq),
         "usage": usage,
-        "tariff": digest(tariff),
-        "due": price(usage, tariff),
+        "terms": digest(by),
+        "due": price(usage, by.tariff),
         "received_sat": Sat(0),
         "memory_bytes": 0,
         "disk_bytes": 0,

@@ -16,7 +16,7 @@ from dockage.domain.units import GIB, SECOND, Instant, Sat, whole_sat
 from dockage.node import effects as want
 from dockage.node import provider as selling
 from dockage.node import tenant as renting
-from dockage.node.ledger import secured
+from dockage.node.ledger import signed
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
@@ -29,7 +29,8 @@ POLICIES = [
         draws.TARIFFS[1],
         Resources(2000, 4 * GIB, 4 * GIB),
         network="regtest",
-        credit_sat=Sat(5),
+        credit_sat=Sat(500_000),
+        credit_total_sat=Sat(600_000),
         leases_per_tenant=1,
         channels_per_tenant=1,
     ),
@@ -84,8 +85,11 @@ def test_a_provider_keeps_its_books_whatever_it_is_told(policy: ProviderPolicy, 
         held = [x.limits.cpu_milli for x in after.leases.values() if x.state is not LeaseState.ENDED]
         assert sum(held) <= policy.capacity.cpu_milli
         for tenant, account in after.accounts.items():
-            assert account.paid == secured(after.channels.values(), tenant, policy.credit_sat)
+            firm, loose = signed(after.channels.values(), tenant)
+            assert (account.paid, account.loose) == (firm + account.credited, loose)
+            assert account.credited <= min(loose, max(policy.credit_sat, policy.credit_max_sat))
             assert account.due >= sum(x.due for x in after.leases.values() if x.tenant == tenant)
+        assert sum(account.credited for account in after.accounts.values()) <= policy.credit_total_sat
         for effect in effects:
             assert not isinstance(effect, want.Pay | want.Fund | want.Refund)
             if isinstance(effect, want.Settle):

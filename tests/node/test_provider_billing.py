@@ -242,30 +242,141 @@ def test_a_channel_that_is_gone_takes_no_payment(event: told.AnyEvent) -> None:
 
 
 # -- credit on unconfirmed funding -------------------------------------------------------------------
-CREDIT = msgspec.structs.replace(POLICY, credit_sat=Sat(3))
+CREDIT = msgspec.structs.replace(POLICY, credit_sat=Sat(4))
+"""The lease has one core, so a tick costs one of them at most."""
+CREDIT_USED = Like(Reason, code="channel.credit-used")
 
 
-def test_credit_starts_a_lease_before_the_funding_confirms_and_ends_at_its_limit() -> None:
-    mind = serving(CREDIT, confirmations=0)
+def lent(policy: ProviderPolicy = CREDIT) -> Any:
+    """A lease that runs on funding that waits in the mempool."""
+    return feed(
+        channelled(policy, confirmations=0),
+        told.FundingSeen(CHANNEL, 0),
+        says(say.OpenLease(quote(), SIG64)),
+        told.HostPrepared(LEASE),
+        reads(0, 0),
+    )
+
+
+def used(mind: Any, seconds: int) -> Any:
+    """A sat a second, each signed for."""
+    for second in range(1, seconds + 1):
+        feed(mind, reads(second, second), pays(second), now=at(second))
+    return mind
+
+
+def test_credit_starts_a_lease_before_the_funding_confirms() -> None:
+    mind = used(lent(), 3)
     assert mind.state.leases[LEASE].state is LeaseState.RUNNING
-    for second in range(1, 4):
-        mind.handle(reads(second, second), at(second))
-        mind.handle(pays(second), at(second))
     assert mind_of.owed(mind.state, TENANT) == 0
-    for second in range(4, 11):
-        mind.handle(reads(second, 4), at(second))
-        mind.handle(pays(4), at(second))  # signed, but beyond the credit it does not count
-    assert mind.state.leases[LEASE].state is LeaseState.PAUSED
+
+
+def test_credit_ends_one_tick_before_a_double_spend_would_cost_more() -> None:
+    mind = used(lent(), 3)
     assert (
-        Playbook(mind, now=at(11))
+        Playbook(mind, now=at(4))
+        >> reads(4, 4)
+        << billed(due=4000)
+        << want.Pause(LEASE)
+        << told_of(LEASE, LeaseState.PAUSED, reason=CREDIT_USED)
+        >> pays(4)
         >> told.FundingSeen(CHANNEL, 1)
         << told_of_channel(ChannelState.OPEN)
         >> Wait(1)
-        >> reads(12, 4)
+        >> reads(5, 4)
         << billed(received_sat=4)
         << want.Thaw(LEASE)
         << told_of(LEASE, LeaseState.RUNNING)
     )
+
+
+def test_who_has_signed_for_everything_is_waited_for_while_the_funding_confirms() -> None:
+    mind = feed(used(lent(), 4), now=at(4))
+    assert mind.state.leases[LEASE].state is LeaseState.PAUSED
+    assert (
+        Playbook(mind, now=at(4))
+        >> Wait(3600)
+        >> told.Ticked()
+        >> told.FundingMissed(CHANNEL)
+        >> told.Ticked()
+        << told_of(LEASE, LeaseState.ENDING, reason=Like(Reason, code="lease.unpaid-too-long"))
+        << want.Finish(LEASE)
+    )
+
+
+def test_who_has_not_is_not() -> None:
+    mind = feed(used(lent(), 3), reads(4, 4), now=at(4))
+    assert mind.state.leases[LEASE].state is LeaseState.PAUSED
+    assert (
+        Playbook(mind, now=at(4))
+        >> Wait(60)
+        >> told.Ticked()
+        << told_of(LEASE, LeaseState.ENDING, reason=Like(Reason, code="lease.unpaid-too-long"))
+        << want.Finish(LEASE)
+    )
+
+
+def test_a_funding_that_only_the_tenant_knows_of_is_worth_no_credit() -> None:
+    mind = channelled(CREDIT, confirmations=0)
+    unconfirmed = refusal(LEASE, "channel.unconfirmed")
+    assert Playbook(mind) >> says(say.OpenLease(quote(), SIG64)) << unconfirmed
+    seen = feed(channelled(CREDIT, confirmations=0), told.FundingSeen(CHANNEL, 0))
+    assert Playbook(seen) >> says(say.OpenLease(quote(), SIG64)) << want.Prepare(LEASE, LIMITS)
+
+
+def test_credit_that_would_not_last_a_tick_starts_nothing() -> None:
+    small = msgspec.structs.replace(POLICY, credit_sat=Sat(1))
+    mind = feed(channelled(small, confirmations=0), told.FundingSeen(CHANNEL, 0))
+    waits = told_of(LEASE, LeaseState.OPENING, reason=Like(Reason, code="channel.unconfirmed"))
+    two_cores = quote(limits=msgspec.structs.replace(LIMITS, cpu_milli=2000))
+    assert Playbook(mind) >> says(say.OpenLease(two_cores, SIG64)) << waits
+
+
+def test_a_crowd_of_strangers_gets_no_more_than_one_together() -> None:
+    """A Sybil opens a channel under another key: what is lent to all of them is one sum."""
+    policy = msgspec.structs.replace(CREDIT, credit_total_sat=Sat(6))
+    mind = feed(
+        used(lent(policy), 3),
+        says(proposal(CHANNEL2), MALLORY, our_key=PROVIDER_KEY),
+        says(say.AnnounceFunding(CHANNEL2, TXID, 2), MALLORY),
+        told.FundingSeen(CHANNEL2, 0),
+    )
+    asked = Playbook(mind) >> says(say.AskQuote(LEASE2, LIMITS), MALLORY)
+    assert asked << Like(want.Send, to=MALLORY, message=Like(Quote, credit_sat=3))
+    pays_all = feed(mind, pays(100, CHANNEL2, MALLORY))
+    assert mind_of.owed(pays_all.state, TENANT) == 0
+    credited = {key: account.credited for key, account in pays_all.state.accounts.items()}
+    assert credited == {TENANT: 3, MALLORY: 3}
+    feed(mind, told.FundingSeen(CHANNEL, 1), pays(101, CHANNEL2, MALLORY))  # the first one's is firm now
+    assert mind.state.accounts[MALLORY].credited == 4
+
+
+def test_a_quote_says_what_this_tenant_would_be_lent() -> None:
+    closed = feed(
+        channelled(),
+        pays(4_000),
+        says(say.CloseChannel(CHANNEL)),
+        told.SpendBuilt(CHANNEL, CLOSE_TX),
+        told.SpendSeen(CHANNEL, CLOSE_TX.txid, 6),
+    )
+    for peer, lent_sat in ((TENANT, 400), (MALLORY, 0)):
+        asked = Playbook(closed) >> says(say.AskQuote(LEASE, LIMITS), peer)
+        assert asked << Like(want.Send, to=peer, message=Like(Quote, credit_sat=lent_sat))
+
+
+def test_moving_on_to_an_unconfirmed_successor_freezes_nothing_within_the_credit() -> None:
+    mind = feed(
+        serving(CREDIT),
+        says(proposal(CHANNEL2), our_key=PROVIDER_KEY),
+        says(say.AnnounceFunding(CHANNEL2, TXID, 2)),
+        told.FundingSeen(CHANNEL2, 0),
+        pays(CAPACITY - 330),
+    )
+    due = CAPACITY - 330 + 3
+    feed(mind, reads(1, due), pays(3, CHANNEL2), now=at(1))
+    account = mind.state.accounts[TENANT]
+    assert (account.paid, account.credited, account.at_risk) == (due, 3, 3000)
+    assert mind.state.leases[LEASE].state is LeaseState.RUNNING
 
 
 def test_a_reorganisation_takes_the_payments_back_until_it_confirms_again() -> None:

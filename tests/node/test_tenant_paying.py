@@ -115,7 +115,7 @@ LIES = {
     "two with one number": statement(1, 1.5),
     "backwards": second(cpu=0.9),
     "a clock that went back": second(at=at(0)),
-    "another tariff": second(tariff=digest(FREE)),
+    "another quote": second(terms=digest(free_quote())),
     "too dear": second(due=Msat(2001)),
     "too cheap": second(due=Msat(1999)),
     "more cpu than there is": second(cpu=9.3),
@@ -136,7 +136,7 @@ def test_a_lie_is_not_paid_and_the_truth_after_it_is(lie: Statement) -> None:
     mind = feed(renting(), states(FIRST))
     before = feed(mind.copy(), states(lie), now=at(2))
     assert lease(before).faults == 1
-    assert Playbook(mind, now=at(2)) >> states(lie) >> states(SECOND_STATEMENT) << pay(2)
+    assert Playbook(before) >> states(SECOND_STATEMENT) << pay(2)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,25 @@ def test_bytes_that_we_counted_ourselves_are_paid() -> None:
 def test_three_lies_in_a_row_and_we_leave() -> None:
     mind = feed(renting(), states(FIRST))
     lie = states(LIES["too dear"])
-    assert Playbook(mind, now=at(2)) >> lie >> lie >> lie << END >> lie
+    accused = want.Accuse(PROVIDER, quote(), SIG64, LIES["too dear"], SIG64)
+    assert (
+        Playbook(mind, now=at(2))
+        >> lie
+        << accused
+        >> lie
+        << accused
+        >> lie
+        << accused
+        << END
+        >> lie
+        << accused
+    )
     assert lease(mind).reason.code == "statement.sum"
 
 
 def test_lies_far_apart_are_not_three_in_a_row() -> None:
     mind = feed(renting(), states(FIRST))
-    lie = states(LIES["too dear"])
-    assert Playbook(mind, now=at(2)) >> lie >> lie >> states(SECOND_STATEMENT) << pay(2) >> lie >> lie
+    feed(mind, *[states(LIES["too dear"])] * 2, states(SECOND_STATEMENT), *[states(LIES["too dear"])] * 2)
     assert lease(mind).state is LeaseState.RUNNING
 
 
@@ -217,7 +228,12 @@ def test_what_was_used_under_larger_limits_is_believed_after_shrinking() -> None
     changed(mind, leases={LEASE: with_(lease(mind), limits=large)})
     feed(mind, told.GrowRequested(LEASE, small), now=at(10))
     feed(mind, from_provider(notice(LeaseState.RUNNING, limits=small)), now=at(10))
-    assert Playbook(mind, now=at(20)) >> states(statement(1, 50)) << pay(50) >> states(statement(2, 70))
+    assert (
+        Playbook(mind, now=at(20))
+        >> states(statement(1, 50))
+        << pay(50)
+        >> states(statement(2, 70, statement(1, 50)))
+    )
 
 
 def test_a_growth_that_we_do_not_know_of_yet_may_already_be_charged() -> None:
@@ -227,3 +243,23 @@ def test_a_growth_that_we_do_not_know_of_yet_may_already_be_charged() -> None:
     feed(mind, told.Received(PROVIDER, say.Refusal(LEASE, WHY)), now=at(20))
     feed(mind, from_provider(notice(LeaseState.RUNNING)), now=at(20))
     assert Playbook(mind, now=at(30)) >> states(statement(2, 80, statement(1, 50), received_sat=Sat(50)))
+
+
+# -- proofs ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("lie", ["forked", "two with one number", "backwards"])
+def test_what_contradicts_an_earlier_statement_is_kept_as_a_proof(lie: str) -> None:
+    accused = want.Accuse(PROVIDER, FIRST, SIG64, LIES[lie], SIG64)
+    mind = feed(renting(), states(FIRST))
+    assert Playbook(mind, now=at(2)) >> states(LIES[lie]) << accused >> states(SECOND_STATEMENT) << pay(2)
+
+
+def test_wrong_arithmetic_is_proven_with_the_quote() -> None:
+    mind = feed(renting(), states(FIRST))
+    accused = want.Accuse(PROVIDER, quote(), SIG64, LIES["too dear"], SIG64)
+    assert Playbook(mind, now=at(2)) >> states(LIES["too dear"]) << accused
+
+
+@pytest.mark.parametrize("lie", LIES.keys() - {"forked", "two with one number", "backwards"})
+def test_other_lies_prove_nothing_to_others(lie: str) -> None:
+    if LIES[lie].due == price(LIES[lie].usage, SAT_A_SECOND) and LIES[lie].at >= FIRST.at:
+        assert Playbook(feed(renting(), states(FIRST)), now=at(2)) >> states(LIES[lie])

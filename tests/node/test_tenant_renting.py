@@ -40,10 +40,10 @@ def test_a_free_lease_from_wish_to_end() -> None:
         >> from_provider(free_quote())
         << want.Send(PROVIDER, say.OpenLease(free_quote(), SIG64))
         >> RUNNING
-        >> states(statement(by=FREE, due=Msat(0)))
+        >> states(statement(by=free_quote(), due=Msat(0)))
         >> told.EndRequested(LEASE, WHY)
         << END
-        >> states(statement(2, 2.0, statement(by=FREE), by=FREE, due=Msat(0)))
+        >> states(statement(2, 2.0, statement(by=free_quote()), by=free_quote(), due=Msat(0)))
         >> from_provider(notice(LeaseState.ENDED))
     )
     assert (lease(mind).state, lease(mind).reason) == (LeaseState.ENDED, WHY)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from dockage.domain import statement as st
+from dockage.domain.offer import Quote
 from dockage.domain.pricing import Tariff, price
 from dockage.domain.resources import Resources
 from dockage.domain.statement import GENESIS, Statement, View, digest, fault
@@ -25,13 +26,16 @@ TARIFF = Tariff(**VECTORS["tariff"]["fields"])
 FIRST, SECOND_ONE = (
     msgspec.msgpack.decode(bytes.fromhex(v["body"]), type=Statement) for v in VECTORS["statements"]
 )
+QUOTE = msgspec.msgpack.decode(bytes.fromhex(VECTORS["quote"]["body"]), type=Quote)
 LIMITS = Resources(1500, 1 * GIB, 1 * GIB)
 SEEN = View(2 * GIB, 2 * GIB, Duration(3600 * SECOND))
 
 
-def test_the_hash_of_the_tariff() -> None:
+def test_the_encoding_of_a_tariff_and_the_hash_of_a_quote() -> None:
     assert msgspec.msgpack.encode(TARIFF).hex() == VECTORS["tariff"]["encoded"]
-    assert digest(TARIFF).hex() == VECTORS["tariff"]["sha256"]
+    assert digest(QUOTE).hex() == VECTORS["quote"]["sha256"]
+    assert QUOTE.tariff == TARIFF
+    assert FIRST.terms == SECOND_ONE.terms == digest(QUOTE)
 
 
 @pytest.mark.parametrize("vector", VECTORS["prices"], ids=lambda v: f"{v['msat']} msat")
@@ -52,8 +56,8 @@ def test_statements_are_hashed_signed_and_priced_as_the_spec_says(vector: dict[s
 def test_the_vectors_follow_each_other() -> None:
     assert FIRST.previous == GENESIS
     assert SECOND_ONE.previous == digest(FIRST)
-    assert fault(FIRST, None, LIMITS, TARIFF, SEEN) is None
-    assert fault(SECOND_ONE, FIRST, LIMITS, TARIFF, SEEN) is None
+    assert fault(FIRST, None, LIMITS, QUOTE, SEEN) is None
+    assert fault(SECOND_ONE, FIRST, LIMITS, QUOTE, SEEN) is None
 
 
 def changed(**fields: Any) -> Statement:
@@ -67,14 +71,14 @@ def changed(**fields: Any) -> Statement:
         (changed(previous=GENESIS), "statement.forked"),
         (changed(at=FIRST.at - 1), "statement.backwards"),
         (changed(usage=Usage()), "statement.backwards"),
-        (changed(tariff=GENESIS), "statement.tariff"),
+        (changed(terms=GENESIS), "statement.terms"),
         (changed(due=SECOND_ONE.due + 1), "statement.sum"),
         (changed(due=SECOND_ONE.due - 1), "statement.sum"),
     ],
 )
 def test_each_fault_is_found_in_the_order_of_the_spec(statement: Statement, code: str) -> None:
     last = SECOND_ONE if statement is FIRST else FIRST
-    found = fault(statement, last, LIMITS, TARIFF, SEEN)
+    found = fault(statement, last, LIMITS, QUOTE, SEEN)
     assert found is not None
     assert found.code == code
     assert f"`{code}`" in SPEC
@@ -82,14 +86,14 @@ def test_each_fault_is_found_in_the_order_of_the_spec(statement: Statement, code
 
 def test_two_statements_with_one_number_prove_equivocation() -> None:
     other = msgspec.structs.replace(FIRST, containers=3)
-    found = fault(other, FIRST, LIMITS, TARIFF, SEEN)
+    found = fault(other, FIRST, LIMITS, QUOTE, SEEN)
     assert found is not None
     assert found.code == "statement.forked"
 
 
 def test_a_lost_statement_is_no_fault() -> None:
     later = changed(seq=7, previous=bytes([9]) * 32)
-    assert fault(later, FIRST, LIMITS, TARIFF, SEEN) is None
+    assert fault(later, FIRST, LIMITS, QUOTE, SEEN) is None
 
 
 def test_the_allowances_of_the_spec_are_those_of_the_code() -> None:
@@ -98,3 +102,4 @@ def test_the_allowances_of_the_spec_are_those_of_the_code() -> None:
     assert f"{st.IN_FLIGHT >> 20} MiB" in SPEC
     assert f"{st.INTERNET_RATE / 1e6:g} MB/s" in SPEC
     assert f"{st.INTERNET_BURST >> 20} MiB" in SPEC
+    assert f"{st.REPLICA_RATE / 1e6:g} MB/s" in SPEC

@@ -7,7 +7,7 @@ import pytest
 
 from dockage.domain.lease import LeaseState
 from dockage.domain.pricing import ceiling
-from dockage.domain.units import GIB, MINUTE, Duration, Sat
+from dockage.domain.units import GIB, Duration, Sat
 from dockage.node import provider as selling
 from dockage.sim import checkers
 from dockage.sim.hostile import Babbler, DoubleSpender, Forger, Freeloader, Overbiller
@@ -83,18 +83,16 @@ def test_a_forged_payment_pays_nothing() -> None:
         assert not sum(c.paid for c in held if c.peer == cheat.node.name)
 
 
-def test_a_double_spent_funding_costs_the_provider_at_most_its_credit() -> None:
-    town = Town(6, SMALL)
+@pytest.mark.parametrize("seed", [7, 14])
+def test_a_double_spent_funding_costs_the_provider_at_most_its_credit(seed: int) -> None:
+    town = Town(seed, SMALL)
     provider = cheapest(town, Node, credit=500)
     cheat = town.add_tenant(100, DoubleSpender)
     live(town)
     account = provider.provider and provider.provider.accounts.get(cheat.node.name)
     assert account is not None
-    taken = [c for c in provider.provider.channels.values() if c.peer == cheat.node.name]  # type: ignore[union-attr]
-    assert taken
-    assert account.unpaid // 1000 <= 500 + sum(
-        ceiling(x.limits, x.tariff, Duration(20 * MINUTE)) // 1000 + 1 for x in leases_of(cheat)
-    )
+    assert 0 < account.at_risk <= 500_000
+    assert account.paid == 0
     assert all(x.state is LeaseState.ENDED for x in leases_of(cheat))
 
 

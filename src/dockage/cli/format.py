@@ -51,6 +51,12 @@ def cpu_time(ns: int) -> str:
     return f"{seconds:.1f} core-s" if seconds < 3600 else f"{seconds / 3600:.2f} core-h"
 
 
+def space_time(mib_ms: int) -> str:
+    """What a GiB held for an hour is one of."""
+    hours = mib_ms / (1024 * 3_600_000)
+    return f"{hours:.2f} GiB-h" if hours >= 1 else f"{hours * 1024:.1f} MiB-h"
+
+
 def duration(seconds: int) -> str:
     """As exact as one wants to know: ``45 s``, ``3 min 05 s``, ``42 min``, ``2 h 10 min``, ``3 d 4 h``."""
     minutes, sec = divmod(max(0, seconds), 60)

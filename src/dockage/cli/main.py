@@ -26,6 +26,7 @@ COMMANDS = (
     "why",
     "provide",
     "earnings",
+    "verify-proof",
     "wallet",
     "channels",
     "daemon",
@@ -50,7 +51,7 @@ class Dockage(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"dockage.cli.commands.{cmd_name}")
+        module = importlib.import_module(f"dockage.cli.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -35,7 +35,7 @@ class ChainWatch:
         for mind in self._minds:
             await mind.post(told.BlockSeen(height))
             for channel in list(mind.state.channels.values()):
-                if _is_interesting(channel, fresh=fresh):
+                if _is_interesting(channel, height, fresh=fresh):
                     await self._look_at(mind, channel)
         self._height = height  # not before: a block that was only looked at in part is looked at again
 
@@ -43,12 +43,12 @@ class ChainWatch:
         outpoint = Outpoint(channel.txid, channel.vout)
         coin = await self._rail.chain.coin(outpoint)
         if coin is None:
-            return await self._look_for_spender(mind, channel, outpoint)
+            return await self._look_for_spender(mind, channel, outpoint) if not channel.is_over else None
         self._missing.pop(channel.id, None)
         wrong = self._rail.why_wrong(channel, coin)
         if wrong:
             await mind.post(told.FundingGone(channel.id, Reason("channel.wrong-funding", wrong)))
-        elif coin.confirmations != channel.confirmations or channel.state is ChannelState.FUNDED:
+        elif coin.confirmations != channel.confirmations or _is_shaken(channel):
             await mind.post(told.FundingSeen(channel.id, coin.confirmations))
 
     async def _look_for_spender(
@@ -59,11 +59,12 @@ class ChainWatch:
         if spender is not None:
             depth = await chain.depth(spender.txid)
             return await mind.post(told.SpendSeen(channel.id, spender.txid, depth or 0))
+        if channel.settled_txid:  # a reorganisation took back what had spent it
+            await mind.post(told.SpendSeen(channel.id, channel.settled_txid, 0))
         if await chain.depth(channel.txid) is not None:
             return  # spent in the mempool only: nothing is decided yet
-        if channel.confirmations:
-            # A reorganisation took it, and it is not even waiting: from now on it is worth our credit only.
-            await mind.post(told.FundingSeen(channel.id, 0))
+        if channel.seen:  # a reorganisation took it, or its coins were spent elsewhere
+            await mind.post(told.FundingMissed(channel.id))
         missing_since = self._missing.setdefault(channel.id, self._clock.now())
         if since(missing_since, self._clock.now()) > MISSING_MAX:
             lost = Reason(
@@ -73,7 +74,11 @@ class ChainWatch:
             self._missing.pop(channel.id, None)
 
 
-def _is_interesting(channel: Channel, *, fresh: bool) -> bool:
-    if not channel.txid or channel.is_over:
-        return False
-    return fresh or channel.state is not ChannelState.OPEN
+def _is_interesting(channel: Channel, height: int, *, fresh: bool) -> bool:
+    steady = channel.state in (ChannelState.OPEN, ChannelState.ABANDONED)
+    return channel.is_watched_at(height) and (fresh or not steady)
+
+
+def _is_shaken(channel: Channel) -> bool:
+    """That its output is there, unspent, is news also at a depth that is known."""
+    return channel.state in (ChannelState.FUNDED, ChannelState.ABANDONED) or bool(channel.settled_txid)

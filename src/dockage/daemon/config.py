@@ -39,6 +39,8 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Proof of work on our own records; 20 takes about a second."""
     relays: tuple[str, ...] = ()
     """URLs of relays to be reachable through from behind a NAT."""
+    metrics: str = ""
+    """``ip:port`` on loopback where Prometheus finds ``/metrics`` (docs/reference/metrics.md); empty: nowhere."""
 
 
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,8 +52,8 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``fair``, ``cheap`` or ``free``; ``tariff`` overrides it."""
     tariff: Tariff | None = None
     """Own prices, as a table ``[provider.tariff]`` of whole msat: ``cpu_hour``, ``memory_gib_hour``,
-    ``disk_gib_hour``, ``net_in_gib``, ``net_out_gib``, ``internet_out_gib``, ``cpu_reserved_hour``,
-    ``memory_reserved_gib_hour``; what is left out costs nothing."""
+    ``disk_gib_hour``, ``net_in_gib``, ``net_out_gib``, ``internet_out_gib``, ``replica_out_gib``,
+    ``cpu_reserved_hour``, ``memory_reserved_gib_hour``; what is left out costs nothing."""
     region: Name = "earth"
     """Where the offer is listed, up to 32 characters."""
     cpu_milli: Count = 0
@@ -65,7 +67,11 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocked: tuple[str, ...] = ()
     """Keys (hex) that may not."""
     credit_sat: Count = 0
-    """Served to each tenant on a channel whose funding is not confirmed yet: what a double spend can cost."""
+    """Served to a stranger on a channel whose funding is not confirmed yet: what a double spend can cost."""
+    credit_max_sat: Count = 1_000
+    """The same for a tenant with a history: up to this, a tenth of what it has paid on channels that are closed."""
+    credit_total_sat: Count = 10_000
+    """The same over all tenants at once: keys cost nothing, so a crowd of strangers may be one."""
     patience_sec: Seconds = 5
     """How long a tick may stay unpaid before the containers are frozen."""
     grace_sec: Seconds = 60
@@ -177,6 +183,12 @@ def _check(config: Config, path: Path) -> None:
             "provider.no-wallet",
             "a price needs a wallet to be paid into: set [bitcoin] in config.toml, or sell for nothing (--free)",
         )
+    if config.node.metrics and not _is_loopback(config.node.metrics):
+        raise UsageError(
+            "config.invalid",
+            f"{path}: node.metrics is ip:port on loopback, such as 127.0.0.1:9464, not {config.node.metrics!r}; "
+            "to show it to others put a proxy with a password before it",
+        )
     for text in config.node.seeds:
         read_seed(text)
     for text in (*config.provider.only_for, *config.provider.blocked):
@@ -205,6 +217,10 @@ def read_seed(text: str) -> tuple[NodeKey, Address]:
     if not (at and colon and host and port.isdecimal() and 0 < int(port) < 65536):
         raise UsageError("config.seed", f"{text!r} in node.seeds is not a seed: KEY@ip:port is")
     return read_key(key), Address("", (address,))
+
+
+def _is_loopback(text: str) -> bool:
+    return _is_socket_address(text) and ip_address(text.rpartition(":")[0].strip("[]")).is_loopback
 
 
 def _is_socket_address(text: str) -> bool:

@@ -21,7 +21,7 @@ from dockage.domain.channel import Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.lease import LeaseState
 from dockage.domain.resources import Resources
-from dockage.domain.units import SECOND, Sat, since
+from dockage.domain.units import SECOND, Duration, Instant, Sat, since
 from dockage.node import events as told
 from dockage.node import provider as selling
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
@@ -56,6 +56,21 @@ class Sending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amount_sat: Annotated[int, msgspec.Meta(ge=1, le=21_000_000 * 100_000_000)]
 
 
+class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which part of the history, and in which steps: minutes, hours or days are what it is kept in."""
+
+    since_sec: Annotated[int, msgspec.Meta(ge=0, le=1 << 33)] = 0
+    step_sec: Annotated[int, msgspec.Meta(ge=60, le=366 * 86_400)] = 3600
+
+    @property
+    def since(self) -> Instant:
+        return Instant(self.since_sec * SECOND)
+
+    @property
+    def step(self) -> Duration:
+        return Duration(self.step_sec * SECOND)
+
+
 class Control:
     def __init__(self, node: Node, socket: Path) -> None:
         self._node, self._socket = node, socket
@@ -71,6 +86,8 @@ class Control:
                 web.post("/v1/quote", self._quote),
                 web.get("/v1/spend", self._spend),
                 web.get("/v1/earnings", self._earnings),
+                web.post("/v1/spend/history", self._spend_history),
+                web.post("/v1/earnings/history", self._earnings_history),
                 web.get("/v1/why/{what}", self._why),
                 web.post("/v1/leases/{lease}/end", self._end_lease),
                 web.get("/v1/channels", self._channels),
@@ -198,6 +215,14 @@ class Control:
             raise UsageError("provider.none", "this node sells nothing; start it with dockage provide")
         return _json(views.earnings(self._node.provider.state, self._node.clock.now()))
 
+    async def _spend_history(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, Span)
+        return _json(views.history(await self._node.history.spent(wanted.step, wanted.since), wanted.step))
+
+    async def _earnings_history(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, Span)
+        return _json(views.history(await self._node.history.earned(wanted.step, wanted.since), wanted.step))
+
     async def _end_lease(self, request: web.Request) -> web.Response:
         lease = _find(request.match_info["lease"], self._node.tenant.state.leases)
         await self._node.renting.release(lease)
@@ -243,7 +268,8 @@ class Control:
         """One descriptor line a channel, with which stock bitcoind refunds it after its expiry."""
         rail, node = self._rail(), self._node
         network = node.config.bitcoin.network
-        funded = [c for c in node.tenant.state.channels.values() if c.txid and not c.is_over]
+        tenant = node.tenant.state
+        funded = [c for c in tenant.channels.values() if c.is_watched_at(tenant.height)]
         lines = [
             {
                 "channel": c.id.hex(),

@@ -12,6 +12,7 @@ from dockage.ports import Clock, ContainerHost, Keys, PeerLink
 
 from .config import Config
 from .driver import Driver
+from .history import History
 from .market import Market, Notice
 from .peers import Reception
 from .rail import Rail
@@ -34,3 +35,4 @@ class Node:
     provider: Driver[Provider] | None
     notice: Notice | None
     host: ContainerHost | None
+    history: History

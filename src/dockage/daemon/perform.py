@@ -23,7 +23,8 @@ from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
-from dockage.ports import ChainTx, ContainerHost
+from dockage.ports import ChainTx, ContainerHost, Evidence
+from dockage.protocol import proof as proofs
 from dockage.protocol.messages import Payment
 
 from .driver import Driver
@@ -100,7 +101,7 @@ class ProviderPerformer(Performer):
                 self._once("settle", channel, lambda rail: self._settle(rail, channel))
             case want.Broadcast(channel=channel, raw=raw):
                 self._broadcast(channel, raw)
-            case want.Pay() | want.Fund() | want.Refund():
+            case want.Pay() | want.Fund() | want.Refund() | want.Accuse():
                 raise AssertionError(f"a provider does not want {effect!r}")
             case _:
                 assert_never(effect)
@@ -194,9 +195,11 @@ class ProviderPerformer(Performer):
 
 
 class TenantPerformer(Performer):
-    def __init__(self, postman: Postman, rail: Rail | None, jobs: Jobs, me: NodeKey) -> None:
+    def __init__(
+        self, postman: Postman, rail: Rail | None, jobs: Jobs, me: NodeKey, evidence: Evidence
+    ) -> None:
         super().__init__(postman, rail, jobs)
-        self._me = me
+        self._me, self._evidence = me, evidence
         self.driver: Driver[Tenant]
 
     def perform(self, effect: want.AnyEffect) -> None:
@@ -211,6 +214,8 @@ class TenantPerformer(Performer):
                 self._once("refund", channel, lambda rail: self._refund(rail, channel))
             case want.Broadcast(channel=channel, raw=raw):
                 self._broadcast(channel, raw)
+            case want.Accuse():
+                self._accuse(effect)
             case want.Prepare() | want.Pause() | want.Thaw() | want.Finish() | want.Settle():
                 raise AssertionError(f"a tenant does not want {effect!r}")
             case _:
@@ -223,6 +228,16 @@ class TenantPerformer(Performer):
         if self._rail is not None:
             signature = self._rail.pay(self._channel(channel), paid, self._me)
             self._postman.send(to, Payment(channel, paid, signature))
+
+    def _accuse(self, of: want.Accuse) -> None:
+        proof = proofs.make(of.provider, (of.first, of.first_signature), (of.second, of.second_signature))
+        name = f"{of.provider.hex()[:16]}-{of.second.lease.hex()[:16]}-{of.second.seq}.json"
+
+        async def keep() -> None:
+            where = await asyncio.to_thread(self._evidence.keep, name, proofs.encode(proof))
+            log.warning("provider.contradicts-itself", provider=short(of.provider), proof=where)
+
+        self._jobs.start(keep, f"keep {name}")
 
     async def _fund(self, rail: Rail, channel: ChannelId, terms: Terms) -> None:
         if self._channel(channel).state is not ChannelState.OPENING:

@@ -31,8 +31,9 @@ from dockage.adapters.engine.gate import EngineGate
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.host.host import DockerHost
 from dockage.adapters.images.sender import ImageSender
-from dockage.adapters.keys.files import FileKeys
+from dockage.adapters.keys.files import FileKeys, verify
 from dockage.adapters.link.link import IrohLink
+from dockage.adapters.proofs.folder import ProofFolder
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
@@ -42,14 +43,18 @@ from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB, SECOND, Duration, Sat
 from dockage.node.policy import ProviderPolicy
+from dockage.node.records import HISTORY
 from dockage.ports import Address, HostFacts, Journal, Progress, Row, Stream
+from dockage.protocol import proof as proofs
 from dockage.protocol import streams
+from dockage.protocol.proof import Proven
 from dockage.wire.frames import write_frame
 
 from . import config as settings
 from . import logs
 from .config import Config
 from .control import Control
+from .metrics import Metrics, listen
 from .node import Node
 from .peers import Reception
 from .rail import Rail
@@ -60,6 +65,7 @@ from .wiring import Ground, Loop, wire
 log = structlog.get_logger("dockage.node")
 
 CONTROL_SOCKET = "control.sock"
+PROOFS = "proofs"
 CONTACTS = "market-contacts"
 LINK_PORT = "link-port"
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -132,7 +138,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         keys = FileKeys(home / "identity.key")
         journal = SqliteJournal(home / "state.db")
         stack.callback(journal.close)
-        rows = list(journal.load())
+        rows = list(journal.load(without=HISTORY))
         link = await _link(config, keys, rows, journal)
         stack.push_async_callback(link.close)
         reception = Reception(keys, asyncio.get_running_loop().time)
@@ -145,6 +151,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             keys,
             clock,
             journal,
+            ProofFolder(home / PROOFS),
             rows,
             link,
             reception,
@@ -158,6 +165,9 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         loops += _market_loops(config, directory, rows, journal, entered)
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
+        if config.node.metrics:
+            listening = stack.enter_context(listen(config.node.metrics))
+            loops.append(Metrics(node, listening).serve)
         if config.tenant.enabled:
             loops.append(_front(home, config, node.renting, journal, stack).serve)
         yield node, loops
@@ -209,6 +219,8 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         only_for=tuple(settings.read_key(key) for key in sells.only_for),
         blocked=frozenset(settings.read_key(key) for key in sells.blocked),
         credit_sat=Sat(sells.credit_sat),
+        credit_max_sat=Sat(sells.credit_max_sat),
+        credit_total_sat=Sat(sells.credit_total_sat),
         patience=Duration(sells.patience_sec * SECOND),
         grace=Duration(sells.grace_sec * SECOND),
     )
@@ -345,6 +357,11 @@ def _front(
         bind_host=tenant.bind_host,
         linger_sec=tenant.linger_sec,
     )
+
+
+def verify_proof(data: bytes) -> Proven:
+    """Raises UsageError("proof.*"); no daemon and no home is needed for it."""
+    return proofs.check(proofs.decode(data), verify)
 
 
 def identity(home: Path) -> NodeKey:

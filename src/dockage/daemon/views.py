@@ -6,17 +6,19 @@ only ever added.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from dockage.domain.channel import Channel
+from dockage.domain.history import NO_LINE, Spent
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.offer import Wish, hourly_ceiling, obstacles
-from dockage.domain.pricing import PRESETS, Tariff, ceiling, lines, price
+from dockage.domain.pricing import FIELDS, PRESETS, Tariff, ceiling, parts, price
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import HOUR, SECOND, Instant, since
+from dockage.domain.units import HOUR, SECOND, Duration, Instant, since
 from dockage.domain.usage import Usage
 from dockage.node.provider import Provider, SoldLease
 from dockage.node.tenant import RentedLease, Tenant
@@ -44,9 +46,8 @@ def reason(of: Reason | None) -> Json | None:
 
 
 def cost_lines(used: Usage, by: Tariff) -> Json:
-    """msat per resource, each rounded down for display; the sum is ``due_msat``."""
-    unit = lines(Usage(cpu_ns=HOUR), Tariff(cpu_hour=1))["cpu"]
-    return {f"{name}_msat": value // unit for name, value in lines(used, by).items()}
+    """msat per resource; the sum is ``due_msat``."""
+    return {f"{name}_msat": value for name, value in parts(used, by).items()}
 
 
 def offer(found: Found, wish: Wish, now: Instant) -> Json:
@@ -168,6 +169,29 @@ def earnings(state: Provider, now: Instant) -> Json:
         "paid_sat": sum(c.paid for c in state.channels.values()),
         "settled_sat": sum(c.paid for c in settled),
         "fees_sat": sum(c.spending[-1].fee for c in settled if c.spending),
+    }
+
+
+def history(spans: Sequence[Spent], step: Duration) -> Json:
+    """The due of all rows together is what the statements of that time came to, to the msat."""
+    return {
+        "step_sec": step // SECOND,
+        "fields": {"usage": [*FIELDS.values()], "lines": [f"{name}_msat" for name in FIELDS]},
+        "rows": [_span(x) for x in spans],
+        "due_msat": sum(x.due for x in spans),
+    }
+
+
+def _span(of: Spent) -> Json:
+    lines = {name: of.lines.get(name, NO_LINE) for name in FIELDS}
+    return {
+        "start_sec": of.start // SECOND,
+        "lease": of.lease.hex(),
+        "deployment": of.deployment,
+        "peer": of.peer.hex(),
+        "usage": {field: lines[name].used for name, field in FIELDS.items()},
+        "lines": {f"{name}_msat": line.cost for name, line in lines.items()},
+        "due_msat": of.due,
     }
 
 

@@ -21,13 +21,14 @@ from dockage.node import provider as selling
 from dockage.node import records
 from dockage.node import tenant as renting
 from dockage.node.policy import ProviderPolicy, TenantPolicy
-from dockage.ports import Clock, ContainerHost, Directory, Journal, Keys, PeerLink, Row
+from dockage.ports import Clock, ContainerHost, Directory, Evidence, Journal, Keys, PeerLink, Row
 
 from .access import Access
 from .chainwatch import ChainWatch
 from .config import Config
 from .driver import Driver
 from .edge import Edge
+from .history import THIN_SEC, History
 from .market import Market, Notice
 from .metering import MeterLoop
 from .node import Node
@@ -53,6 +54,7 @@ class Ground:
     keys: Keys
     clock: Clock
     journal: Journal
+    evidence: Evidence
     rows: Sequence[Row]
     """What the journal held at the start."""
     link: PeerLink
@@ -76,7 +78,7 @@ def wire(
     reach = Reach(link, ground.directory, keys, clock)
     postman = Postman(reach.open, keys, jobs)
     counts = TunnelCounts(ground.rows, ground.journal)
-    tenant_hands = TenantPerformer(postman, ground.rail, jobs, keys.node)
+    tenant_hands = TenantPerformer(postman, ground.rail, jobs, keys.node, ground.evidence)
     tenant = _tenant(ground, tenant_hands, patience or TenantPolicy())
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions)
     provider = notice = None
@@ -87,6 +89,8 @@ def wire(
     rents = _renting(ground, tenant, market, reach, counts)
     loops += [_driving(tenant, renting.outstanding(tenant.state)), rents.drop_unfinished]
     loops += _clockwork(ground, tenant, provider, counts)
+    history = History(ground.journal, clock)
+    loops.append(lambda: every(THIN_SEC, history.thin, "history"))
     ground.reception.handle = Edge(provider, tenant, keys, ground.rail, postman, counts, clock).handle
     node = Node(
         ground.home,
@@ -103,6 +107,7 @@ def wire(
         provider,
         notice,
         ground.host,
+        history,
     )
     return node, loops
 

@@ -43,42 +43,37 @@ class ChannelState(enum.StrEnum):
     """A close is on its way to the chain."""
     CLOSED = "closed"
     """The close is buried."""
+    EXPIRED = "expired"
+    """The expiry has passed and nobody has spent the output: it is the tenant's to take back."""
     REFUNDING = "refunding"
     """Tenant only: the expiry has passed and the whole output is on its way back."""
     ABANDONED = "abandoned"
     """Never funded, or the funding was double-spent."""
 
 
+_FROM_LIVE = frozenset(
+    {
+        ChannelState.CLOSING,
+        ChannelState.CLOSED,
+        ChannelState.EXPIRED,
+        ChannelState.ABANDONED,  # a reorganisation, and the coins were spent elsewhere
+    }
+)
 TRANSITIONS: dict[ChannelState, frozenset[ChannelState]] = {
     ChannelState.OPENING: frozenset({ChannelState.FUNDED, ChannelState.ABANDONED}),
-    ChannelState.FUNDED: frozenset(
-        {
-            ChannelState.OPEN,
-            ChannelState.CLOSING,
-            ChannelState.CLOSED,
-            ChannelState.REFUNDING,
-            ChannelState.ABANDONED,
-        }
-    ),
-    ChannelState.OPEN: frozenset(
-        {
-            ChannelState.FUNDED,  # a reorganisation took confirmations away
-            ChannelState.CLOSING,
-            ChannelState.CLOSED,
-            ChannelState.REFUNDING,
-            ChannelState.ABANDONED,  # the same, and the coins were spent elsewhere
-        }
-    ),
+    ChannelState.FUNDED: _FROM_LIVE | {ChannelState.OPEN},
+    ChannelState.OPEN: _FROM_LIVE | {ChannelState.FUNDED},  # a reorganisation took confirmations away
     ChannelState.CLOSING: frozenset(
         {
             ChannelState.CLOSED,
-            ChannelState.REFUNDING,
+            ChannelState.EXPIRED,  # tenant: the close that was announced never came
             ChannelState.ABANDONED,  # a reorganisation took the funding from under the close
         }
     ),
+    ChannelState.EXPIRED: frozenset({ChannelState.REFUNDING, ChannelState.CLOSED, ChannelState.ABANDONED}),
     ChannelState.REFUNDING: frozenset({ChannelState.CLOSED, ChannelState.ABANDONED}),
     ChannelState.CLOSED: frozenset(),
-    ChannelState.ABANDONED: frozenset(),
+    ChannelState.ABANDONED: frozenset({ChannelState.FUNDED, ChannelState.OPEN}),  # the funding came after all
 }
 """Read by the property test, by the diagram in the docs, and by people."""
 
@@ -159,6 +154,14 @@ class Channel:
     def is_over(self) -> bool:
         return self.state in (ChannelState.CLOSED, ChannelState.ABANDONED)
 
+    def is_watched_at(self, height: int) -> bool:
+        """Whether what the chain shows of it still matters: until it is buried; and a funding that we gave up may
+        yet come, with our coins (tenant) or our earnings (provider) in it."""
+        if self.state is not ChannelState.ABANDONED:
+            return bool(self.txid) and not self.is_over
+        worth = bool(self.txid) and bool(self.funding_raw or self.paid)
+        return worth and height < self.terms.expiry_height + SETTLE_BEFORE_EXPIRY
+
     def serves_at(self, height: int) -> bool:
         """Whether a lease may still be served on it at *height*."""
         return self.is_live and not self.close_at and height < self.terms.expiry_height - STOP_BEFORE_EXPIRY
@@ -189,18 +192,39 @@ def fund(channel: Channel, txid: str, vout: int, height: int) -> Channel:
 
 
 def confirm(channel: Channel, confirmations: int) -> Channel:
-    """The chain shows the funding at this depth: deeper opens it, a reorganisation un-opens it."""
-    if not channel.is_live:
+    """The chain shows the output, unspent, at this depth: deeper opens it, a reorganisation un-opens it. Whatever
+    had spent it is undone, and a channel that was given up is back."""
+    if not channel.txid or channel.state is ChannelState.CLOSED:
         return channel
-    state = ChannelState.OPEN if confirmations >= channel.needed else ChannelState.FUNDED
-    return replace(move(channel, state), confirmations=confirmations, seen=True)
+    seen = replace(channel, confirmations=confirmations, seen=True, settled_txid="")
+    if seen.state is ChannelState.ABANDONED:
+        seen = replace(seen, reason=None)
+    elif not seen.is_live:
+        return seen
+    return move(seen, ChannelState.OPEN if confirmations >= channel.needed else ChannelState.FUNDED)
+
+
+def miss(channel: Channel) -> Channel:
+    """Neither a block nor a mempool holds the funding any more: from now on it is the tenant's word again."""
+    if not channel.txid or channel.is_over:
+        return channel
+    missed = replace(channel, confirmations=0, seen=False, settled_txid="")
+    return move(missed, ChannelState.FUNDED) if missed.is_live else missed
 
 
 def vanish(channel: Channel, reason: Reason) -> Channel:
     """The funding can no longer confirm: somebody spent its coins elsewhere."""
     if channel.is_over or channel.state is ChannelState.OPENING or channel.settled_txid:
         return channel
-    return move(channel, ChannelState.ABANDONED, reason)
+    return move(replace(channel, confirmations=0), ChannelState.ABANDONED, reason)
+
+
+def expire(channel: Channel, height: int) -> Channel:
+    """From its expiry on an unspent channel is the tenant's to take back; nothing is paid on it any more."""
+    waits = channel.is_live or channel.state is ChannelState.CLOSING
+    if not waits or channel.settled_txid or height < channel.terms.expiry_height:
+        return channel
+    return move(channel, ChannelState.EXPIRED)
 
 
 def pay(channel: Channel, total: Sat, signature: bytes) -> Channel:
@@ -224,9 +248,12 @@ def spend(channel: Channel, tx: SpendingTx, state: ChannelState) -> Channel:
 
 
 def settle(channel: Channel, txid: str, depth: int) -> Channel:
-    """The chain shows *txid* spending the channel at *depth*. Whoever closed it, it takes no payment any more."""
-    if channel.is_over or channel.state is ChannelState.OPENING or depth < 1:
-        return channel  # a mempool may still drop it
+    """The chain shows *txid* spending the channel at *depth*. Whoever closed it, it takes no payment any more.
+    At depth 0 it is not, or no longer, in a block: a mempool may still drop it."""
+    if channel.is_over or channel.state is ChannelState.OPENING:
+        return channel
+    if depth < 1:
+        return replace(channel, settled_txid="") if channel.settled_txid else channel
     seen = replace(channel, settled_txid=txid)
     if seen.is_live:
         seen = move(seen, ChannelState.CLOSING)

@@ -23,6 +23,8 @@ class Tariff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     net_in_gib: int = 0
     net_out_gib: int = 0
     internet_out_gib: int = 0
+    replica_out_gib: int = 0
+    """Between a deployment's own containers."""
     cpu_reserved_hour: int = 0
     """Per core-hour kept free for the lease."""
     memory_reserved_gib_hour: int = 0
@@ -49,6 +51,20 @@ _SPACE_FACTOR = _SCALE // _SPACE_UNIT
 assert _SPACE_FACTOR * _SPACE_UNIT == _SCALE
 
 
+FIELDS = {
+    "cpu": "cpu_ns",
+    "memory": "memory_mib_ms",
+    "disk": "disk_mib_ms",
+    "net_in": "net_in_bytes",
+    "net_out": "net_out_bytes",
+    "internet_out": "internet_out_bytes",
+    "replica_out": "replica_out_bytes",
+    "cpu_reserved": "cpu_reserved_ns",
+    "memory_reserved": "memory_reserved_mib_ms",
+}
+"""What each line of a bill is a price for: its field of ``Usage``."""
+
+
 def price(usage: Usage, tariff: Tariff) -> Msat:
     """The whole charge for *usage* in msat, rounded down once: in the tenant's favour."""
     return Msat(sum(lines(usage, tariff).values()) // _SCALE)
@@ -63,9 +79,20 @@ def lines(usage: Usage, tariff: Tariff) -> dict[str, int]:
         "net_in": usage.net_in_bytes * tariff.net_in_gib * _CPU_UNIT,
         "net_out": usage.net_out_bytes * tariff.net_out_gib * _CPU_UNIT,
         "internet_out": usage.internet_out_bytes * tariff.internet_out_gib * _CPU_UNIT,
+        "replica_out": usage.replica_out_bytes * tariff.replica_out_gib * _CPU_UNIT,
         "cpu_reserved": usage.cpu_reserved_ns * tariff.cpu_reserved_hour * GIB,
         "memory_reserved": usage.memory_reserved_mib_ms * tariff.memory_reserved_gib_hour * _SPACE_FACTOR,
     }
+
+
+def parts(usage: Usage, tariff: Tariff) -> dict[str, Msat]:
+    """What each resource adds to ``price``, in whole msat that add up to it: the running sum is what is rounded, so
+    each part is true to 1 msat."""
+    found, so_far = dict[str, Msat](), 0
+    for name, value in lines(usage, tariff).items():
+        found[name] = Msat((so_far + value) // _SCALE - so_far // _SCALE)
+        so_far += value
+    return found
 
 
 def ceiling(limits: Resources, tariff: Tariff, time: Duration) -> Msat:

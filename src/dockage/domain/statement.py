@@ -1,6 +1,6 @@
 """One tick's bill, and what the tenant checks before it pays.
 
-A statement is cumulative and chained: sequence number, hash of the previous one, the tariff's hash. The
+A statement is cumulative and chained: sequence number, hash of the previous one, hash of the quote. The
 tenant countersigns by paying. Two signed statements with one sequence number prove equivocation.
 """
 
@@ -11,7 +11,8 @@ import hashlib
 import msgspec
 
 from .identity import LeaseId
-from .pricing import Tariff, price
+from .offer import Quote
+from .pricing import price
 from .reason import Reason
 from .resources import Resources
 from .units import MIB, SECOND, Duration, Instant, Msat, Sat
@@ -27,6 +28,8 @@ INTERNET_RATE = 12_500_000
 """Bytes a second (100 Mbit/s, sustained). The tenant can't count what a container sends to the internet by
 itself: this bounds what a liar can make of it."""
 INTERNET_BURST = 256 * MIB
+REPLICA_RATE = 1_250_000_000
+"""Bytes a second (10 Gbit/s, sustained) between containers: the tenant can't count these from outside either."""
 
 _canonical = msgspec.msgpack.Encoder()
 
@@ -40,8 +43,8 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     at: Instant
     """Provider's wall clock."""
     usage: Usage
-    tariff: bytes
-    """SHA-256 of the tariff's canonical bytes."""
+    terms: bytes
+    """SHA-256 of the quote the lease was opened with: its tariff, and which of a tenant's leases this is for ever."""
     due: Msat
     """``price(usage, tariff)`` of this lease alone."""
     received_sat: Sat
@@ -56,7 +59,7 @@ GENESIS = bytes(32)
 NO_USE = Usage()
 
 
-def digest(record: Statement | Tariff) -> bytes:
+def digest(record: Statement | Quote) -> bytes:
     """SHA-256 of the canonical encoding (msgpack, fields in order; docs/spec/04b-statements.md)."""
     return hashlib.sha256(_canonical.encode(record)).digest()
 
@@ -74,15 +77,17 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def possible(limits: Resources, time: Duration) -> Usage:
     """The most that can be stated honestly for *time* under *limits*, tunnel and slack aside."""
-    internet = Usage(internet_out_bytes=INTERNET_RATE * time // SECOND)
-    return full_use(limits, time) + internet
+    traffic = Usage(
+        internet_out_bytes=INTERNET_RATE * time // SECOND, replica_out_bytes=REPLICA_RATE * time // SECOND
+    )
+    return full_use(limits, time) + traffic
 
 
 def fault(
     statement: Statement,
     last: Statement | None,
     limits: Resources,
-    tariff: Tariff,
+    quote: Quote,
     view: View,
     earlier: Usage = NO_USE,
 ) -> Reason | None:
@@ -91,9 +96,33 @@ def fault(
     *earlier* is what was ``possible`` before *limits* came into force; ``view.elapsed`` counts from then."""
     return (
         _chain_fault(statement, last)
-        or _price_fault(statement, tariff)
+        or _price_fault(statement, quote)
         or _physics_fault(statement, limits, view, earlier)
     )
+
+
+def contradiction(first: Statement, second: Statement) -> Reason | None:
+    """What two statements, both signed by one provider, prove to anybody; None if it can honestly have signed both.
+
+    ``terms`` says that they are of one lease for ever: a tenant may use a lease's id again, never its quote."""
+    if (first.lease, first.terms) != (second.lease, second.terms) or first == second:
+        return None
+    if first.seq > second.seq:
+        first, second = second, first
+    if first.seq == second.seq:
+        return Reason("statement.forked", f"two different statements are numbered {first.seq}")
+    if second.seq == first.seq + 1 and second.previous != digest(first):
+        return Reason("statement.forked", f"statement {second.seq} does not follow the one before it")
+    if not second.usage.covers(first.usage) or second.at < first.at:
+        return Reason("statement.backwards", "a total or the clock went backwards")
+    return None
+
+
+def overcharge(quote: Quote, statement: Statement) -> Reason | None:
+    """What a quote and a statement by it prove to anybody: arithmetic that is wrong."""
+    if statement.lease != quote.lease or statement.terms != digest(quote):
+        return None
+    return _price_fault(statement, quote)
 
 
 def _chain_fault(statement: Statement, last: Statement | None) -> Reason | None:
@@ -110,10 +139,10 @@ def _chain_fault(statement: Statement, last: Statement | None) -> Reason | None:
     return None
 
 
-def _price_fault(statement: Statement, tariff: Tariff) -> Reason | None:
-    if statement.tariff != digest(tariff):
-        return Reason("statement.tariff", "the statement is not by the tariff of the quote")
-    due = price(statement.usage, tariff)
+def _price_fault(statement: Statement, quote: Quote) -> Reason | None:
+    if statement.terms != digest(quote):
+        return Reason("statement.terms", "the statement is not by the quote that the lease was opened with")
+    due = price(statement.usage, quote.tariff)
     if statement.due != due:
         return Reason("statement.sum", f"the statement says {statement.due} msat, its usage costs {due}")
     return None
@@ -130,6 +159,7 @@ def _physics_fault(statement: Statement, limits: Resources, view: View, earlier:
         ("bytes in", used.net_in_bytes, view.sent_bytes + IN_FLIGHT),
         ("bytes out", used.net_out_bytes, view.received_bytes + IN_FLIGHT),
         ("internet bytes", used.internet_out_bytes, most.internet_out_bytes + INTERNET_BURST),
+        ("replica bytes", used.replica_out_bytes, most.replica_out_bytes),
     )
     for name, said, limit in excess:
         if said > limit:

@@ -34,6 +34,9 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Payload bytes through the tunnel, container to tenant."""
     internet_out_bytes: int = 0
     """Bytes a container sent to the internet by itself (IP layer)."""
+    replica_out_bytes: int = 0
+    """Bytes that the lease's containers sent to each other, or to the deployment's other replicas by themselves
+    (IP layer)."""
     cpu_reserved_ns: int = 0
     """Core-nanoseconds that were kept free for the lease, used or not."""
     memory_reserved_mib_ms: int = 0
@@ -61,6 +64,7 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tunnel_in_bytes: int = 0
     tunnel_out_bytes: int = 0
     internet_out_bytes: int = 0
+    replica_out_bytes: int = 0
     containers: int = 0
     """How many containers run now (for display, not for the bill)."""
 
@@ -111,6 +115,8 @@ def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Durati
             + _grown(last.tunnel_out_bytes, reading.tunnel_out_bytes, same=reading.run == last.run),
             internet_out_bytes=used.internet_out_bytes
             + _grown(last.internet_out_bytes, reading.internet_out_bytes, same=reading.boot == last.boot),
+            replica_out_bytes=used.replica_out_bytes
+            + _grown(last.replica_out_bytes, reading.replica_out_bytes, same=reading.boot == last.boot),
             cpu_reserved_ns=used.cpu_reserved_ns + reserved.cpu_milli * elapsed_ms * 1000,
             memory_reserved_mib_ms=used.memory_reserved_mib_ms + kept,
         ),

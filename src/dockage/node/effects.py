@@ -8,7 +8,9 @@ import msgspec
 
 from dockage.domain.channel import Terms
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.offer import Quote
 from dockage.domain.resources import Resources
+from dockage.domain.statement import Statement
 from dockage.domain.units import Sat
 from dockage.protocol.messages import AnyMessage
 
@@ -79,4 +81,17 @@ class Broadcast(Effect, frozen=True):
     raw: bytes
 
 
-AnyEffect: TypeAlias = Send | Pay | Prepare | Pause | Thaw | Finish | Fund | Settle | Refund | Broadcast
+# -- our user ----------------------------------------------------------------------------------------
+class Accuse(Effect, frozen=True):
+    """Keep the two signed things that contradict each other as a file that a third party can check."""
+
+    provider: NodeKey
+    first: Statement | Quote
+    first_signature: bytes
+    second: Statement
+    second_signature: bytes
+
+
+AnyEffect: TypeAlias = (
+    Send | Pay | Prepare | Pause | Thaw | Finish | Fund | Settle | Refund | Broadcast | Accuse
+)

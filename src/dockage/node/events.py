@@ -90,6 +90,12 @@ class FundingSeen(Event, frozen=True):
     confirmations: int
 
 
+class FundingMissed(Event, frozen=True):
+    """It was there, and now not even a mempool knows it; it may still be on its way."""
+
+    channel: ChannelId
+
+
 class FundingGone(Event, frozen=True):
     """The output is wrong, or its coins were spent elsewhere."""
 
@@ -176,6 +182,7 @@ AnyEvent: TypeAlias = (
     | FundingBuilt
     | FundingFailed
     | FundingSeen
+    | FundingMissed
     | FundingGone
     | SpendBuilt
     | SpendFailed

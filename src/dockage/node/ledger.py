@@ -7,7 +7,7 @@ whole satoshis once. ``paid`` is the sum over their channels of what is signed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from dockage.domain.units import Instant, Msat, Sat, msat, whole_sat
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+NOTHING = Sat(0)
 
 
 def put(mapping: Mapping[K, V], key: K, value: V) -> dict[K, V]:
@@ -28,6 +30,9 @@ class Account(msgspec.Struct, frozen=True):
     due: Msat = Msat(0)
     """Of all leases of the pair, ended ones too."""
     paid: Sat = Sat(0)
+    loose: Sat = Sat(0)
+    """Provider: signed on funding that is not deep enough; ``paid`` counts only ``credited`` of it."""
+    credited: Sat = Sat(0)
     late_since: Instant | None = None
     """Provider: since when ``late_due`` is not covered."""
     late_due: Msat = Msat(0)
@@ -46,28 +51,48 @@ class Account(msgspec.Struct, frozen=True):
     def is_late(self) -> bool:
         return self.late_since is not None and whole_sat(self.late_due) > self.paid
 
-    def after_payment(self, paid: Sat) -> Account:
+    @property
+    def at_risk(self) -> Msat:
+        """What was served and would be unpaid if the fundings that are not deep enough were double-spent."""
+        return Msat(max(0, self.due - msat(Sat(self.paid - self.credited))))
+
+    def after_payment(self, paid: Sat, loose: Sat = NOTHING, credited: Sat = NOTHING) -> Account:
         late = self.late_since is not None and whole_sat(self.late_due) > paid
-        return Account(self.due, paid, self.late_since if late else None, self.late_due if late else Msat(0))
+        return Account(
+            self.due,
+            paid,
+            loose,
+            credited,
+            self.late_since if late else None,
+            self.late_due if late else Msat(0),
+        )
 
     def after_tick(self, added: Msat, now: Instant) -> Account:
         """A new due. Whatever is owed now was stated at least one tick ago, so it starts to be late."""
         due = Msat(self.due + added)
         if self.is_late:
-            return Account(due, self.paid, self.late_since, self.late_due)
-        if self.owed_sat:
-            return Account(due, self.paid, now, self.due)
-        return Account(due, self.paid)
+            return msgspec.structs.replace(self, due=due)
+        late_since, late_due = (now, self.due) if self.owed_sat else (None, Msat(0))
+        return msgspec.structs.replace(self, due=due, late_since=late_since, late_due=late_due)
 
 
-def secured(channels: Iterable[Channel], peer: NodeKey, credit: Sat) -> Sat:
-    """What *peer* has paid: on funding that is not yet deep enough only *credit* counts, whatever is signed."""
+class Signed(NamedTuple):
+    """What one peer has signed on its channels."""
+
+    firm: Sat
+    """On fundings that are deep enough."""
+    loose: Sat
+    """On fundings that the chain has shown and that may yet be double-spent."""
+
+
+def signed(channels: Iterable[Channel], peer: NodeKey) -> Signed:
+    """What is signed on a funding that nobody has seen is worth nothing, nor on one that was lost."""
     firm = loose = 0
     for channel in channels:
         if channel.peer != peer or channel.state is ChannelState.ABANDONED:
             continue
-        if channel.state is ChannelState.FUNDED:
-            loose += channel.paid
-        else:
+        if channel.state is not ChannelState.FUNDED:
             firm += channel.paid
-    return Sat(firm + min(loose, credit))
+        elif channel.seen:
+            loose += channel.paid
+    return Signed(Sat(firm), Sat(loose))

@@ -23,7 +23,11 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     only_for: tuple[NodeKey, ...] = ()
     blocked: frozenset[NodeKey] = frozenset()
     credit_sat: Sat = Sat(0)
-    """Served on unconfirmed funding, per tenant: what a double spend can cost us."""
+    """Served to a stranger on unconfirmed funding: what a double spend can cost us."""
+    credit_max_sat: Sat = Sat(1_000)
+    """The same, to a tenant with a history: grows to this by a tenth of what it has paid and the chain has buried."""
+    credit_total_sat: Sat = Sat(10_000)
+    """The same, over all tenants at once."""
     patience: Duration = Duration(5 * SECOND)
     """How long a tick may stay unpaid before the containers are frozen."""
     grace: Duration = Duration(60 * SECOND)
@@ -69,7 +73,7 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
             architecture=self.architecture,
             network="" if self.tariff.is_free else self.network,
             confirmations=self.confirmations(Sat(0)),
-            credit_sat=self.credit_sat,
+            credit_sat=Sat(min(self.credit_sat, self.credit_total_sat)),
             only_for=self.only_for,
         )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+import msgspec
+
 from dockage.domain import channel as channels
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.errors import PeerError
@@ -24,7 +26,7 @@ from . import events as told
 from . import provider_billing as billing
 from . import provider_channels as closing
 from . import provider_leases as selling
-from .ledger import Account, secured
+from .ledger import Account, put
 from .policy import ProviderPolicy
 from .provider_leases import free
 from .sold import (
@@ -32,6 +34,7 @@ from .sold import (
     Provider,
     SoldLease,
     account_of,
+    counted,
     end_lease,
     notice,
     own_channel,
@@ -48,16 +51,17 @@ def restore(policy: ProviderPolicy, leases: Iterable[SoldLease], open_: Iterable
     """The state after a restart: accounts follow from leases and channels and are never stored."""
     state = Provider(policy, {lease.id: lease for lease in leases}, {c.id: c for c in open_})
     peers = {x.tenant for x in state.leases.values()} | {c.peer for c in state.channels.values()}
-    return replace(state, accounts={peer: _account(state, peer) for peer in sorted(peers)})
+    for peer in sorted(peers):
+        state = replace(state, accounts=put(state.accounts, peer, _account(state, peer)))
+    return state
 
 
 def _account(state: Provider, peer: NodeKey) -> Account:
     mine = [x for x in state.leases.values() if x.tenant == peer]
-    due = Msat(sum(x.due for x in mine))
-    account = Account(due, secured(state.channels.values(), peer, state.policy.credit_sat))
+    account = counted(state, peer, Account(Msat(sum(x.due for x in mine))))
     late = [at for x in mine if (at := billing.late_before(x, state.policy.patience)) is not None]
     if late and account.owed_sat:
-        return Account(due, account.paid, min(late), due)
+        return msgspec.structs.replace(account, late_since=min(late), late_due=account.due)
     return account
 
 
@@ -114,6 +118,8 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
         case told.FundingSeen(channel=channel, confirmations=confirmations):
             seen = closing.on_channel(state, channel, lambda c: channels.confirm(c, confirmations))
             return _then_begin(seen, channel, now)
+        case told.FundingMissed(channel=channel):
+            return closing.on_channel(state, channel, channels.miss)
         case told.FundingGone(channel=channel, reason=reason):
             gone = closing.on_channel(state, channel, lambda c: channels.vanish(c, reason))
             return _then_begin(gone, channel, now)

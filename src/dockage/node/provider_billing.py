@@ -12,10 +12,11 @@ from dockage.domain import channel as channels
 from dockage.domain.channel import Channel
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.lease import METERED, LeaseState
-from dockage.domain.pricing import price
+from dockage.domain.pricing import Tariff, ceiling, price
 from dockage.domain.reason import Reason
+from dockage.domain.resources import Resources
 from dockage.domain.statement import GENESIS, Statement, digest
-from dockage.domain.units import Instant, Msat, Sat, since
+from dockage.domain.units import Duration, Instant, Msat, Sat, msat, since, whole_sat
 from dockage.domain.usage import Reading, advance
 
 from . import effects as want
@@ -25,6 +26,7 @@ from .sold import (
     Provider,
     SoldLease,
     account_of,
+    credit_of,
     describe,
     end_lease,
     enter,
@@ -37,6 +39,10 @@ from .sold import (
 SAID_AGAIN_MAX = 16
 """Statements in answer to one message: a debtor must not use us as an amplifier."""
 UNPAID = Reason("lease.unpaid", "payment is late; the containers are frozen until it arrives")
+UNCONFIRMED = Reason(
+    "channel.credit-used",
+    "no more is served on the channel's funding before it confirms; the containers are frozen until then",
+)
 NEVER_PAID = Reason("lease.unpaid-too-long", "payment did not come within the grace time")
 
 
@@ -80,7 +86,7 @@ def _statement(lease: SoldLease, due: Msat, received: Sat, now: Instant) -> Stat
         previous=digest(lease.last) if lease.last else GENESIS,
         at=max(now, lease.stated_at),
         usage=lease.meter.usage,
-        tariff=digest(lease.tariff),
+        terms=lease.terms,
         due=due,
         received_sat=received,
         memory_bytes=read.memory_bytes,
@@ -115,11 +121,29 @@ def on_payment(
 
 def is_behind(state: Provider, tenant: NodeKey, now: Instant) -> bool:
     account = account_of(state, tenant)
-    if not account.owed_sat:
+    if not account.owed_sat and not account.loose:
         return False
+    if account.loose and not fits_credit(state, tenant, _next_tick(state, tenant)):
+        return True
     if account.is_late and since(account.late_since or now, now) >= state.policy.patience:
         return True
     return account.unpaid > exposure(state, tenant)
+
+
+def fits_credit(state: Provider, tenant: NodeKey, more: Msat) -> bool:
+    """Whether *more* can be served before the credit on unconfirmed funding is used up. Asked one tick ahead, so
+    that a double spend costs the credit and not a tick on top."""
+    return account_of(state, tenant).at_risk + more <= msat(credit_of(state, tenant))
+
+
+def tick_of(state: Provider, limits: Resources, tariff: Tariff) -> Msat:
+    """The worst case of one tick, network aside."""
+    return ceiling(limits, tariff, state.policy.tick)
+
+
+def _next_tick(state: Provider, tenant: NodeKey) -> Msat:
+    running = (x for x in leases_of(state, tenant) if x.state in METERED)
+    return Msat(sum(tick_of(state, x.limits, x.tariff) for x in running))
 
 
 def exposure(state: Provider, tenant: NodeKey) -> Msat:
@@ -131,13 +155,14 @@ def exposure(state: Provider, tenant: NodeKey) -> Msat:
 def freeze_or_thaw(state: Provider, tenant: NodeKey, now: Instant) -> tuple[Provider, Effects]:
     """Payment is the pair's, so all paid leases of the tenant freeze and thaw together."""
     behind = is_behind(state, tenant, now)
+    why = UNCONFIRMED if account_of(state, tenant).loose else UNPAID
     source, target = (
         (LeaseState.RUNNING, LeaseState.PAUSED) if behind else (LeaseState.PAUSED, LeaseState.RUNNING)
     )
     effects: list[want.AnyEffect] = []
     for lease in leases_of(state, tenant):
         if lease.state is source and not lease.tariff.is_free:
-            state, told = enter(state, lease, target, now, UNPAID if behind else None)
+            state, told = enter(state, lease, target, now, why if behind else None)
             effects += [want.Pause(lease.id) if behind else want.Thaw(lease.id), *told]
     return state, tuple(effects)
 
@@ -145,7 +170,7 @@ def freeze_or_thaw(state: Provider, tenant: NodeKey, now: Instant) -> tuple[Prov
 # -- time --------------------------------------------------------------------------------------------
 def on_account_tick(state: Provider, lease: SoldLease, now: Instant) -> tuple[Provider, Effects]:
     policy, waited = state.policy, since(lease.since, now)
-    if lease.state is LeaseState.PAUSED and waited >= policy.grace:
+    if lease.state is LeaseState.PAUSED and waited >= _held(state, lease.tenant):
         return end_lease(state, lease, NEVER_PAID, now)
     if not lease.is_over:
         return state, ()
@@ -153,6 +178,14 @@ def on_account_tick(state: Provider, lease: SoldLease, now: Instant) -> tuple[Pr
     if owing and waited < policy.grace and lease.last is not None:
         return state, (want.Send(lease.tenant, lease.last),)
     return state, ()
+
+
+def _held(state: Provider, tenant: NodeKey) -> Duration:
+    """How long frozen containers are kept. Who has signed for everything, on a funding that our own node sees and
+    that is only not deep enough yet, is waited for as one whose first funding confirms."""
+    account = account_of(state, tenant)
+    is_signed = whole_sat(account.due) <= account.paid - account.credited + account.loose
+    return state.policy.fund_within if account.loose and is_signed else state.policy.grace
 
 
 def retire(state: Provider, now: Instant) -> Provider:

@@ -192,6 +192,8 @@ def on_block(state: Provider, height: int, now: Instant) -> tuple[Provider, Effe
 
 
 def _on_height(state: Provider, channel: Channel, height: int, now: Instant) -> tuple[Provider, Effects]:
+    if channel.is_live and not channel.paid and height >= channel.terms.expiry_height:
+        return with_channel(state, channels.expire(channel, height), tell=True)
     if channel.must_settle_at(height) and not channel.close_at:
         return close(state, channel, now)
     if channel.is_live and not channel.serves_at(height) and not channel.close_at:

@@ -15,16 +15,18 @@ from dockage.domain.lease import LeaseState
 from dockage.domain.offer import Quote
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
+from dockage.domain.statement import digest
 from dockage.domain.units import Instant, Sat, after, since
 from dockage.protocol import messages as say
 
 from . import effects as want
-from .provider_billing import is_behind, say_again
+from .provider_billing import fits_credit, is_behind, say_again, tick_of
 from .sold import (
     Effects,
     Provider,
     SoldLease,
     account_of,
+    credit_of,
     end_lease,
     enter,
     leases_of,
@@ -74,7 +76,7 @@ def _quote(state: Provider, peer: NodeKey, lease: LeaseId, limits: Resources, no
         tariff=policy.tariff,
         network="" if policy.tariff.is_free else policy.network,
         confirmations=policy.confirmations(Sat(0)),
-        credit_sat=policy.credit_sat,
+        credit_sat=credit_of(state, peer),
         expires=after(now, policy.quote_life),
     )
 
@@ -108,7 +110,15 @@ def on_open(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> tuple
     if refusal and not waits:
         return state, (*say_again(state, peer), want.Send(peer, say.Refusal(quote.lease, refusal)))
     lease = SoldLease(
-        quote.lease, peer, quote.limits, quote.tariff, opened_at=now, since=now, waits=waits, reason=refusal
+        quote.lease,
+        peer,
+        quote.limits,
+        quote.tariff,
+        opened_at=now,
+        terms=digest(quote),
+        since=now,
+        waits=waits,
+        reason=refusal,
     )
     if waits:
         return store(state, lease), (want.Send(peer, notice(lease, now)),)
@@ -149,7 +159,9 @@ def _why_unpayable(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -
         return Reason("channel.none", "open a channel first, with enough blocks left before its expiry")
     if not any(c.remaining for c in serving):
         return Reason("channel.exhausted", "the channel has nothing left to pay with")
-    if not any(c.state is ChannelState.OPEN for c in serving) and not state.policy.credit_sat:
+    if not any(c.state is ChannelState.OPEN and c.remaining for c in serving) and not (
+        any(c.seen for c in serving) and fits_credit(state, peer, tick_of(state, quote.limits, quote.tariff))
+    ):
         return UNCONFIRMED
     if is_behind(state, peer, now):
         owed = account_of(state, peer).owed_sat

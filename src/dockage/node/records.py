@@ -14,6 +14,10 @@ import msgspec
 
 from dockage.domain.channel import Channel
 from dockage.domain.errors import UsageError
+from dockage.domain.history import Line, Moment, Total, floor
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.pricing import FIELDS, parts
+from dockage.domain.units import MINUTE, Instant
 
 from .provider import Provider, SoldLease
 from .tenant import RentedLease, Tenant
@@ -24,11 +28,15 @@ EARNING = "earning-channel"
 """A channel on which we are paid."""
 PAYING = "paying-channel"
 """A channel on which we pay."""
+SPENT, EARNED = "spent", "earned"
+"""A minute's totals (``domain/history.py``) of a lease that we rent, and of one that we sell."""
+HISTORY = (SPENT, EARNED)
 
 _encoder = msgspec.msgpack.Encoder()
 _sold = msgspec.msgpack.Decoder(SoldLease)
 _rented = msgspec.msgpack.Decoder(RentedLease)
 _channel = msgspec.msgpack.Decoder(Channel)
+_total = msgspec.msgpack.Decoder(Total)
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -65,6 +73,19 @@ def decode_channel(data: bytes) -> Channel:
     return _decode(_channel, data)
 
 
+def decode_total(data: bytes) -> Total:
+    """Raises UsageError("journal.unreadable")."""
+    return _decode(_total, data)
+
+
+def moment_key(moment: Moment) -> bytes:
+    return moment.lease + moment.minute.to_bytes(8, "big")
+
+
+def moment_of(key: bytes) -> Moment:
+    return Moment(LeaseId(key[:16]), Instant(int.from_bytes(key[16:], "big")))
+
+
 def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
@@ -77,12 +98,15 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
 
 def changes(before: Provider | Tenant | None, after: Provider | Tenant) -> list[Record]:
     """What a step changed (everything, when *before* is None). States are never mutated, so identity tells."""
+    leases: list[Record] = []
     if isinstance(after, Provider):
         sold = before.leases if isinstance(before, Provider) else {}
-        leases = [Record(SOLD, x.id, encode_lease(x)) for x in _changed(sold, after.leases)]
+        for x in _changed(sold, after.leases):
+            leases += [Record(SOLD, x.id, encode_lease(x)), *_earned(sold.get(x.id), x)]
     else:
         rented = before.leases if isinstance(before, Tenant) else {}
-        leases = [Record(RENTED, x.id, encode_lease(x)) for x in _changed(rented, after.leases)]
+        for y in _changed(rented, after.leases):
+            leases += [Record(RENTED, y.id, encode_lease(y)), *_spent(rented.get(y.id), y)]
     kind = EARNING if isinstance(after, Provider) else PAYING
     changed = _changed(before.channels if before else {}, after.channels)
     return [*leases, *(Record(kind, x.id, encode_channel(x)) for x in changed)]
@@ -92,3 +116,26 @@ def _changed(before: Mapping[K, T], after: Mapping[K, T]) -> list[T]:
     if before is after:
         return []
     return [value for key, value in after.items() if before.get(key) is not value]
+
+
+# -- history -----------------------------------------------------------------------------------------
+def _spent(before: RentedLease | None, after: RentedLease) -> list[Record]:
+    """By our own clock: a provider must not choose under which minutes we file its statements."""
+    if after.last is None or (before is not None and before.last is after.last):
+        return []
+    return [_minute(SPENT, after, after.provider, after.deployment, after.heard_at)]
+
+
+def _earned(before: SoldLease | None, after: SoldLease) -> list[Record]:
+    if after.last is None or (before is not None and before.last is after.last):
+        return []
+    return [_minute(EARNED, after, after.tenant, "", after.stated_at)]
+
+
+def _minute(kind: str, lease: SoldLease | RentedLease, peer: NodeKey, deployment: str, at: Instant) -> Record:
+    """Overwritten by each statement of the same minute."""
+    assert lease.last is not None
+    used, costs = lease.last.usage, parts(lease.last.usage, lease.tariff)
+    lines = {name: Line(getattr(used, field), costs[name]) for name, field in FIELDS.items()}
+    total = Total(peer, deployment, lease.due, {name: x for name, x in lines.items() if any(x)})
+    return Record(kind, moment_key(Moment(lease.id, floor(at, MINUTE))), _encoder.encode(total))

@@ -24,14 +24,13 @@ from dockage.protocol import messages as say
 
 from . import effects as want
 from .events import Candidate
-from .ledger import Account, put, secured
+from .ledger import Account, put
 from .policy import TenantPolicy
 
 Effects = tuple[want.AnyEffect, ...]
 
 FREE = Tariff()
 NOBODY = NodeKey(b"")
-ALL = Sat(1 << 60)
 LEAVING = frozenset({LeaseState.ENDING, LeaseState.ENDED})
 
 
@@ -126,7 +125,8 @@ def rented(state: Tenant, peer: NodeKey, lease: LeaseId) -> RentedLease:
 def account(state: Tenant, provider: NodeKey) -> Account:
     """Due and paid of the pair. Our own signatures count whole: they can be shown to the chain."""
     due = sum(x.due for x in state.leases.values() if x.provider == provider)
-    return Account(Msat(due), secured(state.channels.values(), provider, ALL))
+    paid = sum(c.paid for c in channels_to(state, provider) if c.state is not ChannelState.ABANDONED)
+    return Account(Msat(due), Sat(paid))
 
 
 def channels_to(state: Tenant, provider: NodeKey) -> list[Channel]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from dockage.domain.channel import Channel
+from dockage.domain.credit import credit
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
 from dockage.domain.lease import LeaseState, check_move
@@ -17,12 +18,12 @@ from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import Statement
-from dockage.domain.units import Instant, Msat
+from dockage.domain.units import Instant, Msat, Sat
 from dockage.domain.usage import Meter
 from dockage.protocol import messages as say
 
 from . import effects as want
-from .ledger import Account, put, secured
+from .ledger import Account, put, signed
 from .policy import ProviderPolicy
 
 Effects = tuple[want.AnyEffect, ...]
@@ -37,6 +38,8 @@ class SoldLease:
     limits: Resources
     tariff: Tariff
     opened_at: Instant
+    terms: bytes = b""
+    """SHA-256 of the quote it was opened with, for its statements."""
     state: LeaseState = LeaseState.OPENING
     since: Instant = Instant(0)  # noqa: RUF009
     """When ``state`` was entered (ENDING: when the machine was last asked to clear it)."""
@@ -131,14 +134,29 @@ def own_channel(state: Provider, peer: NodeKey, channel: ChannelId) -> Channel:
 
 def with_channel(state: Provider, channel: Channel, *, tell: bool = False) -> tuple[Provider, Effects]:
     """Store the channel and what follows from it for the pair's account."""
-    all_ = put(state.channels, channel.id, channel)
-    account = account_of(state, channel.peer)
-    paid = secured(all_.values(), channel.peer, state.policy.credit_sat)
-    accounts = state.accounts
-    if paid != account.paid:
-        accounts = put(accounts, channel.peer, account.after_payment(paid))
-    effects = (want.Send(channel.peer, describe(channel)),) if tell else ()
-    return replace(state, channels=all_, accounts=accounts), effects
+    state = replace(state, channels=put(state.channels, channel.id, channel))
+    before = account_of(state, channel.peer)
+    account = counted(state, channel.peer, before)
+    if account != before:
+        state = replace(state, accounts=put(state.accounts, channel.peer, account))
+    return state, ((want.Send(channel.peer, describe(channel)),) if tell else ())
+
+
+def counted(state: Provider, peer: NodeKey, account: Account) -> Account:
+    """The account, after what is signed on the peer's channels now."""
+    firm, loose = signed(state.channels.values(), peer)
+    credited = Sat(min(loose, credit_of(state, peer))) if loose else loose
+    return account.after_payment(Sat(firm + credited), loose, credited)
+
+
+def credit_of(state: Provider, peer: NodeKey) -> Sat:
+    """The most that *peer* may be served on unconfirmed funding: keys cost nothing, so what all tenants have of it
+    together is limited, too."""
+    policy = state.policy
+    history = [c for c in state.channels.values() if c.peer == peer]
+    others = sum(account.credited for key, account in state.accounts.items() if key != peer)
+    own = credit(history, policy.credit_sat, policy.credit_max_sat)
+    return Sat(max(0, min(own, policy.credit_total_sat - others)))
 
 
 def describe(channel: Channel) -> say.ChannelNotice:

@@ -73,6 +73,8 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
             return paying.on_funding_failed(state, channel, reason, now)
         case told.FundingSeen(channel=channel, confirmations=confirmations):
             return paying.on_channel(state, channel, lambda c: channels.confirm(c, confirmations), now)
+        case told.FundingMissed(channel=channel):
+            return paying.on_channel(state, channel, channels.miss, now)
         case told.FundingGone(channel=channel, reason=reason):
             return paying.on_channel(state, channel, lambda c: channels.vanish(c, reason), now)
         case told.SpendBuilt(channel=channel, tx=tx):

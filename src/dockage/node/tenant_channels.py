@@ -36,6 +36,7 @@ from .rented import (
 
 Change = Callable[[Channel], Channel]
 
+TAKING_BACK = frozenset({ChannelState.EXPIRED, ChannelState.REFUNDING})
 NO_WALLET = Reason("wallet.none", "the offer is not free and there is no wallet to pay from")
 
 
@@ -198,7 +199,7 @@ def on_close(state: Tenant, id_: ChannelId, now: Instant) -> tuple[Tenant, Effec
 
 def on_refund_built(state: Tenant, id_: ChannelId, tx: channels.SpendingTx) -> tuple[Tenant, Effects]:
     channel = state.channels.get(id_)
-    if channel is None or channel.settled_txid or channel.is_over or channel.state is ChannelState.OPENING:
+    if channel is None or channel.settled_txid or channel.state not in TAKING_BACK:
         return state, ()
     refunding = channels.spend(channel, tx, ChannelState.REFUNDING)
     refunding = replace(refunding, spent_height=state.height)
@@ -208,16 +209,15 @@ def on_refund_built(state: Tenant, id_: ChannelId, tx: channels.SpendingTx) -> t
 def on_block(state: Tenant, height: int) -> tuple[Tenant, Effects]:
     state = replace(state, height=height)
     effects: list[want.AnyEffect] = []
-    for channel in state.channels.values():
-        effects += keep_going(channel, height)
+    for channel in list(state.channels.values()):
+        due = channels.expire(channel, height)
+        state = put_channel(state, due) if due is not channel else state
+        effects += keep_going(due, height)
     return state, tuple(effects)
 
 
 def keep_going(channel: Channel, height: int) -> Effects:
     """Ask again for what may have been lost: idempotent, and ended by the channel's own progress."""
-    unspent = not channel.settled_txid and (channel.is_live or channel.state is ChannelState.CLOSING)
-    if unspent and height >= channel.terms.expiry_height:
-        return (want.Refund(channel.id),)
     match channel.state:
         case ChannelState.OPENING if channel.terms.provider_key:
             return (want.Fund(channel.id, channel.terms),)
@@ -227,6 +227,8 @@ def keep_going(channel: Channel, height: int) -> Effects:
             return announce(channel) + _wish_to_close(channel)
         case ChannelState.OPEN:
             return _wish_to_close(channel)
+        case ChannelState.EXPIRED if not channel.settled_txid:
+            return (want.Refund(channel.id),)
         case ChannelState.REFUNDING if channel.spending and not channel.is_spent_by_other:
             return _keep_refunding(channel, height)
         case _:

@@ -12,7 +12,7 @@ from dockage.domain import channel as channels
 from dockage.domain.identity import NodeKey
 from dockage.domain.lease import METERED
 from dockage.domain.reason import Reason
-from dockage.domain.statement import Statement, View, fault
+from dockage.domain.statement import Statement, View, contradiction, fault, overcharge
 from dockage.domain.units import Duration, Instant, Sat
 from dockage.protocol import messages as say
 
@@ -51,7 +51,8 @@ def on_statement(
         return state, ()  # overtaken on the way: totals are cumulative, so nothing is missed
     wrong = _fault(lease, statement, view or BLIND, now)
     if wrong is not None:
-        return _on_fault(state, replace(lease, heard_at=now, faults=lease.faults + 1), wrong, now)
+        state, effects = _on_fault(state, replace(lease, heard_at=now, faults=lease.faults + 1), wrong, now)
+        return state, (*_accuse(lease, statement, signature), *effects)
     agreed = replace(lease, heard_at=now, last=statement, last_signature=signature, faults=0)
     state, effects = _pay(store(state, agreed), agreed, statement.received_sat, now)
     return state, (*effects, *_leave_again(agreed, now))
@@ -59,7 +60,17 @@ def on_statement(
 
 def _fault(lease: RentedLease, statement: Statement, view: View, now: Instant) -> Reason | None:
     seen = View(view.sent_bytes, view.received_bytes, lease.elapsed(now))
-    return fault(statement, lease.last, lease.most, lease.tariff, seen, lease.allowed)
+    assert lease.quote is not None
+    return fault(statement, lease.last, lease.most, lease.quote, seen, lease.allowed)
+
+
+def _accuse(lease: RentedLease, statement: Statement, signature: bytes) -> Effects:
+    """If what the provider signed before proves the fault to anybody, and not only to us."""
+    if lease.last is not None and contradiction(lease.last, statement):
+        return (want.Accuse(lease.provider, lease.last, lease.last_signature, statement, signature),)
+    if lease.quote is not None and overcharge(lease.quote, statement):
+        return (want.Accuse(lease.provider, lease.quote, lease.quote_signature, statement, signature),)
+    return ()
 
 
 def _on_fault(state: Tenant, lease: RentedLease, wrong: Reason, now: Instant) -> tuple[Tenant, Effects]:

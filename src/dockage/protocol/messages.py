@@ -183,6 +183,11 @@ def encode_envelope(body: bytes, signature: bytes = b"") -> bytes:
     return _encoder.encode(Envelope(body, signature))
 
 
+def decode_body(body: bytes) -> AnyMessage:
+    """Of a signed kind, for a check without an envelope. Raises PeerError as ``decode_envelope`` does."""
+    return decode_envelope(encode_envelope(body))[0]
+
+
 def decode_envelope(frame: bytes) -> tuple[AnyMessage, Envelope]:
     """Raises PeerError("message.oversized" | "message.malformed"). The signature is the caller's to check."""
     if len(frame) > MESSAGE_MAX:
@@ -193,6 +198,8 @@ def decode_envelope(frame: bytes) -> tuple[AnyMessage, Envelope]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError("message.malformed", f"not a message of dockage/1: {error}") from None
     _check(message)
+    if must_be_signed(message) and encode_body(message) != envelope.body:
+        raise PeerError("message.malformed", "a signed message has one encoding, and this is another")
     return message, envelope
 
 
@@ -240,7 +247,7 @@ def _sane_statement(statement: Statement) -> bool:
     usage = statement.usage
     return (
         statement.seq > 0
-        and len(statement.previous) == len(statement.tariff) == 32
+        and len(statement.previous) == len(statement.terms) == 32
         and 0 <= statement.at < TIME_MAX
         and statement.due >= 0
         and statement.received_sat >= 0

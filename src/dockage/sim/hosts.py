@@ -97,6 +97,7 @@ class Host:
             tunnel_in_bytes=used.net_in_bytes - base.net_in_bytes,
             tunnel_out_bytes=used.net_out_bytes - base.net_out_bytes,
             internet_out_bytes=used.internet_out_bytes - base.internet_out_bytes,
+            replica_out_bytes=used.replica_out_bytes - base.replica_out_bytes,
             containers=0 if room.frozen else 1,
         )
 
@@ -113,6 +114,7 @@ class Host:
             net_in_bytes=carried,
             net_out_bytes=carried,
             internet_out_bytes=carried // 2,
+            replica_out_bytes=carried // 4,
             cpu_reserved_ns=room.limits.cpu_milli * ms * 1000,
             memory_reserved_mib_ms=-(-room.limits.memory_bytes * ms // MIB),
         )
@@ -126,4 +128,5 @@ def replace_tunnel(base: Usage, used: Usage) -> Usage:
         net_in_bytes=used.net_in_bytes,
         net_out_bytes=used.net_out_bytes,
         internet_out_bytes=base.internet_out_bytes,
+        replica_out_bytes=base.replica_out_bytes,
     )

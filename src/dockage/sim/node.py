@@ -29,6 +29,7 @@ from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
 from dockage.protocol import messages as say
+from dockage.protocol import proof as proofs
 
 from . import chain as chains
 from .chain import Chain, Output
@@ -75,6 +76,8 @@ class Node:
         self.peer_errors: Counter[str] = Counter()
         self.dies_in = 0
         """Crash after so many more journal writes, before their effects; 0: does not."""
+        self.proofs: list[proofs.Proof] = []
+        """Against providers that contradicted themselves."""
         self._locked: set[chains.Coin] = set()
         self._busy_until: dict[LeaseId, Instant] = {}
         self._missing: dict[ChannelId, Instant] = {}
@@ -253,6 +256,14 @@ class Node:
                 self.soon(int(2 * rand() * SECOND), partial(self._fund, effect))
             case want.Settle(channel=channel):
                 self.soon(int(2 * rand() * SECOND), partial(self._settle, channel))
+            case want.Accuse():
+                self.proofs.append(
+                    proofs.make(
+                        effect.provider,
+                        (effect.first, effect.first_signature),
+                        (effect.second, effect.second_signature),
+                    )
+                )
             case want.Refund(channel=channel):
                 self.soon(int(2 * rand() * SECOND), partial(self._refund, channel))
 
@@ -333,7 +344,7 @@ class Node:
         self.tell(told.BlockSeen(self.chain.height))
         for mind, tell in ((self.provider, self.tell_provider), (self.tenant, self.tell_tenant)):
             for channel in list(mind.channels.values()) if mind else ():
-                if channel.txid and not channel.is_over:
+                if channel.is_watched_at(self.chain.height):
                     self._look_at(channel, tell)
 
     def _look_at(self, channel: Channel, tell: Callable[[told.AnyEvent], None]) -> None:
@@ -345,13 +356,19 @@ class Node:
                 tell(told.FundingGone(channel.id, Reason("channel.wrong-funding", "another output")))
                 return
             depth = self.chain.depth(channel.txid) or 0
-            if depth != channel.confirmations or channel.state is ChannelState.FUNDED:
+            shaken = channel.state in (ChannelState.FUNDED, ChannelState.ABANDONED) or channel.settled_txid
+            if depth != channel.confirmations or shaken:
                 tell(told.FundingSeen(channel.id, depth))
             return
         spender = self.chain.spender(coin)
         if spender is not None:
             tell(told.SpendSeen(channel.id, spender, self.chain.depth(spender) or 0))
-        elif self.chain.depth(channel.txid) is None:
+            return
+        if channel.settled_txid:
+            tell(told.SpendSeen(channel.id, channel.settled_txid, 0))
+        if self.chain.depth(channel.txid) is None:
+            if channel.seen:
+                tell(told.FundingMissed(channel.id))
             missing = self._missing.setdefault(channel.id, self.world.now)
             if since(missing, self.world.now) > MISSING_MAX:
                 tell(told.FundingGone(channel.id, Reason("channel.funding-lost", "nobody knows it")))

@@ -28,6 +28,8 @@ def dust_limit(script: bytes) -> int:
 class FakeChain:
     """Implements ``ports.Chain``; ``mine``, ``reorganise``, ``evict`` and ``give`` move the world."""
 
+    sees_mempool = True
+
     def __init__(self, rate: int = RELAY_FEERATE) -> None:
         self.blocks: list[list[Tx]] = [[]]
         self.mempool: dict[str, Tx] = {}
@@ -225,6 +227,9 @@ class FakeWallet:
     async def script(self) -> bytes:
         return self._fresh()
 
+    async def unused(self) -> bytes:
+        return self._fresh()
+
     async def balance(self) -> Balance:
         coins = self._coins()
         return Balance(
@@ -282,7 +287,8 @@ class ChainWorld(Protocol):
     async def wallet(self, *coins: Sat) -> Wallet:
         """A new wallet that holds exactly these confirmed coins."""
 
-    async def mine(self, blocks: int) -> None: ...
+    async def mine(self, blocks: int) -> None:
+        """What was broadcast goes into the first one. Returns once ``chain`` shows them."""
 
     async def reorganise(self, depth: int) -> None:
         """Replace the last *depth* blocks by ``depth + 1`` empty ones."""

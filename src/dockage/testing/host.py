@@ -32,6 +32,7 @@ class FakeContainer:
     memory_bytes: int = 0
     disk_bytes: int = 0
     internet_out_per_s: int = 0
+    replica_out_per_s: int = 0
     ports: dict[int, Service] = field(default_factory=dict)
 
 
@@ -43,6 +44,7 @@ class _Lease:
     cpu_ns: int = 0
     internet_bytes_ns: int = 0
     """Bytes times 10^9, so that nothing is lost between two looks at the clock."""
+    replica_bytes_ns: int = 0
     tunnel_in: int = 0
     tunnel_out: int = 0
     containers: dict[str, FakeContainer] = field(default_factory=dict)
@@ -87,7 +89,8 @@ class FakeHost:
         self._boots += 1
         for lease in self._leases:
             kept = self._brought_up(lease)
-            kept.containers, kept.cpu_ns, kept.internet_bytes_ns = {}, 0, 0
+            kept.containers, kept.cpu_ns = {}, 0
+            kept.internet_bytes_ns = kept.replica_bytes_ns = 0
 
     # -- ContainerHost -----------------------------------------------------------------------------
     async def facts(self) -> HostFacts:
@@ -124,6 +127,7 @@ class FakeHost:
             tunnel_in_bytes=now.tunnel_in,
             tunnel_out_bytes=now.tunnel_out,
             internet_out_bytes=now.internet_bytes_ns // 1_000_000_000,
+            replica_out_bytes=now.replica_bytes_ns // 1_000_000_000,
             containers=len(now.containers),
         )
 
@@ -190,8 +194,9 @@ class FakeHost:
         if not known.paused:
             wish = sum(each.cpu_milli for each in known.containers.values())
             known.cpu_ns += min(wish, known.limits.cpu_milli or wish) * elapsed // 1000
-            rate = sum(each.internet_out_per_s for each in known.containers.values())
-            known.internet_bytes_ns += rate * elapsed
+            for each in known.containers.values():
+                known.internet_bytes_ns += each.internet_out_per_s * elapsed
+                known.replica_bytes_ns += each.replica_out_per_s * elapsed
         return known
 
 

@@ -6,7 +6,7 @@ where the journal outlives its object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -28,8 +28,16 @@ class MemoryJournal:
         self._rows.update(new)
         self.writes.append(tuple(rows))
 
-    def load(self) -> Iterable[Row]:
-        return [Row(kind, key, value) for (kind, key), value in self._rows.items()]
+    def load(self, only: Collection[str] = (), without: Collection[str] = ()) -> Iterable[Row]:
+        return [
+            Row(kind, key, value)
+            for (kind, key), value in self._rows.items()
+            if (not only or kind in only) and kind not in without
+        ]
+
+    def forget(self, rows: Sequence[tuple[str, bytes]]) -> None:
+        for row in rows:
+            self._rows.pop(row, None)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -81,6 +89,23 @@ class JournalContract:
         for row in journal.load():
             journal.write([Row(row.kind, row.key, b"2")])
         assert {row.value for row in journal.load()} == {b"2"}
+
+    def test_only_the_kinds_asked_for_are_loaded(self, journal: Journal) -> None:
+        rows = [Row(LEASE, b"a", b"1"), Row(CHANNEL, b"a", b"2"), Row("other", b"a", b"3")]
+        journal.write(rows)
+        assert list(journal.load(only=(LEASE, "other"))) == [rows[0], rows[2]]
+        assert list(journal.load(without=(LEASE, "other"))) == [rows[1]]
+        assert list(journal.load(only=(LEASE, CHANNEL), without=(LEASE,))) == [rows[1]]
+
+    def test_what_is_forgotten_is_gone_and_nothing_else(self, journal: Journal) -> None:
+        rows = [Row(LEASE, b"a", b"1"), Row(LEASE, b"b", b"2"), Row(CHANNEL, b"a", b"3")]
+        journal.write(rows)
+        journal.forget([(LEASE, b"a"), (LEASE, b"never there")])
+        journal.forget([])
+        again = self.reopen(journal)
+        assert list(again.load()) == rows[1:]
+        again.write([rows[0]])
+        assert len(list(again.load())) == 3
 
     def test_a_new_process_finds_it_all(self, journal: Journal) -> None:
         journal.write([Row(LEASE, b"a", b"1"), Row(LEASE, b"b", b"2")])

@@ -68,6 +68,7 @@ reasons = st.sampled_from(
         )
     ]
 )
+TERMS = bytes([9]) * 32
 small = st.integers(0, 10**13)
 usages = st.builds(Usage, *[small] * 8)
 quotes = st.builds(
@@ -87,7 +88,7 @@ def statements(draw: st.DrawFn) -> Statement:
         previous=draw(st.sampled_from([GENESIS, bytes([7]) * 32])),
         at=draw(instants),
         usage=usage,
-        tariff=digest(tariff),
+        terms=draw(st.sampled_from([TERMS, digest(draw(quotes))])),
         due=draw(st.sampled_from([due, Msat(due + 1)])),
         received_sat=draw(amounts),
         memory_bytes=draw(small),
@@ -190,6 +191,7 @@ events: st.SearchStrategy[told.AnyEvent] = st.one_of(
     st.builds(told.FundingBuilt, channels, txids, st.integers(0, 2), st.just(b"raw"), amounts),
     st.builds(told.FundingFailed, channels, reasons),
     st.builds(told.FundingSeen, channels, st.integers(0, 9)),
+    st.builds(told.FundingMissed, channels),
     st.builds(told.FundingGone, channels, reasons),
     st.builds(told.SpendBuilt, channels, spends),
     st.builds(told.SpendFailed, channels, reasons),

@@ -24,7 +24,7 @@ FEERATE_UNKNOWN = 10_000
 KNOWN_MAX = 4096
 """Transactions and scans remembered."""
 OUTPUTS_TRIED = 8
-NETWORKS = ("regtest", "signet", "testnet4", "main")
+NETWORKS = ("regtest", "signet", "testnet4", "test", "main")
 
 INVALID_ADDRESS_OR_KEY = -5
 ALREADY_IN_UTXO_SET = -27
@@ -42,6 +42,8 @@ class _Scan(NamedTuple):
 class BitcoindChain:
     """Implements ``ports.Chain``."""
 
+    sees_mempool = True
+
     def __init__(self, rpc: Rpc, wallet: str | None = None, feerate_max: int = FEERATE_MAX) -> None:
         """*wallet*: the loaded wallet that is asked about transactions of ours; *feerate_max*: sat per 1000 vB
         that ``feerate`` never passes, whatever the estimate."""
@@ -55,7 +57,7 @@ class BitcoindChain:
         return f"<BitcoindChain {self._rpc.address.url}>"
 
     async def network(self) -> str:
-        """Raises UsageError("chain.network") for a network we have no use for (the old testnet)."""
+        """Raises UsageError("chain.network") for a network that we do not know."""
         name = str((await self._rpc.call("getblockchaininfo"))["chain"])
         if name not in NETWORKS:
             raise UsageError("chain.network", f"bitcoind runs on {name}; start it on {', '.join(NETWORKS)}")

@@ -49,6 +49,9 @@ class BitcoindWallet:
         address = await self.receive()
         return addresses.decode(address, self._network)
 
+    async def unused(self) -> bytes:
+        return await self.script()  # bitcoind looks 1,000 addresses ahead
+
     async def balance(self) -> Balance:
         mine = (await self._call("getbalances"))["mine"]
         return Balance(sat(mine["trusted"]), Sat(sat(mine["untrusted_pending"]) + sat(mine["immature"])))

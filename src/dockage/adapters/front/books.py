@@ -24,8 +24,8 @@ class Books:
 
     def load(self) -> None:
         kinds = {kind: type_ for type_, kind in state.KINDS.items()}
-        for row in self._journal.load():
-            if row.kind in kinds and row.value != state.GONE:
+        for row in self._journal.load(only=tuple(kinds)):
+            if row.value != state.GONE:
                 self.shelf.put(state.decode(kinds[row.kind], row.value))
 
     # -- changes -------------------------------------------------------------------------------------

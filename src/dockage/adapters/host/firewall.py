@@ -2,7 +2,8 @@
 
 Two chains per lease and address family, hooked by the prefix of the lease's bridge names: DOCKER-USER sees what
 is forwarded, INPUT what is for the machine itself (DOCKER-USER never sees that). Nothing is shared between
-leases or providers, so none can break another. The last rule of the forward chain is the internet meter.
+leases or providers, so none can break another. The first and the last rule of the forward chain are meters: of
+what stays within the lease and of what leaves for the internet.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
@@ -32,21 +35,41 @@ CONNECTIONS_MAX = 1024
 NEW_PER_SECOND, NEW_BURST = 100, 300
 """New flows of one container: a crawler's pace, not a port scanner's."""
 COUNT_EVERY = 1.0
-"""Seconds between two looks at the counters: one call for all leases costs 5-16 ms of CPU."""
+"""Seconds between two looks at the counters of all leases."""
+COUNT_REST = 400.0
+"""A look that took 10 ms is followed by 4 s of rest, or many leases would cost more than they pay. Nothing is
+lost by it: counters telescope."""
+COUNT_REST_MAX = 30.0
 
-INTERNET = "internet"
+INTERNET, REPLICA = "internet", "replica"
+BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 Now = Callable[[], float]
+
+
+class Carried(NamedTuple):
+    """Bytes at the IP layer that containers of one lease sent by themselves since the rules were made."""
+
+    internet: int = 0
+    replica: int = 0
+    """To containers of the same lease. Frames within one bridge pass the rules only with br_netfilter."""
+
+    def __add__(self, other: object) -> Carried:
+        if not isinstance(other, Carried):
+            return NotImplemented
+        return Carried(self.internet + other.internet, self.replica + other.replica)
 
 
 class Firewall:
     def __init__(self, run: Run, now: Now, resolvers: Iterable[str] = ()) -> None:
         self._run, self._now = run, now
         self._resolvers = tuple(resolvers)
-        self._counted_at = float("-inf")
-        self._counts: dict[str, int] = {}
+        self._count_due = float("-inf")
+        self._counts: dict[str, Carried] = {}
         self._broken: set[str] = set()
         self._lock = asyncio.Lock()
         self._tools: tuple[str, ...] = ("iptables", "ip6tables")
+        self.sees_bridged = False
+        """Whether traffic within one bridge is counted here; where it is not, it is not billed either."""
         self.works = False
         """Whether ``check`` once found nothing wrong; what breaks later, ``prepare`` finds itself."""
 
@@ -59,6 +82,7 @@ class Firewall:
             return f"iptables does not work here ({outcome.err.strip()}); run as root, outside of a sandbox"
         six = await self._run(["ip6tables", "-w", "5", "-S", "INPUT"]) if shutil.which("ip6tables") else None
         self._tools = ("iptables", "ip6tables") if six and not six.code else ("iptables",)
+        self.sees_bridged = _reads_one(BRIDGED)
         self.works = True
         return ""
 
@@ -116,36 +140,42 @@ class Firewall:
         if outcome is not None and outcome.code:
             raise unavailable(f"{tool}-restore kept rules of lease {lease.hex()[:8]}: {outcome.err.strip()}")
 
-    async def internet_out(self, lease: LeaseId) -> int:
-        """Bytes at the IP layer that left for the internet since the rules were made; at most a second old."""
+    def look_again(self) -> None:
+        """The next ``carried`` is of this moment."""
+        self._count_due = float("-inf")
+
+    async def carried(self, lease: LeaseId) -> Carried:
+        """As of the last look, which is the rarer the longer it takes."""
         async with self._lock:
-            if self._now() - self._counted_at >= COUNT_EVERY:
+            if (began := self._now()) >= self._count_due:
                 self._counts, self._broken = await self._count()
-                self._counted_at = self._now()
+                rest = COUNT_REST * (self._now() - began)
+                self._count_due = self._now() + min(COUNT_REST_MAX, max(COUNT_EVERY, rest))
             if (
                 lease.hex()[:8] in self._broken
             ):  # somebody reloaded the machine's rules: ours come back at once
                 await self.prepare(lease)
                 self._broken -= {lease.hex()[:8]}
-        return self._counts.get(lease.hex(), 0)
+        return self._counts.get(lease.hex(), Carried())
 
-    async def _count(self) -> tuple[dict[str, int], set[str]]:
-        counts: dict[str, int] = {}
+    async def _count(self) -> tuple[dict[str, Carried], set[str]]:
+        counts: dict[str, Carried] = {}
         broken: set[str] = set()
         for tool in self._tools:
             listing = await must(self._run, [f"{tool}-save", "-c", "-t", "filter"])
-            for owner, size in counted(listing).items():
-                counts[owner] = counts.get(owner, 0) + size
+            for owner, carried in counted(listing).items():
+                counts[owner] = counts.get(owner, Carried()) + carried
             broken |= unhooked(listing)
         return counts, broken
 
 
-def counted(listing: str) -> dict[str, int]:
-    """Bytes by lease hex, from ``iptables-save -c``: ``[packets:bytes] -A chain ... --comment "dockage ..."``."""
-    found = re.findall(
-        rf'^\[\d+:(\d+)\] .*"dockage ([0-9a-f]{{32}}) [0-9a-f]+ {INTERNET}"', listing, re.MULTILINE
-    )
-    return {owner: int(size) for size, owner in found}
+def counted(listing: str) -> dict[str, Carried]:
+    """By lease hex, from ``iptables-save -c``: ``[packets:bytes] -A chain ... --comment "dockage ..."``."""
+    meter = rf'^\[\d+:(\d+)\] .*"dockage ([0-9a-f]{{32}}) [0-9a-f]+ ({INTERNET}|{REPLICA})"'
+    counts: dict[str, Carried] = {}
+    for size, owner, kind in re.findall(meter, listing, re.MULTILINE):
+        counts[owner] = counts.get(owner, Carried())._replace(**{kind: int(size)})
+    return counts
 
 
 HOOKS = 3
@@ -177,7 +207,7 @@ def _missing_hooks(listed: list[str], lease: LeaseId) -> list[str]:
     ours, jump = names.bridge_prefix(lease) + "+", names.chain_forward(lease)
     hooks = (
         (forward, f"-i {ours} -j {jump}"),
-        (forward, f"-o {ours} -j {jump}"),
+        (forward, f"! -i {ours} -o {ours} -j {jump}"),  # or what stays within would be counted twice
         ("INPUT", f"-i {ours} -j {names.chain_input(lease)}"),
     )
     return [f"-I {chain} 1 {rule}" for chain, rule in hooks if f"-A {chain} {rule}" not in listed]
@@ -194,7 +224,7 @@ def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) ->
     reject = "-j REJECT --reject-with " + ("icmp6-adm-prohibited" if six else "icmp-admin-prohibited")
     fine = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     out = [
-        f"-i {ours} -o {ours} -j RETURN",
+        f'-i {ours} -o {ours} -m comment --comment "dockage SEAL {REPLICA}" -j RETURN',
         # somebody else's bridge or LAN calls in: the tunnel comes from the machine itself, not through here
         f"-o {ours} {fine}",
         f"-o {ours} -j DROP",
@@ -223,6 +253,13 @@ def _caps(lease: LeaseId) -> list[str]:
 
 def _dns(six: bool, resolvers: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(address, way) for address in resolvers if (":" in address) == six for way in ("udp", "tcp")]
+
+
+def _reads_one(switch: Path) -> bool:
+    try:
+        return switch.read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def unavailable(why: str) -> Unavailable:

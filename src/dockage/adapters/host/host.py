@@ -25,13 +25,16 @@ from . import cgroup, machine, names
 from .command import Run, run, together
 from .disk import WritableLayers
 from .engine import LeaseEngine, network_options
-from .firewall import Firewall, unavailable
+from .firewall import Carried, Firewall, unavailable
 from .layers import LayerReceiver
 from .ledger import Ledger
 from .slices import Slices
 from .tunnel import Count, Tunnels
 from .volumes import Volumes
 
+UNCOUNTED = (
+    "what a lease's containers send to each other is not counted: load the module br_netfilter to sell it"
+)
 PAUSED = "the lease is paused until its provider is paid"
 
 
@@ -130,8 +133,9 @@ class DockerHost:
     async def _wall_warnings(self) -> list[str]:
         if not self._walled:
             return ["the firewall is off: leases reach this machine and your LAN"]
-        wrong = await self._firewall.check()
-        return [wrong] if wrong else []
+        if wrong := await self._firewall.check():
+            return [wrong]
+        return [] if self._firewall.sees_bridged else [UNCOUNTED]
 
     async def prepare(self, lease: LeaseId, limits: Resources) -> None:
         """Also after a crash or a reboot. Raises UsageError("lease.*") or Unavailable."""
@@ -160,6 +164,7 @@ class DockerHost:
         if self.gate is not None:
             self.gate.hold(lease, PAUSED)  # first: whoever does not pay must not start what the freeze misses
         await self._engine.pause(lease)
+        self._firewall.look_again()  # what is read now may be the last
 
     async def thaw(self, lease: LeaseId) -> None:
         await self._engine.thaw(lease)
@@ -170,7 +175,7 @@ class DockerHost:
         """Raises UsageError("lease.unknown"), or Unavailable("lease.unprepared") after a reboot."""
         room = self._known(lease)
         await self._ask_once()
-        internet = await self._firewall.internet_out(lease) if self._walled else 0
+        carried = await self._firewall.carried(lease) if self._walled else Carried()
         sample = self._sample(lease, room)
         return Reading(
             boottime_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
@@ -181,7 +186,8 @@ class DockerHost:
             disk_bytes=self._volumes.held(lease) + self._layers.held(lease),
             tunnel_in_bytes=room.count.into,
             tunnel_out_bytes=room.count.out,
-            internet_out_bytes=internet,
+            internet_out_bytes=carried.internet,
+            replica_out_bytes=carried.replica,
             containers=sample.containers,
         )
 

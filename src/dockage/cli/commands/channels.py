@@ -14,7 +14,7 @@ from dockage.cli.session import Session
 from dockage.cli.table import table
 from dockage.domain.errors import DockageError
 
-OVER = ("closing", "closed", "refunding", "abandoned")
+OVER = ("closing", "closed", "expired", "refunding", "abandoned")
 """States in which there is nothing to close any more."""
 
 

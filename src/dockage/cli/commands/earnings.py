@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from dockage.cli import accounts, leases
 from dockage.cli import format as show
-from dockage.cli import leases
 from dockage.cli import watch as watching
 from dockage.cli.client import Json
 from dockage.cli.options import Command, json_option, watch_option
@@ -13,16 +15,30 @@ from dockage.cli.session import Session
 from dockage.cli.table import table
 
 
-@click.command(cls=Command, examples=("dockage earnings", "dockage earnings --watch"))
+@click.command(
+    cls=Command,
+    examples=(
+        "dockage earnings",
+        "dockage earnings --watch",
+        "dockage earnings --since 30d --step day",
+        "dockage earnings --csv --since 2026-11-01 > november.csv",
+    ),
+)
 @click.option("-a", "--all", "everything", is_flag=True, help="Leases that have ended, too.")
+@accounts.history_options
 @watch_option
 @json_option
 @click.pass_obj
-def command(session: Session, everything: bool, watch: bool) -> None:
+def command(session: Session, /, everything: bool, watch: bool, **history: Any) -> None:
     """Show what this node sells, and what it is paid.
 
     Paid sats are signed to us and safe; settled ones are on the chain, less the fees.
+
+    With --since, --step, --csv or --plot: what was earned over time, ended leases too. The rows add up to the bills.
     """
+    if past := accounts.period(session, **history):
+        accounts.present(session, past, "earnings", "tenant")
+        return
 
     def ask() -> Json:
         answer = session.client.get("earnings")

@@ -27,6 +27,7 @@ LINES = (
     ("net_in_gib", "GiB from the tenant", "GiB"),
     ("net_out_gib", "GiB to the tenant", "GiB"),
     ("internet_out_gib", "GiB to the internet", "GiB"),
+    ("replica_out_gib", "GiB between own containers", "GiB"),
 )
 """Fields of a tariff in words."""
 

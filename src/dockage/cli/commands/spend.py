@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from dockage.cli import accounts, leases
 from dockage.cli import format as show
-from dockage.cli import leases
 from dockage.cli import watch as watching
 from dockage.cli.client import Json
 from dockage.cli.options import Command, json_option, watch_option
 from dockage.cli.session import Session
 
 
-@click.command(cls=Command, examples=("dockage spend", "dockage spend --watch", "dockage spend --all --json"))
+@click.command(
+    cls=Command,
+    examples=(
+        "dockage spend",
+        "dockage spend --watch",
+        "dockage spend --since 7d --step day             # what each day cost",
+        "dockage spend --csv > spend.csv                 # each lease and hour, all there are",
+        "dockage spend --plot --since 2h",
+    ),
+)
 @click.option("-a", "--all", "everything", is_flag=True, help="Leases that have ended, too.")
+@accounts.history_options
 @watch_option
 @json_option
 @click.pass_obj
-def command(session: Session, everything: bool, watch: bool) -> None:
+def command(session: Session, /, everything: bool, watch: bool, **history: Any) -> None:
     """Show what runs, what it uses, and what it costs.
+
+    With --since, --step, --csv or --plot: what was spent over time, ended leases too. The rows add up to the bills.
 
     AT MOST is the worst case: every limit used to the full, network aside. DUE is the bill so far, signed by the
     provider and checked by us; what is paid follows it second by second.
     """
+    if past := accounts.period(session, **history):
+        accounts.present(session, past, "spend", "provider")
+        return
     rates = leases.RateNow()
 
     def ask() -> Json:

@@ -13,7 +13,7 @@ _CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _BECH32, _BECH32M = 1, 0x2BC830A3
 
-PREFIXES = {"main": "bc", "testnet4": "tb", "signet": "tb", "regtest": "bcrt"}
+PREFIXES = {"main": "bc", "test": "tb", "testnet4": "tb", "signet": "tb", "regtest": "bcrt"}
 """By the network's name as ``Chain.network`` says it."""
 
 

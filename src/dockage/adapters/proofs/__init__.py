@@ -1,0 +1,1 @@
+"""Proofs against providers as files of the node's folder."""

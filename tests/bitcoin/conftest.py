@@ -1,3 +1,0 @@
-from bitcoin.node import bitcoind
-
-__all__ = ["bitcoind"]
