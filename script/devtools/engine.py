@@ -23,9 +23,16 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 
 
+CURRENT = "current"
+"""An engine of this name, or ``current-...``, is of the newest version that script/setup could get; every other is
+the machine's own."""
+
+
 class Engine:
-    def __init__(self, engines: Path, name: str) -> None:
+    def __init__(self, engines: Path, name: str, programs: Path) -> None:
+        """*programs*: the folder of a current engine's programs."""
         self.name = name
+        self.programs = str(programs) if name.partition("-")[0] == CURRENT else ""
         self.folder = engines / name
         self.id = hashlib.sha256(bytes(self.folder)).hexdigest()[:8]
         # The path of a unix socket is limited to 107 bytes, and containerd adds its own to ours.
@@ -90,14 +97,19 @@ class Engine:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                env={**os.environ, "DOCKER_RAMDISK": "", "TMPDIR": str(self.folder)},
+                env={**os.environ, "PATH": self.path, "DOCKER_RAMDISK": "", "TMPDIR": str(self.folder)},
             )
+
+    @property
+    def path(self) -> str:
+        """dockerd finds its containerd, and that its shim, where it looks for programs first."""
+        return ":".join(filter(None, [self.programs, os.environ["PATH"]]))
 
     def daemon(self, mine: bridge.Bridge) -> list[str]:
         config = self.folder / "daemon.json"
         config.write_text("{}\n")  # never the machine's own
         return [
-            "dockerd",
+            shutil.which("dockerd", path=self.path) or "dockerd",
             f"--config-file={config}",
             f"--data-root={self.folder / 'data'}",
             f"--exec-root={self.exec_root}",

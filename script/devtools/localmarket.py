@@ -153,7 +153,7 @@ class LocalMarket:
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dkm-"))
         self._tenant_engine, self._provider_engine = tenant_engine, provider_engine
-        self._prices, self._market_nodes = prices, market_nodes
+        self._prices, self._market_nodes = dict(prices), market_nodes
         self._provider_extra, self._docker_config = provider_extra, docker_config
         self._channel_sat = channel_sat
         self.chain = Regtest(f"unix://{tenant_engine}")
@@ -169,6 +169,20 @@ class LocalMarket:
         for name in self._prices:
             self.providers[name] = self._node(name, self._provider_config(name))
         together(self.tenant, *self.providers.values())
+
+    def add_provider(self, name: str, engine: Path, percent: int) -> NodeProcess:
+        """One more, on another engine."""
+        self._prices[name] = percent
+        node = self._node(name, self._provider_config(name).replace(self._provider_engine, str(engine)))
+        self.providers[name] = node
+        node.start()
+        return node
+
+    def remove_provider(self, name: str) -> None:
+        node = self.providers.pop(name)
+        with contextlib.suppress(OSError, Failed):
+            wait_until(lambda: is_cleared(node), STOP_SECONDS, 0.1)
+        node.stop()
 
     def _node(self, name: str, config: str) -> NodeProcess:
         return NodeProcess(self.folder / name, config)
