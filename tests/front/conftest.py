@@ -25,7 +25,7 @@ from dockage.ports import Progress
 from dockage.protocol.images import lease_tag
 from dockage.testing.leases import FakeLeases
 from frontlab import Tenant
-from hostlab import IMAGE, SESSION, Lab
+from hostlab import SESSION, Lab
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +77,12 @@ async def leases(host: DockerHost) -> AsyncIterator[FakeLeases]:
 
 @pytest.fixture
 async def tenant(lab: Lab, leases: FakeLeases, folder: Path) -> AsyncIterator[Tenant]:
-    image_id = lab.docker("image", "inspect", "-f", "{{.Id}}", IMAGE)
     journal = SqliteJournal(folder / "journal.db")
     socket = folder / "front.sock"
 
     async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
         progress(f"sending {reference}")
+        image_id = await asyncio.to_thread(lab.docker, "image", "inspect", "-f", "{{.Id}}", reference)
         await asyncio.to_thread(lab.docker, "tag", reference, lease_tag(lease, image_id))
         return image_id
 

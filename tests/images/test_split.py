@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from dockage.adapters.images.cache import BlobCache
-from dockage.adapters.images.split import split_tar
 from dockage.domain.errors import UsageError
 from dockage.protocol.images import Manifest
+from dockage.wire.blobs import BlobCache
+from dockage.wire.split import split_archive
 
 LOWER, UPPER = b"\1" * (3 << 20), b"\2" * 1024
 
@@ -81,7 +81,7 @@ def test_both_shapes_give_the_same_image(
     archive: tuple[tuple[str, bytes | str], ...], tmp_path: Path
 ) -> None:
     cache = BlobCache(tmp_path)
-    manifest = split_tar(tar_of(*archive), cache)
+    manifest = split_archive(tar_of(*archive), cache)[0].manifest
     assert manifest.image == f"sha256:{sha(CONFIG)}"
     contents = []
     for layer in manifest.layers:
@@ -91,8 +91,8 @@ def test_both_shapes_give_the_same_image(
 
 
 def test_compressed_blobs_are_unpacked_to_what_hashes_right(tmp_path: Path) -> None:
-    manifest = split_tar(tar_of(*PACKED[:3], PACKED[3]), BlobCache(tmp_path))
-    assert manifest == split_tar(tar_of(*NEW), BlobCache(tmp_path / "other"))
+    manifest = split_archive(tar_of(*PACKED[:3], PACKED[3]), BlobCache(tmp_path))[0].manifest
+    assert manifest == split_archive(tar_of(*NEW), BlobCache(tmp_path / "other"))[0].manifest
 
 
 @pytest.mark.parametrize(
@@ -111,19 +111,19 @@ def test_a_strange_archive_is_refused_with_a_reason(
     archive: tuple[tuple[str, bytes | str], ...], tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError) as error:
-        split_tar(tar_of(*archive), BlobCache(tmp_path))
+        split_archive(tar_of(*archive), BlobCache(tmp_path))
     assert error.value.code == "image.strange"
 
 
 def test_a_cut_archive_is_refused(tmp_path: Path) -> None:
     whole = tar_of(*OLD).getvalue()
     with pytest.raises(UsageError):
-        split_tar(io.BytesIO(whole[: len(whole) // 2]), BlobCache(tmp_path))
+        split_archive(io.BytesIO(whole[: len(whole) // 2]), BlobCache(tmp_path))
 
 
 def test_the_cache_remembers_an_image_until_a_layer_is_gone(tmp_path: Path) -> None:
     cache = BlobCache(tmp_path)
-    manifest: Manifest = split_tar(tar_of(*OLD), cache)
+    manifest: Manifest = split_archive(tar_of(*OLD), cache)[0].manifest
     cache.remember("sha256:local", manifest)
     assert cache.manifest("sha256:local") == manifest
     assert cache.manifest("sha256:other") is None
@@ -133,6 +133,6 @@ def test_the_cache_remembers_an_image_until_a_layer_is_gone(tmp_path: Path) -> N
 
 def test_the_cache_keeps_its_size(tmp_path: Path) -> None:
     cache = BlobCache(tmp_path, limit=1 << 20)
-    split_tar(tar_of(*OLD), cache)
+    split_archive(tar_of(*OLD), cache)
     cache.prune()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1 << 20

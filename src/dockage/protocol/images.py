@@ -1,6 +1,7 @@
 """How an image travels: by content, only the layers that the other side lacks. Counterpart: docs/spec/06-images.md.
 
-One stream carries one image: ``Manifest`` ->, <- ``Wanted``, then chunks ->, and <- ``Loaded`` or ``Refused``.
+One stream carries one image: ``Manifest`` ->, <- ``Wanted``, then chunks ->, and <- ``Loaded`` or ``Refused``; before
+it wants anything a provider may say what it fetched elsewhere (``Fetched``), and it may want once more.
 The rule that keeps it right: nothing is believed. The config must hash to the image id, the layers must be the
 config's own diffIDs (OCI image-spec config.md §RootFS), every chunk and every whole layer must hash right.
 """
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from dockage.domain.errors import PeerError
-from dockage.domain.identity import LeaseId
+from dockage.domain.identity import LeaseId, NodeKey
 
 CHUNK = 1 << 20
 """Raw bytes in a full chunk, and the most in any."""
@@ -25,7 +26,11 @@ CONFIG_MAX = 1 << 20
 LAYERS_MAX = 256
 """The engine itself ends at 127."""
 LAYER_MAX = 1 << 40
-MANIFEST_MAX = CONFIG_MAX + LAYERS_MAX * 64 + 4096
+SOURCES_MAX = 8
+GRANT_MAX = 320
+MANIFEST_MAX = CONFIG_MAX + LAYERS_MAX * 64 + SOURCES_MAX * (GRANT_MAX + 64) + 4096
+ROUNDS = 2
+"""How often a provider may want layers: its engine may lack what it showed (an image removed meanwhile)."""
 ANSWER_MAX = 16 << 10
 CHUNK_FRAME_MAX = CHUNK + (CHUNK >> 7) + 512
 """A chunk that does not compress grows by 1/256 at most (ZSTD_COMPRESSBOUND), plus the head."""
@@ -41,12 +46,24 @@ class Layer(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
+class Source(msgspec.Struct, frozen=True, array_like=True):
+    """Another provider that has the image."""
+
+    provider: NodeKey
+    lease: LeaseId
+    """The tenant's own there."""
+    grant: bytes
+    """The tenant's word that it may hand the layers out (protocol/grants.py)."""
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sender's first frame."""
 
     config: bytes
     """The image's config JSON, byte for byte: its sha256 is the image id."""
     layers: tuple[Layer, ...]
+    sources: tuple[Source, ...] = ()
+    """Where else the layers may be had, best first; whatever they give is checked like ours."""
 
     @property
     def image(self) -> str:
@@ -72,8 +89,16 @@ class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
     layers: tuple[Want, ...]
 
 
+class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
+    """Raw bytes that came from sources, of those that they were asked for."""
+
+    done: int
+    total: int
+
+
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     image: str
+    """As the sender named it, whatever the engine calls it."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -81,7 +106,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     message: str
 
 
-Reply = Wanted | Loaded | Refused
+Reply = Wanted | Fetched | Loaded | Refused
 _REPLY: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
@@ -117,6 +142,12 @@ def lease_tag(lease: LeaseId, image: str) -> str:
     return f"{lease_repository(lease)}:{image.removeprefix('sha256:')}"
 
 
+def of_lease_tag(lease: LeaseId, name: str) -> str:
+    """The image id behind a ``lease_tag``; any other *name* as it is."""
+    repository, colon, version = name.rpartition(":")
+    return f"sha256:{version}" if colon and repository == lease_repository(lease) else name
+
+
 def diff_ids_of(config: bytes) -> list[str]:
     """Raises PeerError("image.config")."""
     try:
@@ -144,9 +175,18 @@ def decode_manifest(data: bytes) -> Manifest:
         )
     if not all(len(each.digest) == 32 and TAR_BLOCK <= each.size <= LAYER_MAX for each in manifest.layers):
         raise PeerError("image.manifest", "a layer has a 32-byte digest and at least one tar block")
+    _check_sources(manifest.sources)
     if list(manifest.diff_ids) != diff_ids_of(manifest.config):
         raise PeerError("image.manifest", "the layers are not those that the config names")
     return manifest
+
+
+def _check_sources(sources: Sequence[Source]) -> None:
+    fitting = all(
+        (len(each.provider), len(each.lease)) == (32, 16) and len(each.grant) <= GRANT_MAX for each in sources
+    )
+    if len(sources) > SOURCES_MAX or not fitting:
+        raise PeerError("image.manifest", f"an image has up to {SOURCES_MAX} sources, each with its grant")
 
 
 def encode_reply(reply: Reply) -> bytes:

@@ -45,7 +45,15 @@ class Layers(Header, frozen=True, tag="layers"):
     lease: LeaseId
 
 
-AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Layers
+class Seed(Header, frozen=True, tag="seed"):
+    """Layers for another provider of the same tenant: its ``wanted`` follows, then chunks come back (spec 06)."""
+
+    lease: LeaseId
+    """At the provider that is asked."""
+    grant: bytes
+
+
+AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Layers | Seed
 
 _decoder: msgspec.msgpack.Decoder[AnyHeader] = msgspec.msgpack.Decoder(AnyHeader)
 _encoder = msgspec.msgpack.Encoder()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -35,6 +36,11 @@ class Call:
     def flag(self, name: str) -> bool:
         """As the engine reads booleans: anything but these is true."""
         return self.query.get(name, "").lower() not in ("", "0", "no", "false", "none")
+
+    def every(self, name: str) -> list[str]:
+        """All values of a parameter that may be given several times."""
+        pairs = parse_qsl(self.request.target.partition("?")[2], keep_blank_values=True, max_num_fields=256)
+        return [value for key, value in pairs if key == name]
 
     async def json_body(self) -> dict[str, Any]:
         """``{}`` for an empty one. Raises ApiError(400)."""

@@ -20,7 +20,7 @@ import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.units import Instant
-from dockage.ports import Clock, Journal, Leases
+from dockage.ports import Clock, ImageStore, Journal, Leases
 from dockage.protocol.docker.front_errors import status_of
 from dockage.wire.frames import PIECE
 from dockage.wire.http import HttpServer, Request, error_response
@@ -78,14 +78,16 @@ class DockerFront:
         journal: Journal,
         bind_host: str = "127.0.0.1",
         *,
+        store: ImageStore | None = None,
         linger_sec: float = LINGER,
         clock: Clock | None = None,
     ) -> None:
-        """*local_engine*: the socket of the tenant's own engine, None if there is none. *bind_host*: where published
+        """*local_engine*: the socket of the tenant's own engine, None if there is none; then *store* has the images.
+        *bind_host*: where published
         ports listen unless they name an address. *linger_sec*: how long an empty deployment keeps its lease."""
         self._path, self._leases, self._send_image = socket_path, leases, send_image
         self._bind_host, self._linger, self._clock = bind_host, linger_sec, clock or SystemTime()
-        self._local = LocalEngine(local_engine)
+        self._local = LocalEngine(local_engine, store)
         self._books = Books(journal)
         self._clients = 0
         self.ready = asyncio.Event()

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from dockage.domain.errors import DockageError, Unavailable
-from dockage.ports import Stream
+from dockage.domain.errors import DockageError, Unavailable, UsageError
+from dockage.ports import ImageStore, Stream
+from dockage.protocol.docker import front_images
 from dockage.protocol.docker.front_errors import ApiError, no_image
 from dockage.protocol.docker.front_replies import parse_version
 from dockage.wire.frames import PIECE
@@ -31,15 +32,18 @@ CONNECT = 5.0
 PATIENCE = 30.0
 """Seconds for a small answer."""
 VERSIONED = re.compile(r"/v(\d{1,2}\.\d{1,3})(/.*)", re.DOTALL)
-NONE = (
-    "dockage has no local Docker engine, and images are built, pulled and kept there: install Docker on this "
-    "machine, or name its socket in the configuration"
+NO_ENGINE = (
+    "dockage has no local Docker engine, and images are built, pulled and pushed there. Install Docker on this machine "
+    "(or set tenant.engine to its socket); or make the image elsewhere, 'docker save' it, and bring it in with "
+    "'docker load -i image.tar'"
 )
 
 
 class LocalEngine:
-    def __init__(self, socket: Path | None) -> None:
+    def __init__(self, socket: Path | None, store: ImageStore | None = None) -> None:
         self._socket = socket
+        self.store = store if socket is None else None
+        """Our own images, where there is no engine."""
         self._ping: dict[str, str] = {}
 
     async def relay(self, call: Call) -> None:
@@ -54,6 +58,8 @@ class LocalEngine:
 
     async def image(self, ref: str) -> dict[str, Any]:
         """Its inspect. Raises ApiError(404) after which a client pulls it."""
+        if self.store is not None:
+            return stored(self.store, ref)
         if self._socket is None:
             raise no_image(ref)
         async with self._asking() as client:
@@ -98,7 +104,7 @@ class LocalEngine:
 
     async def _connect(self) -> Stream:
         if self._socket is None:
-            raise ApiError(501, NONE)
+            raise ApiError(501, NO_ENGINE)
         try:
             async with asyncio.timeout(CONNECT):
                 reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=PIECE)
@@ -108,6 +114,15 @@ class LocalEngine:
                 "engine.unreachable", f"the local Docker engine does not answer on {self._socket}: {error}"
             ) from error
         return SocketStream(reader, writer)
+
+
+def stored(store: ImageStore, ref: str) -> dict[str, Any]:
+    """As ``image``."""
+    try:
+        found = store.find(ref)
+    except UsageError as error:
+        raise no_image(ref) if error.code == "image.unknown" else error from error
+    return front_images.inspected(found.manifest, found.tags)
 
 
 def _head(request: Request, version: tuple[int, ...]) -> bytes:

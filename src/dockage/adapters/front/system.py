@@ -19,7 +19,7 @@ from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError
 
-from . import listing, relay
+from . import images, listing, relay
 from .call import HEADERS, JSON, Call
 from .hub import Event
 from .parts import Parts
@@ -69,12 +69,13 @@ def _machine(parts: Parts) -> dict[str, Any]:
 
 async def disk_use(call: Call, parts: Parts) -> None:
     local = await parts.local.json("/system/df")
+    own = images.listing(parts.local.store, {}) if parts.local.store else []
     volumes = [replies.volume(one) for one in parts.books.shelf.volumes.values()]
     unknown = {"UsageData": {"Size": -1, "RefCount": -1}}
     await call.answer(
         {
-            "LayersSize": local.get("LayersSize") or 0,
-            "Images": local.get("Images") or [],
+            "LayersSize": local.get("LayersSize") or sum(one["Size"] for one in own),
+            "Images": local.get("Images") or own,
             "Containers": await listing.items(parts, size=True),
             "Volumes": [{**volume, **unknown} for volume in volumes],
             "BuildCache": local.get("BuildCache") or [],
@@ -99,7 +100,10 @@ async def not_offered(call: Call, parts: Parts) -> None:
 
 
 async def to_local(call: Call, parts: Parts) -> None:
-    await parts.local.relay(call)
+    if parts.local.store is not None:
+        await images.serve(call, parts, parts.local.store)
+    else:
+        await parts.local.relay(call)
 
 
 # -- events --------------------------------------------------------------------------------------------

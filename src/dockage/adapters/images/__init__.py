@@ -1,5 +1,7 @@
-"""The tenant's images on their way to a provider: split by content once, then only what is missing travels."""
+"""The tenant's images on their way to a provider: taken apart by content once, then only what is missing travels."""
 
+from .local import EngineImages
+from .own import OwnImages
 from .sender import ImageSender
 
-__all__ = ["ImageSender"]
+__all__ = ["EngineImages", "ImageSender", "OwnImages"]

@@ -1,4 +1,4 @@
-"""The sending end of an image: from the tenant's local engine to a lease. Counterpart: ``adapters/host/layers.py``.
+"""The sending end of an image: from the tenant to a lease. Counterpart: ``adapters/host/layers.py``.
 
 What was sent before a break is not sent again: the provider says how far each layer got.
 """
@@ -6,156 +6,152 @@ What was sent before a break is not sent again: the provider says how far each l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
+from typing import IO, Protocol
+
+import msgspec
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.ports import Stream
 from dockage.protocol import images
-from dockage.protocol.images import Loaded, Manifest, Refused, Wanted
-from dockage.wire.chunks import pack
-from dockage.wire.engine import EngineClient
-from dockage.wire.frames import read_frame, write_frame
-
-from .cache import LIMIT, BlobCache
-from .split import split
+from dockage.protocol.images import Fetched, Layer, Loaded, Manifest, Refused, Source, Wanted
+from dockage.wire.chunks import send_frame, send_layers
+from dockage.wire.frames import read_frame
 
 OpenStream = Callable[[], Awaitable[Stream]]
 """A new stream that ends in the provider's ``serve_layers`` for the lease."""
 Progress = Callable[[int, int], None]
-"""(bytes done, bytes to send): raw bytes of the layers that the provider lacks. First call (0, total)."""
+"""(bytes done, bytes to move): raw bytes of the layers that the provider lacks. First call (0, total)."""
+FindSources = Callable[[str], Sequence[Source]]
+"""Which other providers have this image (``sha256:...``) and may give it."""
 
 ANSWER_WAIT = 900.0
-"""Seconds: another image of the same lease may go first, and the engine unpacks after the last byte."""
-WRITE_WAIT = 60.0
+"""Seconds: another image of the same lease may go first, sources may be asked, and the engine unpacks after the last
+byte."""
 
 
 def quiet(_done: int, _total: int) -> None:
     """Nobody watches."""
 
 
-class ImageSender:
-    """One for a daemon: *engine* is the local engine's socket, *cache* a folder of at most *limit* bytes."""
+def nobody(_image: str) -> Sequence[Source]:
+    return ()
 
-    def __init__(self, engine: Path, cache: Path, limit: int = LIMIT) -> None:
-        self._engine = engine
-        self._client = EngineClient(engine)
-        self._cache = BlobCache(cache, limit)
-        self._splitting = asyncio.Lock()
 
-    async def close(self) -> None:
-        await self._client.close()
+class Origin(Protocol):
+    """Where the tenant's images are: its local engine, or our own store."""
 
     async def manifest(self, reference: str) -> Manifest:
-        """What of *reference* would travel; the engine is asked to write an image out only the first time.
-        Raises UsageError("image.unknown") or Unavailable("engine.unreachable")."""
-        answer = await self._client.call("GET", f"/images/{reference}/json")
-        if not answer.ok:
-            why = f"the local engine has no image {reference!r} ({answer.message}); pull or build it first"
-            raise UsageError("image.unknown", why)
-        key = str(answer.json()["Id"])
-        async with self._splitting:
-            if known := await asyncio.to_thread(self._cache.manifest, key):
-                return known
-            manifest = await asyncio.to_thread(split, self._engine, key, self._cache)
-            await asyncio.to_thread(self._cache.remember, key, manifest)
-            return manifest
+        """Raises UsageError("image.unknown") or Unavailable."""
 
-    async def send(self, open_stream: OpenStream, reference: str, progress: Progress = quiet) -> str:
-        """The image's id at the provider (``sha256:`` of its config) once it is loaded there.
+    def open(self, layer: Layer) -> IO[bytes]:
+        """Raises OSError if it went away since."""
+
+    async def tidy(self) -> None: ...
+
+
+class ImageSender:
+    """One for a daemon."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
+    async def send(
+        self,
+        open_stream: OpenStream,
+        reference: str,
+        progress: Progress = quiet,
+        sources: FindSources = nobody,
+    ) -> str:
+        """The image's id (``sha256:`` of its config) once it is loaded at the provider.
 
         Raises UsageError("image.*") for a refusal that our user can mend, PeerError for a provider that breaks
         the protocol, Unavailable for a break: sending again goes on where it stopped."""
-        manifest = await self.manifest(reference)
+        manifest = await self._origin.manifest(reference)
+        manifest = msgspec.structs.replace(manifest, sources=tuple(sources(manifest.image)))
         stream = await open_stream()
         try:
-            loaded = await _converse(stream, manifest, self._cache, progress)
+            loaded = await _Conversation(stream, manifest, self._origin, progress).run()
         finally:
             stream.abort()
-            await asyncio.to_thread(self._cache.prune)
+            await self._origin.tidy()
         if loaded.image != manifest.image:
             raise PeerError("image.other", "the provider loaded another image than the one it was sent")
         return loaded.image
 
 
-async def _converse(stream: Stream, manifest: Manifest, cache: BlobCache, progress: Progress) -> Loaded:
-    await _write(stream, images.encode_manifest(manifest))
-    wanted = await _answer(stream)
-    if not isinstance(wanted, Wanted):
-        raise PeerError("image.reply", "the provider answered out of turn")
-    total = images.check_wanted(manifest, wanted)
-    progress(0, total)
-    async with (
-        asyncio.TaskGroup() as tasks
-    ):  # a refusal in the middle must be heard although we are still writing
-        sending = tasks.create_task(_send_or_cut(stream, manifest, wanted, cache, progress, total))
-        reply = await _outcome(stream)
-        sending.cancel()
-    if isinstance(reply, DockageError):
-        raise reply
-    if not isinstance(reply, Loaded):
-        raise PeerError("image.reply", "the provider answered out of turn")
-    return reply
+class _Conversation:
+    def __init__(self, stream: Stream, manifest: Manifest, origin: Origin, progress: Progress) -> None:
+        self._stream, self._manifest, self._origin = stream, manifest, origin
+        self._progress = progress
 
+    async def run(self) -> Loaded:
+        await send_frame(self._stream, images.encode_manifest(self._manifest))
+        reply = await self._answer()
+        for _ in range(images.ROUNDS):
+            if isinstance(reply, Loaded):
+                return reply
+            if not isinstance(reply, Wanted):
+                break
+            reply = await self._send(reply)
+        if not isinstance(reply, Loaded):
+            raise PeerError("image.reply", "the provider answered out of turn")
+        return reply
 
-async def _outcome(stream: Stream) -> images.Reply | DockageError:
-    """As a value: a task group would wrap it up."""
-    try:
-        return await _answer(stream)
-    except DockageError as error:
-        return error
+    async def _send(self, wanted: Wanted) -> images.Reply:
+        """What the provider says to it. A refusal in the middle must be heard although we are still writing."""
+        total = images.check_wanted(self._manifest, wanted)
+        self._progress(0, total)
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(self._send_or_cut(wanted, total))
+            reply = await self._outcome()
+            sending.cancel()
+        if isinstance(reply, DockageError):
+            raise reply
+        return reply
 
+    async def _outcome(self) -> images.Reply | DockageError:
+        """As a value: a task group would wrap it up."""
+        try:
+            return await self._answer()
+        except DockageError as error:
+            return error
 
-async def _send_or_cut(
-    stream: Stream, manifest: Manifest, wanted: Wanted, cache: BlobCache, progress: Progress, total: int
-) -> None:
-    """Ends quietly: whoever waits for the answer learns why."""
-    try:
-        await _send_layers(stream, manifest, wanted, cache, progress, total)
-    except Unavailable as error:
-        if error.code == "image.silence":
-            stream.abort()  # else the provider's reason may still be there to be read
-    except OSError:
-        stream.abort()  # our cache was emptied meanwhile; the next attempt fills it again
+    async def _send_or_cut(self, wanted: Wanted, total: int) -> None:
+        """Ends quietly: whoever waits for the answer learns why."""
+        done = 0
 
+        def sent(size: int) -> None:
+            nonlocal done
+            done += size
+            self._progress(done, total)
 
-async def _send_layers(
-    stream: Stream, manifest: Manifest, wanted: Wanted, cache: BlobCache, progress: Progress, total: int
-) -> None:
-    done = 0
-    for want in wanted.layers:
-        with cache.open(manifest.layers[want.index]) as file:
-            file.seek(want.offset)
-            for expected in images.expected_chunks(manifest, [want]):
-                raw = await asyncio.to_thread(file.read, expected.size)
-                chunk = await asyncio.to_thread(pack, expected.layer, expected.offset, raw)
-                await _write(stream, images.encode_chunk(chunk))
-                done += expected.size
-                progress(done, total)
-    await stream.finish()
+        try:
+            await send_layers(self._stream, self._manifest, wanted, self._origin.open, sent)
+        except Unavailable as error:
+            if error.code == "image.silence":
+                self._stream.abort()  # else the provider's reason may still be there to be read
+        except OSError:
+            self._stream.abort()  # our cache was emptied meanwhile; the next attempt fills it again
 
+    async def _answer(self) -> images.Reply:
+        """The next one that is more than news. Raises UsageError with the provider's own code and words if it
+        refused."""
+        while isinstance(reply := await self._next(), Fetched):
+            self._progress(min(reply.done, reply.total), reply.total)
+        if isinstance(reply, Refused):
+            raise UsageError(reply.code[:40], f"the provider refused the image: {reply.message[:500]}")
+        return reply
 
-async def _write(stream: Stream, frame: bytes) -> None:
-    try:
-        async with asyncio.timeout(WRITE_WAIT):
-            await write_frame(stream, frame)
-    except TimeoutError:
-        raise Unavailable("image.silence", f"the provider took nothing for {WRITE_WAIT:.0f} s") from None
-
-
-async def _answer(stream: Stream) -> images.Reply:
-    """Raises UsageError with the provider's own code and words if it refused."""
-    try:
-        async with asyncio.timeout(ANSWER_WAIT):
-            reply = images.decode_reply(await read_frame(stream, images.ANSWER_MAX))
-    except TimeoutError:
-        raise Unavailable("image.silence", f"the provider did not answer for {ANSWER_WAIT:.0f} s") from None
-    except PeerError as error:
-        if error.code == "frame.truncated":
-            raise Unavailable(
-                "image.broken", "the connection broke while the image was sent; send again"
-            ) from None
-        raise
-    if isinstance(reply, Refused):
-        raise UsageError(reply.code[:40], f"the provider refused the image: {reply.message[:500]}")
-    return reply
+    async def _next(self) -> images.Reply:
+        try:
+            async with asyncio.timeout(ANSWER_WAIT):
+                return images.decode_reply(await read_frame(self._stream, images.ANSWER_MAX))
+        except TimeoutError:
+            why = f"the provider did not answer for {ANSWER_WAIT:.0f} s"
+            raise Unavailable("image.silence", why) from None
+        except PeerError as error:
+            if error.code != "frame.truncated":
+                raise
+            why = "the connection broke while the image was sent; send again"
+            raise Unavailable("image.broken", why) from None

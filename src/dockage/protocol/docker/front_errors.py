@@ -48,7 +48,9 @@ def ended(name: str, reason: str) -> ApiError:
     return ApiError(409, f"the lease of container {name} has ended: {reason}")
 
 
-CONFLICTS = frozenset({"lease.conflict", "deployment.conflict", "channel.small", "volume.busy"})
+CONFLICTS = frozenset(
+    {"lease.conflict", "deployment.conflict", "channel.small", "volume.busy", "image.conflict"}
+)
 """Codes of UsageErrors that another state of the tenant's own things would cure: 409, not 400."""
 
 

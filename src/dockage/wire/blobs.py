@@ -1,7 +1,7 @@
 """Raw layers by sha256 in one folder, and for each image the manifest that names them.
 
-Anything may be deleted at any time: it is made again from the local engine. Oldest go first when the folder grows
-over its limit.
+As a cache anything may be deleted at any time, since it is made again from an engine: the oldest go first when the
+folder grows over its limit. As a keep it is the only copy, so what does not fit is refused.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO
 
-from dockage.domain.errors import PeerError
+from dockage.domain.errors import PeerError, UsageError
 from dockage.protocol.images import Layer, Manifest, decode_manifest, encode_manifest
 
 LIMIT = 20 << 30
 
 
 class BlobCache:
-    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
-        self._folder, self._limit = folder, limit
+    def __init__(self, folder: Path, limit: int = LIMIT, keep: bool = False) -> None:
+        self._folder, self._limit, self._keep = folder, limit, keep
 
     def path(self, layer: Layer) -> Path:
         return self._folder / layer.digest.hex()
 
     def store(self, read: Callable[[int], bytes]) -> Layer:
-        """Everything *read* gives, under the name of its hash."""
+        """Everything *read* gives, under the name of its hash. Raises UsageError("image.store-full") in a keep."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        room = self._limit - self.size() if self._keep else 1 << 62
         hash_, size = hashlib.sha256(), 0
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix="new-", delete=False) as file:
             try:
@@ -36,6 +37,9 @@ class BlobCache:
                     file.write(piece)
                     hash_.update(piece)
                     size += len(piece)
+                    if size > room:
+                        why = f"the image store holds at most {self._limit >> 20} MiB; remove images (docker rmi)"
+                        raise UsageError("image.store-full", why)
                 layer = Layer(hash_.digest(), size)
                 os.replace(file.name, self.path(layer))
             except BaseException:
@@ -65,6 +69,16 @@ class BlobCache:
         path = self._index(key)
         path.with_suffix(".new").write_bytes(encode_manifest(manifest))
         path.with_suffix(".new").replace(path)
+
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.glob("*"))
+
+    def retain(self, digests: Collection[bytes]) -> None:
+        """Only these layers stay."""
+        wanted = {digest.hex() for digest in digests}
+        for path in self._folder.glob("*"):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
 
     def prune(self) -> None:
         entries = [(path.stat().st_mtime, path.stat().st_size, path) for path in self._folder.glob("*")]

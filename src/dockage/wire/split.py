@@ -1,5 +1,6 @@
-"""``docker save`` taken apart on the fly: config and raw layers, by hash, in one pass.
+"""An archive of images taken apart on the fly: configs and raw layers, by hash, in one pass.
 
+Counterpart: ``archive.py``.
 Two shapes: 20.10 writes ``<id>/layer.tar`` (with symlinks for equal layers), 25 and newer an OCI layout; both
 have ``manifest.json`` at some place. With the containerd store the blobs are compressed: then they are unpacked
 here, since only raw layers hash to their diffID. Runs in a thread.
@@ -20,14 +21,16 @@ from urllib.parse import quote
 import zstandard
 
 from dockage.domain.errors import PeerError, Unavailable, UsageError
+from dockage.protocol.image_archive import Named
 from dockage.protocol.images import CONFIG_MAX, Layer, Manifest, decode_manifest, diff_ids_of, encode_manifest
-from dockage.wire.engine import BlockingEngine, unreachable
 
-from .cache import BlobCache
+from .blobs import BlobCache
+from .engine import BlockingEngine, unreachable
 
 SAVE_MAX = 600.0
 """Seconds of silence: the engine first copies the layers, then begins to write."""
 SMALL = CONFIG_MAX
+IMAGES_MAX = 64
 
 
 def split(engine: Path, reference: str, cache: BlobCache) -> Manifest:
@@ -41,17 +44,18 @@ def split(engine: Path, reference: str, cache: BlobCache) -> Manifest:
                 raise UsageError(
                     "image.unknown", f"the local engine does not give out {reference}: {said[:300]}"
                 )
-            return split_tar(cast(IO[bytes], response), cache)
+            return split_archive(cast(IO[bytes], response), cache)[0].manifest
     except (OSError, http.client.HTTPException) as error:
         raise unreachable(engine, error) from error
 
 
-def split_tar(stream: IO[bytes], cache: BlobCache) -> Manifest:
+def split_archive(stream: IO[bytes], cache: BlobCache) -> list[Named]:
+    """At least one image. Raises UsageError("image.strange") or Unavailable."""
     small: dict[str, bytes] = {}
     blobs: dict[str, Layer] = {}
     links: dict[str, str] = {}
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+        with tarfile.open(fileobj=stream, mode="r|*") as tar:  # also gzip, as engines take it
             for entry in tar:
                 if entry.issym() or entry.islnk():
                     links[entry.name] = _target(entry)
@@ -59,14 +63,19 @@ def split_tar(stream: IO[bytes], cache: BlobCache) -> Manifest:
                     _sort(tar, entry, small, blobs, cache)
         while stream.read(1 << 20):
             pass  # the padding after the end mark
-        listing = json.loads(small["manifest.json"])[0]
-        return _assemble(listing, small, blobs, links, cache)
-    except (tarfile.TarError, LookupError, TypeError, ValueError) as error:
-        raise UsageError("image.strange", f"the engine's image archive cannot be read: {error!r}") from error
+        listing = json.loads(small["manifest.json"])
+        if not 0 < len(listing) <= IMAGES_MAX:
+            raise ValueError(f"an archive holds 1 to {IMAGES_MAX} images")
+        return [
+            Named(_assemble(each, small, blobs, links, cache), tuple(map(str, each.get("RepoTags") or ())))
+            for each in listing
+        ]
+    except (tarfile.TarError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError("image.strange", f"the image archive cannot be read: {error!r}") from error
     except PeerError as error:
         raise UsageError(error.code, f"this image cannot travel: {error.message}") from error
     except EOFError as error:
-        raise Unavailable("engine.failed", f"the engine's image archive ended early: {error}") from error
+        raise Unavailable("engine.failed", f"the image archive ended early: {error}") from error
 
 
 def _sort(

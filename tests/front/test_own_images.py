@@ -1,0 +1,127 @@
+"""A tenant's machine without any Docker engine: images come in as archives, and run all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dockage.adapters.front.front import DockerFront
+from dockage.adapters.images import ImageSender, OwnImages
+from dockage.adapters.sqlite.journal import SqliteJournal
+from dockage.adapters.system.clock import SystemClock
+from dockage.domain.identity import LeaseId
+from dockage.ports import Progress
+from dockage.testing.leases import FakeLeases
+from dockage.wire.blobs import LIMIT
+from frontlab import LIMITS, Tenant
+from hostlab import IMAGE, base_image
+
+
+class Bare:
+    def __init__(self, folder: Path, leases: FakeLeases) -> None:
+        self.folder, self.leases, self.limit = folder, leases, LIMIT
+        self.journal = SqliteJournal(folder / "bare.db")
+
+    def front(self) -> DockerFront:
+        store = OwnImages(self.folder / "own", SystemClock(), self.limit)
+        sender = ImageSender(store)
+
+        async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
+            return await sender.send(lambda: self.leases.layers(lease), reference)
+
+        socket = self.folder / "bare.sock"
+        return DockerFront(socket, self.leases, None, send_image, self.journal, store=store, linger_sec=0.1)
+
+
+@pytest.fixture
+def bare(leases: FakeLeases, folder: Path) -> Bare:
+    return Bare(folder, leases)
+
+
+@pytest.fixture
+async def tenant(bare: Bare, leases: FakeLeases, folder: Path, docker_config: Path) -> AsyncIterator[Tenant]:
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "DOCKER_HOST": f"unix://{folder / 'bare.sock'}",
+        "DOCKER_CONFIG": str(docker_config),
+    }
+    tenant = Tenant(bare.front, folder / "bare.sock", leases, env)
+    await tenant.start()
+    yield tenant
+    await tenant.stop()
+    bare.journal.close()
+
+
+async def test_an_archive_is_loaded_named_shown_saved_and_run(tenant: Tenant, folder: Path) -> None:
+    assert await tenant.docker("load", "-i", str(base_image())) == f"Loaded image: {IMAGE}"
+    [shown] = json.loads(await tenant.docker("image", "inspect", IMAGE))
+    id_ = shown["Id"]
+    assert (shown["Os"], shown["RepoTags"]) == ("linux", [IMAGE])
+    assert shown["Config"]["Cmd"] == ["/bin/sh"]
+    await tenant.docker("tag", IMAGE, "mine")
+    names = await tenant.docker("images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}", "--no-trunc")
+    assert sorted(names.split()[::2]) == [IMAGE, "mine:latest"]
+    assert await tenant.docker("images", "-q", "mine") == id_[7:19]
+    assert await tenant.docker("images", "-q", "--filter", "dangling=true") == ""
+    assert "dockage script/images" in await tenant.docker("history", "mine")
+
+    await tenant.docker("save", "-o", str(folder / "saved.tar"), "mine", IMAGE)
+    with tarfile.open(folder / "saved.tar") as tar:
+        assert "manifest.json" in tar.getnames()
+    assert "several names" in await tenant.refused("rmi", id_[7:19])
+    await tenant.docker("rmi", "mine")
+    await tenant.docker("rmi", id_)
+    assert await tenant.docker("images", "-q") == ""
+    assert list((folder / "own" / "layers").iterdir()) == []
+    await tenant.docker("load", "-i", str(folder / "saved.tar"))
+
+    assert await tenant.docker("run", "--rm", *LIMITS, "mine", "echo", "runs") == "runs"
+    assert await tenant.docker("run", "--rm", *LIMITS, id_[7:19], "echo", "again") == "again"
+
+
+async def test_what_is_there_outlives_the_daemon_and_is_kept_while_a_container_needs_it(
+    tenant: Tenant, folder: Path
+) -> None:
+    await tenant.docker("load", "-q", stdin=base_image().read_bytes())
+    await tenant.docker("create", "--name", "box", *LIMITS, IMAGE, "true")
+    (folder / "own" / "layers" / "new-rubbish").write_bytes(b"of a crash")
+    await tenant.stop()
+    await tenant.start()
+    assert await tenant.docker("images", "-q") != ""
+    assert "container box needs it" in await tenant.refused("rmi", IMAGE)
+    assert await tenant.docker("image", "prune", "-af") == "Total reclaimed space: 0B"
+    await tenant.docker("rm", "box")
+    await tenant.docker("image", "prune", "-af")
+    assert await tenant.docker("images", "-q") == ""
+    assert list((folder / "own" / "layers").iterdir()) == []
+
+
+async def test_what_needs_an_engine_says_what_to_do(tenant: Tenant, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    tenant.env["DOCKER_BUILDKIT"] = "0"
+    for words in (
+        ("build", str(folder)),
+        ("pull", "busybox"),
+        ("run", *LIMITS, "busybox"),
+        ("push", "busybox"),
+    ):
+        assert "no local Docker engine" in await tenant.refused(*words)
+    said = await tenant.refused("buildx", "build", str(folder))
+    assert "docker load -i image.tar" in said
+    assert tenant.leases.obtained == []
+
+
+async def test_no_more_than_its_limit_is_kept(bare: Bare, tenant: Tenant, folder: Path) -> None:
+    await tenant.stop()
+    bare.limit = 1 << 20
+    await tenant.start()
+    assert "remove images" in await tenant.refused("load", "-i", str(base_image()))
+    assert "cannot be read" in await tenant.refused("load", "-i", "/dev/null")
+    assert await tenant.docker("images", "-q") == ""
+    assert list((folder / "own" / "layers").iterdir()) == []
