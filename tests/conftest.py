@@ -59,6 +59,14 @@ def bitcoind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
+def current_engine() -> Iterator[Path]:
+    """The socket of an engine of 28 or newer, for what must work on old and new ones."""
+    if not (DEV / "current-engine" / "dockerd").exists():
+        pytest.skip("no current engine: run script/setup")
+    yield from engine("current", load=False)
+
+
+@pytest.fixture(scope="session")
 def docker_config() -> Path:
     """The folder for ``DOCKER_CONFIG``: with it, ``docker compose`` is there."""
     folder = Path(os.environ.get("DOCKER_CONFIG", DEV / "docker-config"))
@@ -67,7 +75,7 @@ def docker_config() -> Path:
     return folder
 
 
-def engine(role: str) -> Iterator[Path]:
+def engine(role: str, load: bool = True) -> Iterator[Path]:
     given = os.environ.get(f"DOCKAGE_TEST_{role.upper()}_ENGINE")
     if given:
         yield Path(given)
@@ -76,7 +84,8 @@ def engine(role: str) -> Iterator[Path]:
     name = f"{role}-{os.getpid()}"
     try:
         script("engines", "start", name)
-        script("images", "load", name)
+        if load:
+            script("images", "load", name)
         yield Path(script("engines", "socket", name))
     finally:
         script("engines", "stop", name)

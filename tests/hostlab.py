@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+from dockage.adapters.host.guard import CANDIDATES
 from dockage.domain.identity import LeaseId
 from dockage.ports import LEASE_LABEL
 from dockage.wire.splice import SocketStream
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "dockage/base:bookworm"
 SESSION = os.urandom(15)
 """cgroups are not in a namespace of ours: lease ids must differ from those of a suite that runs beside us."""
+OURS = f"{tempfile.gettempdir()}/dkh-home"
+"""Loop devices are not in a namespace either."""
 CLONE_NEWNET = 0x40000000
 
 
@@ -60,9 +63,19 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
     raise AssertionError("it did not come true within 20 s")
 
 
+CURRENT = Path(os.environ.get("DOCKAGE_DEV") or ROOT / ".dev") / "current-engine"
+"""The programs of an engine of 28 or newer, where script/setup put them."""
+CONTAINERD = {"features": {"containerd-snapshotter": True}}
+
+
 class Lab:
-    def __init__(self, suffix: str = "") -> None:
+    def __init__(self, suffix: str = "", programs: Path | None = None, config: object = None) -> None:
+        """*programs*: of another engine than the machine's own."""
         self.name = f"dkh{os.getpid()}{suffix}"
+        self._config = config or {}
+        self._path = ":".join(
+            [*([str(ROOT / programs)] if programs else []), os.environ["PATH"], "/usr/sbin"]
+        )
         self.folder = Path(tempfile.mkdtemp(prefix="dkh-"))
         self.socket = self.folder / "docker.sock"
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -75,14 +88,15 @@ class Lab:
         run("docker", "-H", f"unix://{self.socket}", "load", "-i", str(base_image()))
 
     def start_engine(self) -> None:
-        (self.folder / "daemon.json").write_text("{}")
+        (self.folder / "daemon.json").write_text(json.dumps(self._config))
+        dockerd = shutil.which("dockerd", path=self._path) or "dockerd"
         command = [
-            "nsenter", f"--net=/var/run/netns/{self.name}", "dockerd", f"--config-file={self.folder}/daemon.json",
+            "nsenter", f"--net=/var/run/netns/{self.name}", dockerd, f"--config-file={self.folder}/daemon.json",
             f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid",
             f"--host=unix://{self.socket}", "--bip=172.31.0.1/24", "--shutdown-timeout=3",
         ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
-            env = {**os.environ, "TMPDIR": str(self.folder), "DOCKER_RAMDISK": ""}
+            env = {**os.environ, "PATH": self._path, "TMPDIR": str(self.folder), "DOCKER_RAMDISK": ""}
             self._daemon = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
             )
@@ -134,6 +148,13 @@ class Lab:
     def docker(self, *argv: str, text: str = "", check: bool = True) -> str:
         return run("docker", "-H", f"unix://{self.socket}", *argv, text=text, check=check)
 
+    def docker_says(self, *argv: str) -> str:
+        """The words of a refusal."""
+        command = ("docker", "-H", f"unix://{self.socket}", *argv)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0, f"{argv} was not refused"
+        return done.stderr
+
     def run(self, lease: LeaseId, *argv: str, check: bool = True) -> str:
         """``docker run`` in the lease; *argv* may begin with more options, then image and command."""
         place = ["--label", f"{LEASE_LABEL}={lease.hex()}", "--cgroup-parent", f"/dockage/{lease.hex()}"]
@@ -154,6 +175,7 @@ class Lab:
             line.split(" [")[0] for t in tools for line in run(t).splitlines() if not line.startswith("#")
         ]
         return {
+            "guards": [str(p) for f in CANDIDATES for p in (f / "dockage-leases").glob(f"*{SESSION.hex()}")],
             "groups": [group for group in groups if group.endswith(SESSION.hex())],
             "mounts": sorted(m for m in mounts if "/dkh-home" in m or m.startswith(str(self.folder))),
             "rules": sorted(rules),
@@ -163,7 +185,7 @@ class Lab:
             "images": sorted(
                 self.docker("images", "-a", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
             ),
-            "loops": [line for line in run("losetup", "-a").splitlines() if "/dkh-home" in line],
+            "loops": [line for line in run("losetup", "-a").splitlines() if OURS in line],
             "links": sorted(links()),
         }
 

@@ -7,13 +7,14 @@ port says its limits: what may block, for how long, and which error means what. 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
 from dockage.domain.units import Instant, Sat
 from dockage.domain.usage import Reading
+from dockage.protocol.images import Manifest, Source
 
 
 # -- the machine itself ------------------------------------------------------------------------------
@@ -140,6 +141,10 @@ class HostFacts(NamedTuple):
     """What does not work here and what to do about it, one sentence each."""
 
 
+OpenSource = Callable[[Source], Awaitable[Stream]]
+"""A stream that ends in the other provider's ``serve_seed``. Raises Unavailable."""
+
+
 class ContainerHost(Protocol):
     """The provider's machine, lease by lease. Every method is idempotent: recovery calls them again."""
 
@@ -168,8 +173,15 @@ class ContainerHost(Protocol):
     async def serve_tunnel(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
         """Splice *stream* to a TCP port of a container of this lease, counting payload bytes."""
 
-    async def serve_layers(self, lease: LeaseId, stream: Stream) -> None:
-        """Receive one image by content: only the layers that are missing here."""
+    async def serve_layers(
+        self, lease: LeaseId, stream: Stream, open_source: OpenSource | None = None
+    ) -> None:
+        """Receive one image by content: only the layers that are missing here, first from the sources that the
+        sender names, if they can be opened."""
+
+    async def serve_seed(self, lease: LeaseId, image: str, stream: Stream) -> None:
+        """Give layers of an image (``sha256:...``) that the lease has; the asker names them (spec 06). Raises
+        UsageError("image.unknown") or Unavailable."""
 
 
 LEASE_LABEL = "dockage.lease"
@@ -183,6 +195,10 @@ class LeaseRoom(Protocol):
 
     def cgroup_parent(self, lease: LeaseId) -> str:
         """``HostConfig.CgroupParent`` of every container of the lease."""
+
+    def guard(self, lease: LeaseId) -> str:
+        """A host folder that is there exactly while the lease is prepared: each container binds it, so that none
+        starts without its walls. "" where there can be none."""
 
     def network(self, lease: LeaseId) -> str:
         """Name of the engine network that ``prepare`` made: where containers go by default."""
@@ -249,6 +265,38 @@ class Leases(Protocol):
 
     async def layers(self, lease: LeaseId) -> Stream:
         """For the sending of one image (spec 06)."""
+
+
+class StoredImage(NamedTuple):
+    manifest: Manifest
+    tags: tuple[str, ...]
+    """``name:tag`` in the short form, in the order of their making."""
+    since: Instant
+    """When it was tagged last."""
+
+
+class ImageStore(Protocol):
+    """Images on a tenant's machine without a Docker engine. A reference is a name (``app``, ``app:1``) or the
+    beginning of an id; one that fits none raises UsageError("image.unknown"), one that fits several
+    UsageError("image.ambiguous")."""
+
+    def all(self) -> Sequence[StoredImage]:
+        """Newest first."""
+
+    def find(self, reference: str) -> StoredImage: ...
+
+    async def load(self, archive: AsyncIterator[bytes]) -> Sequence[str]:
+        """The names (ids of nameless images) that came with a ``docker save`` archive, raw or compressed. Raises
+        UsageError("image.strange" | "image.store-full")."""
+
+    async def tag(self, reference: str, name: str) -> None: ...
+
+    async def remove(self, reference: str, force: bool) -> tuple[Sequence[str], Sequence[str]]:
+        """(names taken away, ids of images that are gone). Raises UsageError("image.conflict") for an id with
+        several names, unless *force*."""
+
+    def save(self, references: Sequence[str]) -> AsyncIterator[bytes]:
+        """An archive for ``docker load``. Raises before the first piece."""
 
 
 # -- bitcoin -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
 from dockage.protocol.images import lease_tag
 from dockage.wire.splice import SocketStream
-from hostlab import IMAGE, SESSION, Lab
+from hostlab import CURRENT, IMAGE, SESSION, Lab
 
 LIMITS = Resources(cpu_milli=1000, memory_bytes=256 * MIB, disk_bytes=512 * MIB)
 
@@ -120,10 +120,22 @@ class Tenant:
         return [self.image if word == "IMAGE" else word for word in argv]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What an engine's version could change is asked of both; all the rest of Debian 12's."""
+    if "engine_lab" in metafunc.fixturenames:
+        both = metafunc.definition.get_closest_marker("both_engines")
+        metafunc.parametrize("engine_lab", ENGINES if both else ENGINES[:1], indirect=True, scope="session")
+
+
+ENGINES = ("own", "current")
+
+
 @pytest.fixture(scope="session")
-def engine_lab() -> Iterator[Lab]:
-    lab = Lab()
-    lab.name = f"dke{os.getpid()}"  # another suite of the same run has a laboratory too
+def engine_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    if request.param == "current" and not CURRENT.exists():
+        pytest.skip("no current engine: run script/setup")
+    lab = Lab(programs=CURRENT if request.param == "current" else None)
+    lab.name = f"dke{os.getpid()}{request.param[0]}"  # another suite of the same run has a laboratory too
     with contextlib.ExitStack() as undo:
         undo.callback(lab.close)
         lab.open()

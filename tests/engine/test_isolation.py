@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dockage.protocol.images import lease_tag
 from dockage.wire.http import HttpClient
 from dockage.wire.splice import SocketStream
 from hostlab import Lab
@@ -67,6 +68,7 @@ async def test_two_leases_do_not_see_each_other(ours: Tenant, theirs: Tenant) ->
     assert await theirs.docker("ps", "--format", "{{.Names}}") == "web"
 
 
+@pytest.mark.both_engines
 async def test_another_leases_things_cannot_be_used_in_a_new_container(ours: Tenant, theirs: Tenant) -> None:
     id = await theirs.run("--name", "web", "IMAGE", "sleep", "100")
     await theirs.docker("network", "create", "back")
@@ -123,6 +125,7 @@ async def test_an_image_that_was_not_given_does_not_exist(ours: Tenant, lab: Lab
     lab.docker("rmi", other)
 
 
+@pytest.mark.both_engines
 async def test_the_engine_made_what_the_filter_says(ours: Tenant, lab: Lab) -> None:
     id = await ours.run("--name", "web", "-p", "8080:80", "IMAGE", "sleep", "100")
     found = json.loads(lab.docker("inspect", id))[0]
@@ -149,15 +152,18 @@ async def test_an_images_own_volumes_are_inside_the_quota(ours: Tenant, lab: Lab
     """And its labels cannot pose as the lease's."""
     layer = lab.docker("create", ours.image)
     change = ["-c", "VOLUME /var/store", "-c", f"LABEL dockage.lease={'f' * 32}"]
-    image = lab.docker("commit", *change, layer, f"dockage.lease/{ours.lease.hex()}:extra")
+    image = lab.docker("commit", *change, layer)
+    tag = lease_tag(ours.lease, image)
+    lab.docker("tag", image, tag)
     await ours.docker("run", "-d", "--name", "db", image, "sleep", "100")
-    mount = json.loads(lab.docker("inspect", f"dkg-{ours.lease.hex()[:12]}-db"))[0]["Mounts"][0]
+    mounts = json.loads(lab.docker("inspect", f"dkg-{ours.lease.hex()[:12]}-db"))[0]["Mounts"]
+    [mount] = [each for each in mounts if each["Type"] == "volume"]
     device = json.loads(lab.docker("volume", "inspect", mount["Name"]))[0]["Options"]["device"]
     assert "dkh-home" in device
     assert await ours.docker("ps", "--format", "{{.Names}}") == "db"
     await ours.docker("rm", "-fv", "db")
     lab.docker("rm", layer)
-    lab.docker("rmi", f"dockage.lease/{ours.lease.hex()}:extra")
+    lab.docker("rmi", tag)
 
 
 @pytest.mark.parametrize(

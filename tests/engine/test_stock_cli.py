@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from hostlab import Lab
 
 from .conftest import Tenant
@@ -20,6 +22,7 @@ async def test_run_shows_output_and_exit_code(ours: Tenant) -> None:
     assert (out, err) == (b"out\n", b"err\n")
 
 
+@pytest.mark.both_engines
 async def test_stdin_ends_and_the_answer_still_comes(ours: Tenant) -> None:
     out, _ = await ours.split(
         "run", "--rm", "-i", *ours.with_image("IMAGE", "sha256sum"), stdin=b"x" * 300_000
@@ -27,6 +30,7 @@ async def test_stdin_ends_and_the_answer_still_comes(ours: Tenant) -> None:
     assert out.split()[0].decode() == hashlib.sha256(b"x" * 300_000).hexdigest()
 
 
+@pytest.mark.both_engines
 async def test_a_container_from_start_to_end(ours: Tenant) -> None:
     id = await ours.run(
         "--name", "web", "-e", "WHO=me", "-l", "a=b", "IMAGE", "sh", "-c", "echo $WHO; sleep 100"
@@ -111,6 +115,7 @@ async def test_stats_tell_the_tenants_name(ours: Tenant) -> None:
     assert line.endswith("256MiB")
 
 
+@pytest.mark.both_engines
 async def test_volumes_are_the_rooms_and_start_with_the_images_files(ours: Tenant, lab: Lab) -> None:
     """/data of the image belongs to user 1000: a new volume there takes that over, as in Docker."""
     await ours.docker("volume", "create", "--label", "x=y", "store")
@@ -145,6 +150,7 @@ async def test_anonymous_volumes_go_with_their_container(ours: Tenant) -> None:
     assert await ours.docker("volume", "ls", "-q") == ""
 
 
+@pytest.mark.both_engines
 async def test_containers_of_a_network_find_each_other_by_name(ours: Tenant) -> None:
     await ours.docker("network", "create", "back")
     await ours.run("--name", "db", "--network", "back", "--network-alias", "store", "IMAGE", "sleep", "100")
@@ -161,6 +167,7 @@ async def test_containers_of_a_network_find_each_other_by_name(ours: Tenant) -> 
     assert await ours.docker("network", "ls", "--format", "{{.Name}}") == "bridge"
 
 
+@pytest.mark.both_engines
 async def test_several_networks_at_creation(ours: Tenant) -> None:
     for name in ("one", "two"):
         await ours.docker("network", "create", name)
@@ -200,6 +207,7 @@ async def test_limits_bind_and_can_be_changed_within_the_lease(ours: Tenant) -> 
     assert "more than the lease's" in await ours.refused("run", "--cpus", "1.5", ours.image)
 
 
+@pytest.mark.both_engines
 async def test_the_image_is_known_by_id_and_can_be_given_back(ours: Tenant, theirs: Tenant) -> None:
     assert json.loads(await ours.docker("image", "inspect", ours.image))[0]["RepoTags"] == []
     assert await ours.docker("images", "-q", "--no-trunc") == ours.image

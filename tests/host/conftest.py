@@ -12,12 +12,24 @@ import pytest
 
 from dockage.adapters.host import DockerHost
 from dockage.domain.identity import LeaseId
-from hostlab import SESSION, Lab
+from hostlab import CURRENT, SESSION, Lab
 
 
 @pytest.fixture(scope="session")
 def engine_lab() -> Iterator[Lab]:
     lab = Lab()
+    with contextlib.ExitStack() as undo:
+        undo.callback(lab.close)
+        lab.open()
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def current_lab() -> Iterator[Lab]:
+    """The same with an engine of 28 or newer."""
+    if not CURRENT.exists():
+        pytest.skip("no current engine: run script/setup")
+    lab = Lab("c", CURRENT)
     with contextlib.ExitStack() as undo:
         undo.callback(lab.close)
         lab.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,6 +13,14 @@ from dockage.testing.host_contract import HostContract, Stage
 from hostlab import IMAGE, Lab, stream_pair, until
 
 WORKER = "while :; do :; done & exec nc -ll -p 7 -e cat"
+
+
+@pytest.fixture(params=["engine_lab", "current_lab"], ids=["own", "current"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Debian 12's engine, and one of 28 or newer."""
+    found = request.getfixturevalue(request.param)
+    with found.inside():
+        yield found
 
 
 class TestDockerHost(HostContract):

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import io
 import json
 import os
-import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dockage.adapters.host import DockerHost
-from dockage.adapters.images import ImageSender
-from dockage.domain.errors import PeerError, Unavailable, UsageError
+from dockage.adapters.images import EngineImages, ImageSender
+from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
@@ -24,8 +22,9 @@ from dockage.ports import Stream
 from dockage.protocol.images import Layer, Manifest, encode_chunk, encode_manifest, lease_tag
 from dockage.wire.chunks import pack
 from dockage.wire.frames import read_frame, write_frame
-from dockage.wire.splice import SocketStream
-from hostlab import IMAGE, Lab, stream_pair
+from hostlab import IMAGE, Lab
+
+from .wires import Wire, layer, load
 
 LIMITS = Resources(cpu_milli=1000, memory_bytes=64 * MIB, disk_bytes=64 * MIB)
 Leases = Callable[[int], LeaseId]
@@ -43,70 +42,13 @@ def tenant_lab() -> Iterator[Lab]:
 
 @pytest.fixture
 async def sender(tenant_lab: Lab, tmp_path: Path) -> AsyncIterator[ImageSender]:
-    sender = ImageSender(tenant_lab.socket, tmp_path / "blobs")
-    yield sender
-    await sender.close()
+    origin = EngineImages(tenant_lab.socket, tmp_path / "blobs")
+    yield ImageSender(origin)
+    await origin.close()
 
 
-def layer(name: str, content: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def load(lab: Lab, folder: Path, name: str, *layers: bytes) -> None:
-    """An image of these layers into the engine."""
-    diff_ids = [hashlib.sha256(each).hexdigest() for each in layers]
-    rootfs = {"type": "layers", "diff_ids": [f"sha256:{each}" for each in diff_ids]}
-    config = json.dumps({"os": "linux", "architecture": "amd64", "config": {}, "rootfs": rootfs}).encode()
-    listing = [{"Config": "c.json", "RepoTags": [name], "Layers": [f"{each}/layer.tar" for each in diff_ids]}]
-    files = {"c.json": config, "manifest.json": json.dumps(listing).encode()}
-    files |= {f"{digest}/layer.tar": each for digest, each in zip(diff_ids, layers, strict=True)}
-    path = folder / "image.tar"
-    with tarfile.open(path, "w") as tar:
-        for file, content in files.items():
-            info = tarfile.TarInfo(file)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    lab.docker("load", "-i", str(path))
-
-
-class Wire:
-    """Streams that end in the host's ``serve_layers``; what the sender writes can be watched and changed."""
-
-    def __init__(self, host: DockerHost, lease: LeaseId, tasks: asyncio.TaskGroup) -> None:
-        self._host, self._lease, self._tasks = host, lease, tasks
-        self.sent = 0
-        self.cut_after = 1 << 60
-        self.change: Callable[[bytes], bytes] = bytes
-        self.failures: list[PeerError] = []
-
-    async def open(self) -> Stream:
-        ours, theirs = await stream_pair()
-        self._tasks.create_task(self._serve(theirs))
-        return Watched(self, ours)
-
-    async def _serve(self, stream: SocketStream) -> None:
-        try:
-            await self._host.serve_layers(self._lease, stream)
-        except PeerError as error:
-            self.failures.append(error)
-
-
-class Watched:
-    def __init__(self, wire: Wire, stream: SocketStream) -> None:
-        self._wire, self._stream = wire, stream
-        self.read, self.finish, self.abort = stream.read, stream.finish, stream.abort
-
-    async def write(self, data: bytes) -> None:
-        self._wire.sent += len(data)
-        if self._wire.sent > self._wire.cut_after:
-            self._stream.abort()
-            raise Unavailable("link.cut", "the cable was pulled")
-        await self._stream.write(self._wire.change(data))
+async def nowhere() -> Stream:
+    raise AssertionError("nothing may be sent")
 
 
 async def test_the_second_version_sends_only_its_new_layer(
@@ -229,5 +171,5 @@ async def test_a_layer_that_is_not_what_it_says_is_refused(
 
 async def test_an_unknown_image_is_the_users_to_mend(sender: ImageSender) -> None:
     with pytest.raises(UsageError, match="pull or build it first") as error:
-        await sender.manifest("nobody/nothing:1")
+        await sender.send(nowhere, "nobody/nothing:1")
     assert error.value.code == "image.unknown"

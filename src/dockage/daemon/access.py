@@ -10,7 +10,7 @@ from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import LeaseState
 from dockage.node.provider import Provider
-from dockage.ports import ContainerHost, Stream
+from dockage.ports import ContainerHost, OpenSource, Stream
 from dockage.protocol import streams
 
 from .driver import Driver
@@ -21,8 +21,8 @@ STREAMS_PER_LEASE = 512
 
 
 class Access:
-    def __init__(self, driver: Driver[Provider], host: ContainerHost) -> None:
-        self._driver, self._host = driver, host
+    def __init__(self, driver: Driver[Provider], host: ContainerHost, open_source: OpenSource) -> None:
+        self._driver, self._host, self._open_source = driver, host, open_source
         self._open: Counter[LeaseId] = Counter()
         self._refused: Counter[str] = Counter()
 
@@ -43,7 +43,11 @@ class Access:
         )
 
     async def _layers(self, peer: NodeKey, header: streams.Layers, stream: Stream) -> None:
-        await self._serve(peer, header.lease, lambda: self._host.serve_layers(header.lease, stream))
+        await self._serve(
+            peer,
+            header.lease,
+            lambda: self._host.serve_layers(header.lease, stream, self._open_source),
+        )
 
     async def _serve(self, peer: NodeKey, lease: LeaseId, work: Callable[[], Awaitable[None]]) -> None:
         held = self._driver.state.leases.get(lease)

@@ -30,7 +30,7 @@ from dockage.adapters.dht.directory import KademliaDirectory
 from dockage.adapters.engine.gate import EngineGate
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.host.host import DockerHost
-from dockage.adapters.images.sender import ImageSender
+from dockage.adapters.images import EngineImages, ImageSender, OwnImages
 from dockage.adapters.keys.files import FileKeys, verify
 from dockage.adapters.link.link import IrohLink
 from dockage.adapters.proofs.folder import ProofFolder
@@ -47,6 +47,7 @@ from dockage.node.records import HISTORY
 from dockage.ports import Address, HostFacts, Journal, Progress, Row, Stream
 from dockage.protocol import proof as proofs
 from dockage.protocol import streams
+from dockage.protocol.images import Source
 from dockage.protocol.proof import Proven
 from dockage.wire.frames import write_frame
 
@@ -58,7 +59,7 @@ from .metrics import Metrics, listen
 from .node import Node
 from .peers import Reception
 from .rail import Rail
-from .renting import Renting
+from .seeds import Seeds
 from .tasks import every
 from .wiring import Ground, Loop, wire
 
@@ -169,7 +170,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             listening = stack.enter_context(listen(config.node.metrics))
             loops.append(Metrics(node, listening).serve)
         if config.tenant.enabled:
-            loops.append(_front(home, config, node.renting, journal, stack).serve)
+            loops.append(_front(home, config, node, journal, stack).serve)
         yield node, loops
 
 
@@ -242,7 +243,7 @@ async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost
         home / "leases",
         secrets.token_hex(8),
         firewall=sells.firewall,
-        resolvers=sells.resolvers or _private_resolvers(RESOLV_CONF),
+        resolvers=sells.resolvers or _resolvers(RESOLV_CONF),
     )
     await host.start()
     stack.push_async_callback(host.close)
@@ -253,23 +254,22 @@ async def _host(home: Path, config: Config, stack: AsyncExitStack) -> DockerHost
     return host
 
 
-def _private_resolvers(path: Path) -> tuple[str, ...]:
-    """The machine's name servers that lie behind the leases' firewall, such as a home router: port 53 of these
+def _resolvers(path: Path) -> tuple[str, ...]:
+    """The machine's name servers, such as a home router: they lie behind the leases' firewall, and port 53 of these
     stays open, or containers could resolve nothing."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
         return ()
     named = [line.split()[1] for line in lines if line.startswith("nameserver ") and len(line.split()) > 1]
-    return tuple(x for x in named if _is_private(x))
+    return tuple(x for x in named if _is_elsewhere(x))
 
 
-def _is_private(address: str) -> bool:
+def _is_elsewhere(address: str) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        return not ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
-    return found.is_private and not found.is_loopback
 
 
 def _directory(
@@ -328,25 +328,27 @@ def _market_loops(
     return [live, lambda: every(CONTACTS_EVERY, remember, "contacts")]
 
 
-def _front(
-    home: Path, config: Config, rents: Renting, journal: Journal, stack: AsyncExitStack
-) -> DockerFront:
-    tenant = config.tenant
+def _front(home: Path, config: Config, node: Node, journal: Journal, stack: AsyncExitStack) -> DockerFront:
+    tenant, rents, clock = config.tenant, node.renting, node.clock
+    seeds = Seeds(node.tenant, node.keys, clock)
     engine = Path(tenant.engine) if tenant.engine and Path(tenant.engine).exists() else None
-    sender = ImageSender(engine, home / "images") if engine else None
-    if sender is not None:
-        stack.push_async_callback(sender.close)
+    store: OwnImages | None = None
+    if engine is not None:
+        sender = ImageSender(_engine_images(engine, home, stack))
+    else:
+        store = OwnImages(home / "own-images", clock)
+        sender = ImageSender(store)
 
     async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
-        if sender is None:
-            raise UsageError(
-                "image.no-engine", "there is no local Docker engine to take the image from: set tenant.engine"
-            )
-
         def report(done: int, total: int) -> None:
             progress(f"sending {reference}: {done >> 20} of {total >> 20} MiB")
 
-        return await sender.send(lambda: rents.layers(lease), reference, report)
+        def sources(image: str) -> Sequence[Source]:
+            return seeds.sources(lease, image)
+
+        image = await sender.send(lambda: rents.layers(lease), reference, report, sources)
+        seeds.holds(lease, image)
+        return image
 
     return DockerFront(
         home / tenant.socket,
@@ -355,6 +357,7 @@ def _front(
         send_image,
         journal,
         bind_host=tenant.bind_host,
+        store=store,
         linger_sec=tenant.linger_sec,
     )
 
@@ -362,6 +365,12 @@ def _front(
 def verify_proof(data: bytes) -> Proven:
     """Raises UsageError("proof.*"); no daemon and no home is needed for it."""
     return proofs.check(proofs.decode(data), verify)
+
+
+def _engine_images(engine: Path, home: Path, stack: AsyncExitStack) -> EngineImages:
+    found = EngineImages(engine, home / "images")
+    stack.push_async_callback(found.close)
+    return found
 
 
 def identity(home: Path) -> NodeKey:

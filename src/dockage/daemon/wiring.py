@@ -22,6 +22,7 @@ from dockage.node import records
 from dockage.node import tenant as renting
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.ports import Clock, ContainerHost, Directory, Evidence, Journal, Keys, PeerLink, Row
+from dockage.protocol import streams
 
 from .access import Access
 from .chainwatch import ChainWatch
@@ -37,6 +38,7 @@ from .perform import ProviderPerformer, TenantPerformer
 from .rail import Rail
 from .reach import Reach
 from .renting import Renting, Terms
+from .seeds import seed_server, source_opener
 from .tasks import Jobs, every
 from .tunnels import TunnelCounts
 
@@ -84,7 +86,9 @@ def wire(
     provider = notice = None
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
     if policy is not None and ground.host is not None:
-        provider, notice = _sell(ground, policy, ProviderPerformer(postman, ground.rail, jobs, ground.host))
+        provider, notice = _sell(
+            ground, policy, ProviderPerformer(postman, ground.rail, jobs, ground.host), reach
+        )
         loops += _selling_loops(ground, provider, notice)
     rents = _renting(ground, tenant, market, reach, counts)
     loops += [_driving(tenant, renting.outstanding(tenant.state)), rents.drop_unfinished]
@@ -139,14 +143,16 @@ def _renting(
 
 # -- the provider ------------------------------------------------------------------------------------
 def _sell(
-    ground: Ground, policy: ProviderPolicy, hands: ProviderPerformer
+    ground: Ground, policy: ProviderPolicy, hands: ProviderPerformer, reach: Reach
 ) -> tuple[Driver[selling.Provider], Notice]:
     assert ground.host is not None
     leases = [records.decode_sold_lease(r.value) for r in ground.rows if r.kind == records.SOLD]
     channels = [records.decode_channel(r.value) for r in ground.rows if r.kind == records.EARNING]
     state = selling.restore(policy, leases, channels)
     hands.driver = Driver(state, selling.step, changed, ground.journal, hands.perform, ground.clock)
-    Access(hands.driver, ground.host).register(ground.reception)
+    Access(hands.driver, ground.host, source_opener(reach.open)).register(ground.reception)
+    seeding = seed_server(hands.driver, ground.host, ground.keys, ground.clock)
+    ground.reception.serve_kind(streams.Seed, seeding)
     notice = Notice(
         ground.directory,
         ground.link,

@@ -6,6 +6,7 @@ from the clock and from what a test said a container does, never from real time.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -14,9 +15,9 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, Instant
 from dockage.domain.usage import Reading
-from dockage.ports import Clock, HostFacts, Stream
+from dockage.ports import Clock, HostFacts, OpenSource, Stream
 from dockage.protocol import images
-from dockage.wire.chunks import unpack
+from dockage.wire.chunks import send_layers, unpack
 from dockage.wire.frames import PIECE, read_frame, write_frame
 
 Service = Callable[[Stream], Awaitable[None]]
@@ -48,8 +49,8 @@ class _Lease:
     tunnel_in: int = 0
     tunnel_out: int = 0
     containers: dict[str, FakeContainer] = field(default_factory=dict)
-    images: set[str] = field(default_factory=set)
-    layers: set[bytes] = field(default_factory=set)
+    images: dict[str, images.Manifest] = field(default_factory=dict)
+    layers: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class FakeHost:
@@ -160,7 +161,21 @@ class FakeHost:
         finally:
             stream.abort()
 
-    async def serve_layers(self, lease: LeaseId, stream: Stream) -> None:
+    async def serve_seed(self, lease: LeaseId, image: str, stream: Stream) -> None:
+        known = self._known(lease)
+        if image not in known.images:
+            raise UsageError("image.unknown", f"the lease has no image {image[:19]}")
+        asked = images.decode_reply(await read_frame(stream, images.ANSWER_MAX))
+        if not isinstance(asked, images.Wanted):
+            raise UsageError("image.unknown", "which layers?")
+        manifest = known.images[image]
+        images.check_wanted(manifest, asked)
+        await send_layers(stream, manifest, asked, lambda layer: io.BytesIO(known.layers[layer.digest]))
+        await stream.finish()
+
+    async def serve_layers(
+        self, lease: LeaseId, stream: Stream, open_source: OpenSource | None = None
+    ) -> None:
         known = self._known(lease)
         try:
             image = await _receive(known, stream)
@@ -238,10 +253,11 @@ async def _receive(lease: _Lease, stream: Stream) -> str:
     held = {layer.digest: layer.size for layer in manifest.layers if layer.digest in lease.layers}
     wanted = images.wanted_layers(manifest, 0, held)
     await write_frame(stream, images.encode_reply(images.Wanted(wanted)))
+    arriving: dict[int, bytes] = {}
     for expected in images.expected_chunks(manifest, wanted):
         chunk = images.decode_chunk(await read_frame(stream, images.CHUNK_FRAME_MAX))
         images.check_chunk(chunk, expected)
-        unpack(chunk)
-    lease.layers |= {layer.digest for layer in manifest.layers}
-    lease.images.add(manifest.image)
+        arriving[chunk.layer] = arriving.get(chunk.layer, b"") + unpack(chunk)
+    lease.layers |= {manifest.layers[index].digest: raw for index, raw in arriving.items()}
+    lease.images[manifest.image] = manifest
     return manifest.image

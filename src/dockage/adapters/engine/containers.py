@@ -14,6 +14,7 @@ from dockage.protocol.docker.refusal import Refused
 from dockage.protocol.docker.refusals import check, refusals, update_refusals
 from dockage.protocol.docker.update import update_body
 from dockage.protocol.docker.volumes import VolumeUse, with_declared
+from dockage.protocol.images import lease_tag
 
 from . import lookup, relay, volumes
 from .exchange import Exchange
@@ -86,7 +87,8 @@ async def create(exchange: Exchange) -> None:
 
 async def _resolve(exchange: Exchange, body: dict[str, Any]) -> Resolved:
     need = wants(body)
-    image = await lookup.image(exchange, need.image)
+    # by our tag: what the engine calls the image depends on its store
+    image = lease_tag(exchange.lease, await lookup.image(exchange, need.image))
     config = (await exchange.call("GET", f"/images/{image}/json")).get("Config") or {}
     tmpfs = _tmpfs_targets(body.get("HostConfig") or {})
     uses = with_declared(need.volumes, config.get("Volumes"), tmpfs)

@@ -10,12 +10,13 @@ from .exchange import Exchange
 
 
 async def listing(exchange: Exchange) -> None:
-    await exchange.answer([views.image(item) for item in await lookup.images(exchange)])
+    await exchange.answer([views.image(exchange.lease, item) for item in await lookup.images(exchange)])
 
 
 async def inspect(exchange: Exchange) -> None:
     id = await lookup.image(exchange, exchange.match.references["image"])
-    await exchange.answer(views.image(await exchange.call("GET", f"/images/{id}/json")))
+    found = await exchange.call("GET", f"/images/{lease_tag(exchange.lease, id)}/json")
+    await exchange.answer(views.image(exchange.lease, found))
 
 
 async def remove(exchange: Exchange) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dockage.protocol.docker import filters, names
+from dockage.protocol.docker import filters, names, views
 from dockage.protocol.docker.refusal import Refused, not_found
 from dockage.protocol.images import lease_repository
 
@@ -77,11 +77,12 @@ async def images(exchange: Exchange) -> list[Json]:
 
 
 async def image(exchange: Exchange, reference: str) -> str:
-    """The full id of an image that this lease was given."""
+    """The tenant's full id of an image that this lease was given."""
     if not names.is_image_id(reference):
         raise Refused(404, f"No such image: {reference[:200]} (a lease knows images by id only)")
     wanted = "sha256:" + reference.removeprefix("sha256:")
-    fitting = [item for item in await images(exchange) if item["Id"].startswith(wanted)]
+    given = [views.image_id(exchange.lease, item) for item in await images(exchange)]
+    fitting = [{"Id": id} for id in given if id.startswith(wanted)]
     return str(_single("image", reference, fitting)["Id"])
 
 

@@ -27,7 +27,9 @@ class Blobs:
         here: dict[bytes, int] = {}
         for path in sorted(self._folder.iterdir()):
             digest = bytes.fromhex(path.stem)
-            if path.stat().st_size > sizes.get(digest, -1):
+            if path.suffix == ".fresh":
+                path.unlink()  # of a crash
+            elif path.stat().st_size > sizes.get(digest, -1):
                 path.unlink()
             elif path.suffix == ".tar":
                 here[digest] = sizes[digest]
@@ -37,8 +39,12 @@ class Blobs:
                 here.setdefault(digest, path.stat().st_size)
         return here
 
-    def open(self, layer: Layer) -> Growing:
-        return Growing(self._path(layer, ".part"), self._path(layer, ".tar"), layer)
+    def open(self, layer: Layer, afresh: bool = False) -> Growing:
+        """To go on with, or, *afresh*, apart from what there is of it."""
+        part = self._path(layer, ".fresh" if afresh else ".part")
+        if afresh:
+            part.unlink(missing_ok=True)
+        return Growing(part, self._path(layer, ".tar"), layer)
 
     def path(self, layer: Layer) -> Path | None:
         """The whole, verified layer, or None."""
@@ -47,7 +53,8 @@ class Blobs:
 
     def drop(self, manifest: Manifest) -> None:
         for layer in manifest.layers:
-            self._path(layer, ".tar").unlink(missing_ok=True)
+            for suffix in (".tar", ".part"):
+                self._path(layer, suffix).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
@@ -73,6 +80,10 @@ class Growing:
     def close(self) -> None:
         """Without ``seal`` it stays a part, to go on with later."""
         self._file.close()
+
+    def forget(self) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
 
     def seal(self) -> None:
         """Raises PeerError("image.corrupt") and forgets the bytes, wherever they came from."""

@@ -56,6 +56,14 @@ class LeaseEngine:
         paused = await self.containers(lease, "paused")
         await self._each([("POST", f"/containers/{each['Id']}/unpause", {}) for each in paused])
 
+    async def resume(self, lease: LeaseId, guard: str) -> None:
+        """Start what the engine tried to start by itself, and could not for want of *guard*: so it was its restart
+        policy's wish, and nobody had stopped it."""
+        for each in await self.containers(lease, "exited"):
+            found = await self._client.call("GET", f"/containers/{each['Id']}/json")
+            if found.ok and guard in str(found.json()["State"].get("Error")):
+                await self._one("POST", f"/containers/{each['Id']}/start", {})
+
     async def remove_containers(self, lease: LeaseId) -> None:
         for attempt in range(PAUSE_ROUNDS):
             await asyncio.sleep(0.2 * attempt)  # "removal in progress" is a 409 too
@@ -76,6 +84,7 @@ class LeaseEngine:
             "Name": name,
             "Driver": "bridge",
             "CheckDuplicate": True,
+            "EnableIPv6": False,  # an engine may have another default
             "Options": network_options(lease, 0),
             "Labels": {LEASE_LABEL: lease.hex()},
         }

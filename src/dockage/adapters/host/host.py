@@ -18,7 +18,7 @@ from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.usage import Reading
-from dockage.ports import HostFacts, Stream
+from dockage.ports import HostFacts, OpenSource, Stream
 from dockage.wire.engine import EngineClient
 
 from . import cgroup, machine, names
@@ -26,8 +26,11 @@ from .command import Run, run, together
 from .disk import WritableLayers
 from .engine import LeaseEngine, network_options
 from .firewall import Carried, Firewall, unavailable
+from .guard import Guards
+from .intake import EngineImages
 from .layers import LayerReceiver
 from .ledger import Ledger
+from .seed import Seeder
 from .slices import Slices
 from .tunnel import Count, Tunnels
 from .volumes import Volumes
@@ -95,11 +98,13 @@ class DockerHost:
         self._engine = LeaseEngine(self._client)
         self._ledger = Ledger(home)
         self._firewall = Firewall(execute, time.monotonic, resolvers)
+        self._guards = Guards()
         self._slices = Slices(execute)
         self._volumes = Volumes(self._ledger, execute)
         self._layers = WritableLayers(engine_socket, time.monotonic, random or SystemRandom(), disk_every)
         self._tunnels = Tunnels(self._client, time.monotonic)
-        self._receiver = LayerReceiver(self._client, self._ledger, share_layers)
+        self._receiver = LayerReceiver(EngineImages(self._client, share_layers), self._ledger)
+        self._seeder = Seeder(engine_socket)
         self._rooms: dict[LeaseId, _Room] = {}
         self._groups: cgroup.Layout | None = None
         self._facts: HostFacts | None = None
@@ -122,7 +127,8 @@ class DockerHost:
 
     # -- ContainerHost -----------------------------------------------------------------------------
     async def facts(self) -> HostFacts:
-        self._facts = await machine.ask(self._client, self._home, await self._wall_warnings())
+        warnings = [*await self._wall_warnings(), *filter(None, [self._guards.warning])]
+        self._facts = await machine.ask(self._client, self._home, warnings)
         return self._facts
 
     async def _ask_once(self) -> None:
@@ -148,6 +154,8 @@ class DockerHost:
             await together([*wall, self._engine.make_network(lease), self._make_group(lease, limits)])
             await self._volumes.mount_all(lease)
             self._open_gauge(lease, room)
+            if self._guards.set(lease):
+                await self._engine.resume(lease, self._guards.path(lease))
 
     async def _raise_wall(self, lease: LeaseId) -> None:
         if not self._firewall.works and (wrong := await self._firewall.check()):
@@ -199,6 +207,7 @@ class DockerHost:
         room = self._rooms.setdefault(lease, _Room())
         async with room.lock:
             await self._engine.remove_containers(lease)
+            self._guards.drop(lease)
             await self._engine.remove_volumes(lease)
             await self._engine.remove_networks(lease)
             await self._engine.remove_images(lease)
@@ -235,14 +244,23 @@ class DockerHost:
         """Raises UsageError("tunnel.*") or Unavailable("tunnel.closed") before any byte is read."""
         await self._tunnels.serve(lease, container, port, stream, self._known(lease).count)
 
-    async def serve_layers(self, lease: LeaseId, stream: Stream) -> None:
+    async def serve_layers(
+        self, lease: LeaseId, stream: Stream, open_source: OpenSource | None = None
+    ) -> None:
         """Raises PeerError("image.*") after having told the sender; every other refusal is only told."""
         async with self._known(lease).receiving:
-            await self._receiver.receive(lease, stream)
+            await self._receiver.receive(lease, stream, open_source)
+
+    async def serve_seed(self, lease: LeaseId, image: str, stream: Stream) -> None:
+        self._known(lease)
+        await self._seeder.serve(lease, image, self._ledger.folder(lease), stream)
 
     # -- LeaseRoom ---------------------------------------------------------------------------------
     def cgroup_parent(self, lease: LeaseId) -> str:
         return names.slice_unit(lease) if self._systemd else "/" + self._group(lease)
+
+    def guard(self, lease: LeaseId) -> str:
+        return self._guards.path(lease)
 
     def network(self, lease: LeaseId) -> str:
         return names.network(lease)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from dockage.domain.identity import LeaseId
+from dockage.protocol.images import of_lease_tag
+
 from .create import Place
 from .fields import CONFIG, HOST_CONFIG
-from .names import INTERNAL_LABELS, tenant_name, tenant_network
+from .names import INTERNAL_LABELS, scrub, tenant_name, tenant_network
 
 Json = dict[str, Any]
 
@@ -66,7 +69,8 @@ def listed(place: Place, item: Json) -> Json:
     mode = (item.get("HostConfig") or {}).get("NetworkMode", "")
     return shown | {
         "Names": ["/" + tenant_name(place.lease, name) for name in names],
-        "Image": item.get("ImageID") if "/" in str(item.get("Image")) else item.get("Image"),
+        "Image": of_lease_tag(place.lease, str(item.get("Image"))),
+        "ImageID": of_lease_tag(place.lease, str(item.get("Image"))),
         "Labels": labels(item.get("Labels")),
         "HostConfig": {"NetworkMode": tenant_network(place.lease, place.network, mode)},
         "NetworkSettings": {"Networks": endpoints(place, networks)},
@@ -77,16 +81,23 @@ def listed(place: Place, item: Json) -> Json:
 def inspected(place: Place, item: Json) -> Json:
     """``GET /containers/{id}/json``."""
     config = _picked(item.get("Config") or {}, frozenset(CONFIG))
+    image = of_lease_tag(place.lease, str(config.get("Image")))
     return _picked(item, INSPECTED) | {
+        "Image": image,
         "Name": "/" + tenant_name(place.lease, item.get("Name", "")),
-        "State": _picked(item.get("State") or {}, STATE) | {"Pid": 0},
-        "Config": config | {"Labels": labels(config.get("Labels"))},
+        "State": _state(place, item.get("State") or {}),
+        "Config": config | {"Image": image, "Labels": labels(config.get("Labels"))},
         "HostConfig": _host_config(place, item),
         "Mounts": mounts(place, item.get("Mounts")),
         "NetworkSettings": _settings(place, item.get("NetworkSettings") or {}),
         "LogPath": "",
         "GraphDriver": {"Name": item.get("Driver", ""), "Data": None},
     }
+
+
+def _state(place: Place, found: Json) -> Json:
+    said = {"Error": scrub(place.lease, str(found["Error"]))} if found.get("Error") else {}
+    return _picked(found, STATE) | {"Pid": 0} | said
 
 
 def _host_config(place: Place, item: Json) -> Json:
@@ -166,6 +177,8 @@ def event(place: Place, item: Json) -> Json | None:
     shown = {key: value for key, value in attributes.items() if key not in INTERNAL_LABELS}
     if "name" in shown:
         shown["name"] = tenant_name(place.lease, str(shown["name"]))
+    if "image" in shown:
+        shown["image"] = of_lease_tag(place.lease, str(shown["image"]))
     return item | {"Actor": {"ID": actor.get("ID"), "Attributes": shown}}
 
 
@@ -194,6 +207,12 @@ def volume(place: Place, item: Json) -> Json:
     }
 
 
-def image(item: Json) -> Json:
+def image(lease: LeaseId, item: Json) -> Json:
     """Listed or inspected. Its tags in the provider's engine are ours, not the tenant's."""
-    return _picked(item, IMAGE) | {"RepoTags": [], "RepoDigests": []}
+    return _picked(item, IMAGE) | {"Id": image_id(lease, item), "RepoTags": [], "RepoDigests": []}
+
+
+def image_id(lease: LeaseId, item: Json) -> str:
+    """As the tenant knows it (sha256 of the config): an engine with the containerd store has another one."""
+    tags = [of_lease_tag(lease, str(tag)) for tag in item.get("RepoTags") or []]
+    return next((tag for tag in tags if tag.startswith("sha256:")), str(item.get("Id")))
