@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dockage.daemon import config
-from dockage.daemon.system import _private_resolvers
+from dockage.daemon.system import _resolvers
 from dockage.domain.errors import UsageError
 from dockage.domain.pricing import PRESETS, Tariff
 
@@ -97,13 +97,13 @@ def test_a_price_without_a_wallet_is_refused(tmp_path: Path) -> None:
     assert load(tmp_path, '[provider]\nenabled = true\nprice_preset = "free"\n').provider.enabled
 
 
-def test_the_home_router_may_be_asked_for_names_and_nobody_else_in_the_lan(tmp_path: Path) -> None:
+def test_the_machines_name_servers_may_be_asked_wherever_they_are(tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
     conf.write_text(
         "# home\nnameserver 192.168.1.1\nnameserver 9.9.9.9\nnameserver 127.0.0.53\nnameserver\nsearch lan\n"
     )
-    assert _private_resolvers(conf) == ("192.168.1.1",)
-    assert _private_resolvers(tmp_path / "none") == ()
+    assert _resolvers(conf) == ("192.168.1.1", "9.9.9.9")
+    assert _resolvers(tmp_path / "none") == ()
 
 
 def test_own_prices_go_before_a_preset(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dockage.adapters.host import DockerHost
+from dockage.adapters.host.guard import folder
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
@@ -111,6 +113,44 @@ async def test_while_the_engine_is_down_it_says_so_and_forgets_nothing(
     assert await host.present() == {lease}
     await host.teardown(lease)
     assert await host.present() == set()
+
+
+async def test_after_a_reboot_nothing_runs_before_its_walls_stand(
+    lab: Lab, host: DockerHost, home: Path, lease_of: Leases
+) -> None:
+    """The engine comes up before us, and would start what has a restart policy."""
+    before, lease = lab.traces(), lease_of(1)
+    await host.prepare(lease, LIMITS)
+    guard = ("--mount", f"type=bind,src={host.guard(lease)},dst=/sys/firmware,readonly")
+    kept = lab.run(lease, "-d", "--restart", "always", *guard, IMAGE, "sleep", "100")
+    ended = lab.run(lease, "-d", "--restart", "unless-stopped", *guard, IMAGE, "sleep", "100")
+    lab.docker("stop", "-t", "0", ended)
+    assert lab.docker("exec", kept, "ls", "-A", "/sys/firmware") == ""
+    lab.stop_engine()
+    os.rmdir(host.guard(lease))
+    lab.start_engine()
+
+    def runs(container: str) -> str:
+        return lab.docker("inspect", "-f", "{{.State.Running}}", container)
+
+    assert [runs(kept), runs(ended)] == ["false", "false"]
+    assert host.guard(lease) in lab.docker_says("start", kept)
+    again = DockerHost(lab.socket, home, "run-2")
+    await again.start()
+    await again.prepare(lease, LIMITS)
+    assert [runs(kept), runs(ended)] == ["true", "false"]
+    await again.teardown(lease)
+    await again.close()
+    assert host.guard(lease).rpartition("/")[2] == lease.hex()
+    assert changes(before, lab.traces()) == []
+
+
+def test_a_guard_lies_where_a_reboot_takes_it_along() -> None:
+    line = "25 1 0:22 / {} rw,nosuid shared:5 - {} tmpfs rw\n"
+    assert folder(line.format("/run", "tmpfs")) == Path("/run/dockage-leases")
+    both = line.format("/run", "ext4") + line.format("/dev/shm", "tmpfs")
+    assert folder(both) == Path("/dev/shm/dockage-leases")
+    assert folder(line.format("/run", "ext4")) is None
 
 
 async def test_two_leases_that_would_share_interface_names_are_told_apart(

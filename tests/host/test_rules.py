@@ -126,7 +126,7 @@ async def test_what_stands_is_not_written_again_and_a_lost_hook_comes_back_alone
         filter_.extend(re.sub(r"^-I (\w+) 1 ", r"-A \1 ", line) for line in text.splitlines())
         return Outcome(0, "\n".join(filter_), "")
 
-    wall = Firewall(iptables, lambda: 0.0)
+    wall = Firewall(iptables, lambda: 0.0, lans=frozenset)
     await wall.prepare(LEASE)
     written = list(filter_)
     await wall.prepare(LEASE)

@@ -10,17 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from dockage.adapters.host import DockerHost, firewall
+from dockage.adapters.host import DockerHost, firewall, names
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
-from hostlab import IMAGE, Lab, run
+from hostlab import IMAGE, Lab, run, until
 
 LIMITS = Resources(cpu_milli=1000, memory_bytes=64 * MIB, disk_bytes=64 * MIB)
 Leases = Callable[[int], LeaseId]
-PUBLIC, OURS_PUBLIC = "203.0.113.2", "203.0.113.1"
+PUBLIC, OURS_PUBLIC = "203.0.113.2", "198.51.100.1"
+PUBLIC6 = "2001:db8:1::2"
+"""On the internet: behind the router, of which the machine is a neighbour."""
 FORBIDDEN = {
     "the provider's LAN": ("192.168.77.2", 80),
+    "a neighbour with a public address": ("198.51.100.2", 80),
+    "a network that the machine has a route to": ("192.0.2.2", 80),
     "cloud metadata": ("169.254.169.254", 80),
     "the carrier's network": ("100.64.7.7", 80),
     "a mail server": (PUBLIC, 25),
@@ -61,13 +65,29 @@ def outside(lab: Lab) -> Iterator[None]:
     run("ip", "netns", "add", world.name)
     try:
         run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", world.name)
-        for address in (OURS_PUBLIC + "/24", "192.168.77.1/24", "169.254.0.1/16", "100.64.7.1/24"):
-            run("ip", "address", "add", address, "dev", "up0")
+        run("sysctl", "-qw", "net.ipv6.conf.up0.disable_ipv6=0")
+        ours = (OURS_PUBLIC + "/24", "192.168.77.1/24", "169.254.0.1/16", "100.64.7.1/24")
+        for address in (*ours, "2001:db8:2::1/64", "fd00:77::1/64"):
+            run("ip", "address", "add", address, "dev", "up0", *(["nodad"] if "::" in address else []))
         run("ip", "link", "set", "up0", "up")
+        run("ip", "route", "add", "default", "via", "198.51.100.2")
+        run("ip", "route", "add", "192.0.2.0/24", "via", "192.168.77.2")
+        run("ip", "-6", "route", "add", "default", "via", "2001:db8:2::2")
         for link in ("lo", "eth0"):
             run("ip", "-n", world.name, "link", "set", link, "up")
-        for address in (PUBLIC + "/24", "192.168.77.2/24", "169.254.169.254/16", "100.64.7.7/24"):
-            run("ip", "-n", world.name, "address", "add", address, "dev", "eth0")
+        theirs = ("198.51.100.2/24", "192.168.77.2/24", "169.254.169.254/16", "100.64.7.7/24")
+        for address in (
+            *theirs,
+            PUBLIC + "/32",
+            "192.0.2.2/32",
+            "2001:db8:2::2/64",
+            "fd00:77::2/64",
+            PUBLIC6 + "/128",
+        ):
+            nodad = ["nodad"] if "::" in address else []
+            run("ip", "-n", world.name, "address", "add", address, "dev", "eth0", *nodad)
+        for number in (1, 2):
+            run("ip", "-n", world.name, "-6", "route", "add", f"fd77:{number}::/64", "via", "2001:db8:2::1")
         with contextlib.ExitStack() as servers:
             with world.inside():
                 servers.enter_context(serving(80, 25))
@@ -206,23 +226,86 @@ async def test_rules_that_somebody_swept_away_come_back(lab: Lab, host: DockerHo
     assert not reaches(lab, inside, *FORBIDDEN["the provider's LAN"])
 
 
+@pytest.mark.usefixtures("outside")
 async def test_ipv6_is_no_way_around(
     lab: Lab, host: DockerHost, unwalled: DockerHost, lease_of: Leases
 ) -> None:
-    """Without IPv6 in the engine a container still gets a link-local address when its kernel lets it."""
-    six = ("-d", "--sysctl", "net.ipv6.conf.all.disable_ipv6=0", IMAGE, "sleep", "100")
-    reached = {}
+    """Leases have no IPv6; suppose that an engine or a kernel gave it to them all the same."""
+    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    aims = {
+        "the internet": (PUBLIC6, 80),
+        "the gateway's own address": ("GATEWAY", 9999),
+        "the machine's public address": ("2001:db8:2::1", 9999),
+        "a private neighbour": ("fd00:77::2", 80),
+        "a neighbour with a public address": ("2001:db8:2::2", 80),
+        "a mail server": (PUBLIC6, 25),
+    }
+    reached: dict[int, set[str]] = {}
     for number, each in ((1, host), (2, unwalled)):
         lease = lease_of(number)
         await each.prepare(lease, LIMITS)
-        bridge = each.bridge_name(lease, 0)
-        run("sysctl", "-qw", f"net.ipv6.conf.{bridge}.disable_ipv6=0")
-        inside = lab.run(lease, *six)
-        run("ip", "address", "add", f"fd77:{number}::1/64", "nodad", "dev", bridge)
-        pid = lab.docker("inspect", "-f", "{{.State.Pid}}", inside)
-        run(
-            "nsenter", "-t", pid, "-n", "ip", "address", "add", f"fd77:{number}::2/64", "nodad", "dev", "eth0"
-        )
-        with serving(9999):
-            reached[number] = reaches(lab, inside, f"fd77:{number}::1", 9999)
-    assert reached == {1: False, 2: True}
+        inside = six_inside(lab, each, lease, number)
+        reached[number] = {
+            what
+            for what, (address, port) in aims.items()
+            if reaches(lab, inside, address.replace("GATEWAY", f"fd77:{number}::1"), port)
+        }
+    assert reached[2] == set(aims), "the test itself is broken"
+    assert reached[1] == {"the internet"}
+
+
+def six_inside(lab: Lab, host: DockerHost, lease: LeaseId, number: int) -> str:
+    """A container with an IPv6 address and a way out."""
+    bridge = host.bridge_name(lease, 0)
+    run("sysctl", "-qw", f"net.ipv6.conf.{bridge}.disable_ipv6=0")
+    inside = lab.run(lease, "-d", "--sysctl", "net.ipv6.conf.all.disable_ipv6=0", IMAGE, "sleep", "100")
+    run("ip", "address", "add", f"fd77:{number}::1/64", "nodad", "dev", bridge)
+    pid = lab.docker("inspect", "-f", "{{.State.Pid}}", inside)
+    enter = ("nsenter", "-t", pid, "-n", "ip")
+    run(*enter, "address", "add", f"fd77:{number}::2/64", "nodad", "dev", "eth0")
+    run(*enter, "-6", "route", "add", "default", "via", f"fd77:{number}::1")
+    return inside
+
+
+@pytest.mark.usefixtures("outside")
+async def test_when_the_machine_comes_to_another_network_the_walls_follow(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    lease = lease_of(1)
+    await host.prepare(lease, LIMITS)
+    inside = lab.run(lease, "-d", IMAGE, "sleep", "100")
+    assert reaches(lab, inside, PUBLIC, 80, "x" * 10_000)
+    host._firewall.look_again()
+    before = (await host.read(lease)).internet_out_bytes
+    assert before > 10_000
+    run("ip", "address", "add", "203.0.113.1/24", "dev", "up0")
+    host._firewall.look_again()
+    assert (await host.read(lease)).internet_out_bytes >= before, "what was counted stays"
+    assert not reaches(lab, inside, PUBLIC, 80)
+    run("ip", "address", "del", "203.0.113.1/24", "dev", "up0")
+    host._firewall.look_again()
+    await host.read(lease)
+    assert reaches(lab, inside, PUBLIC, 80)
+
+
+@pytest.mark.usefixtures("outside")
+async def test_new_flows_and_bytes_have_a_pace(
+    lab: Lab, host: DockerHost, lease_of: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firewall, "NEW_PER_SECOND", 1)
+    monkeypatch.setattr(firewall, "NEW_BURST", 4)
+    monkeypatch.setattr(firewall, "RATE", "40kb/s")
+    monkeypatch.setattr(firewall, "BURST", "80kb")
+    scanner, sender = lease_of(1), lease_of(2)
+    for lease in (scanner, sender):
+        await host.prepare(lease, LIMITS)
+    many = f"for i in 1 2 3 4 5 6 7 8 9; do (echo x | nc -w 1 {PUBLIC} 80) & done; wait"
+    assert 1 <= lab.run(scanner, "--rm", IMAGE, "sh", "-c", many).count("ok") <= 6
+    lab.run(sender, "-d", IMAGE, "sh", "-c", f"dd if=/dev/zero bs=1M count=2 | nc -w 1 {PUBLIC} 80")
+
+    async def some_dropped() -> bool:
+        rules = run("iptables", "-nvxL", names.chain_forward(sender)).splitlines()
+        dropped = [int(rule.split()[1]) for rule in rules if "limit: above 40kb/s" in rule]
+        return dropped[0] > 100_000
+
+    await until(some_dropped)

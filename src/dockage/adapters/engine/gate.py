@@ -68,7 +68,8 @@ class EngineGate:
 
         Every refusal is an HTTP answer on *stream*. Owns and closes it; never raises for what a peer or the
         engine does."""
-        place = Place(lease, self._room.cgroup_parent(lease), self._room.network(lease), limits)
+        room = self._room
+        place = Place(lease, room.cgroup_parent(lease), room.network(lease), limits, room.guard(lease))
         server = HttpServer(stream)
         try:
             while request := await self._next(server):

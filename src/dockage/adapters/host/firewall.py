@@ -1,7 +1,8 @@
 """What a stranger's containers may reach: their own lease and the internet; never the machine or its LAN.
 
-Two chains per lease and address family, hooked by the prefix of the lease's bridge names: DOCKER-USER sees what
-is forwarded, INPUT what is for the machine itself (DOCKER-USER never sees that). Nothing is shared between
+Chains of each lease and address family, hooked by the prefix of the lease's bridge names: DOCKER-USER sees what
+is forwarded, INPUT what is for the machine itself (DOCKER-USER never sees that). A third one, which changes with the
+machine's own networks, is called by the first. Nothing is shared between
 leases or providers, so none can break another. The first and the last rule of the forward chain are meters: of
 what stays within the lease and of what leaves for the internet.
 """
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 
-from . import names
+from . import lan, names
 from .command import Outcome, Run, must, together
 
 PRIVATE4 = (
@@ -28,12 +29,18 @@ PRIVATE4 = (
     "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
 )  # fmt: skip
 """Special-purpose addresses (IANA registry, RFC 6890): LANs, carriers' NAT, cloud metadata, multicast."""
-PRIVATE6 = ("::/128", "::1/128", "::ffff:0:0/96", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8")
+PRIVATE6 = (
+    "::/128", "::1/128", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/32", "2002::/16",
+    "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+)  # fmt: skip
+"""The same, and what is an IPv4 address in disguise (NAT64, Teredo, 6to4)."""
 MAIL_PORTS = "25,465,587"
 CONNECTIONS_MAX = 1024
 """Open TCP connections of one container to the internet."""
 NEW_PER_SECOND, NEW_BURST = 100, 300
 """New flows of one container: a crawler's pace, not a port scanner's."""
+RATE, BURST = "11mb/s", "22mb"
+"""Of one lease to the internet: a little below what a tenant believes at all (``domain.statement.INTERNET_RATE``)."""
 COUNT_EVERY = 1.0
 """Seconds between two looks at the counters of all leases."""
 COUNT_REST = 400.0
@@ -43,7 +50,9 @@ COUNT_REST_MAX = 30.0
 
 INTERNET, REPLICA = "internet", "replica"
 BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+SIX = Path("/proc/net/if_inet6")
 Now = Callable[[], float]
+Lans = frozenset[lan.Network]
 
 
 class Carried(NamedTuple):
@@ -60,8 +69,12 @@ class Carried(NamedTuple):
 
 
 class Firewall:
-    def __init__(self, run: Run, now: Now, resolvers: Iterable[str] = ()) -> None:
-        self._run, self._now = run, now
+    def __init__(
+        self, run: Run, now: Now, resolvers: Iterable[str] = (), lans: Callable[[], Lans] = lan.networks
+    ) -> None:
+        self._run, self._now, self._lans = run, now, lans
+        self._fenced: dict[LeaseId, Lans] = {}
+        """Which networks of this machine each lease was kept from when its walls were last looked after."""
         self._resolvers = tuple(resolvers)
         self._count_due = float("-inf")
         self._counts: dict[str, Carried] = {}
@@ -82,28 +95,35 @@ class Firewall:
             return f"iptables does not work here ({outcome.err.strip()}); run as root, outside of a sandbox"
         six = await self._run(["ip6tables", "-w", "5", "-S", "INPUT"]) if shutil.which("ip6tables") else None
         self._tools = ("iptables", "ip6tables") if six and not six.code else ("iptables",)
+        if len(self._tools) == 1 and _is_there(SIX):
+            why = six.err.strip() if six else "it is not installed"
+            return f"ip6tables does not work here ({why}): leases would reach your LAN over IPv6; mend it"
         self.sees_bridged = _reads_one(BRIDGED)
         self.works = True
         return ""
 
     async def prepare(self, lease: LeaseId) -> None:
         """Rules that are already right stay: writing them again would lose their counts."""
-        await together(self._build(tool, lease) for tool in self._tools)
+        lans = self._lans()
+        await together(self._build(tool, lease, lans) for tool in self._tools)
+        self._fenced[lease] = lans
 
-    async def _build(self, tool: str, lease: LeaseId) -> None:
+    async def _build(self, tool: str, lease: LeaseId, lans: Lans) -> None:
         """Look, then write what is missing in one step. With caps on connections; without them on a kernel that
         lacks those matches."""
         listed = await self._list(tool)
         _refuse_collision(listed, lease)
-        hooks = _missing_hooks(listed, lease)
+        fences, hooks = _fences(tool, lease, lans), _missing_hooks(listed, lease)
         why = ""
         for caps in (True, False):
             rules = _rules(tool, lease, self._resolvers, caps)
             seal = f"{lease.hex()} {hashlib.sha256(chr(10).join(rules).encode()).hexdigest()[:8]}"
-            stands = any(seal in line for line in listed)
-            if stands and not hooks:
+            if any(seal in line for line in listed):
+                lines = [*_changed_fences(listed, lease, fences), *hooks]
+            else:
+                lines = [*fences, *(rule.replace("SEAL", seal) for rule in rules), *hooks]
+            if not lines:
                 return
-            lines = hooks if stands else [rule.replace("SEAL", seal) for rule in rules] + hooks
             outcome = await self._restore(tool, lines)
             if not outcome.code:
                 return
@@ -124,11 +144,13 @@ class Firewall:
     async def remove(self, lease: LeaseId) -> None:
         await together(self._demolish(tool, lease) for tool in self._tools)
         self._counts.pop(lease.hex(), None)
+        self._fenced.pop(lease, None)
 
     async def _demolish(self, tool: str, lease: LeaseId) -> None:
         """Wherever they are hooked: the engine may have made DOCKER-USER after us."""
         listed = await self._list(tool)
-        chains = [x for x in (names.chain_forward(lease), names.chain_input(lease)) if f"-N {x}" in listed]
+        ours = (names.chain_forward(lease), names.chain_input(lease), names.chain_lan(lease))
+        chains = [chain for chain in ours if f"-N {chain}" in listed]
         jumps = tuple(f" -j {chain}" for chain in chains)
         unhook = [
             line.replace("-A ", "-D ", 1)
@@ -151,9 +173,10 @@ class Firewall:
                 self._counts, self._broken = await self._count()
                 rest = COUNT_REST * (self._now() - began)
                 self._count_due = self._now() + min(COUNT_REST_MAX, max(COUNT_EVERY, rest))
-            if (
-                lease.hex()[:8] in self._broken
-            ):  # somebody reloaded the machine's rules: ours come back at once
+                moved = self._lans()
+                self._broken |= {each.hex()[:8] for each, lans in self._fenced.items() if lans != moved}
+            # somebody reloaded the machine's rules, or it has come to another network: ours follow at once
+            if lease.hex()[:8] in self._broken:
                 await self.prepare(lease)
                 self._broken -= {lease.hex()[:8]}
         return self._counts.get(lease.hex(), Carried())
@@ -178,7 +201,7 @@ def counted(listing: str) -> dict[str, Carried]:
     return counts
 
 
-HOOKS = 3
+HOOKS = 3  # the jump to the third chain ends differently
 
 
 def unhooked(listing: str) -> set[str]:
@@ -213,6 +236,23 @@ def _missing_hooks(listed: list[str], lease: LeaseId) -> list[str]:
     return [f"-I {chain} 1 {rule}" for chain, rule in hooks if f"-A {chain} {rule}" not in listed]
 
 
+def _fences(tool: str, lease: LeaseId, lans: Lans) -> list[str]:
+    """The chain of this machine's own networks, as ``iptables -S`` lists it."""
+    chain, version = names.chain_lan(lease), 6 if tool == "ip6tables" else 4
+    nets = sorted(str(each) for each in lans if each.version == version)
+    return [f":{chain} - [0:0]", *(f"-A {chain} -d {net} {_reject(tool)}" for net in nets)]
+
+
+def _changed_fences(listed: list[str], lease: LeaseId, fences: list[str]) -> list[str]:
+    standing = [line for line in listed if line.startswith(f"-A {names.chain_lan(lease)} ")]
+    return [] if standing == fences[1:] else fences
+
+
+def _reject(tool: str) -> str:
+    kind = "icmp6-adm-prohibited" if tool == "ip6tables" else "icmp-admin-prohibited"
+    return "-j REJECT --reject-with " + kind
+
+
 def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) -> list[str]:
     """Lines for ``iptables-restore --noflush``: each chain is emptied and filled in one step."""
     forward, into, ours = (
@@ -221,7 +261,7 @@ def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) ->
         names.bridge_prefix(lease) + "+",
     )
     six = tool == "ip6tables"
-    reject = "-j REJECT --reject-with " + ("icmp6-adm-prohibited" if six else "icmp-admin-prohibited")
+    reject = _reject(tool)
     fine = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     out = [
         f'-i {ours} -o {ours} -m comment --comment "dockage SEAL {REPLICA}" -j RETURN',
@@ -230,6 +270,7 @@ def _rules(tool: str, lease: LeaseId, resolvers: tuple[str, ...], caps: bool) ->
         f"-o {ours} -j DROP",
         *(f"-d {address} -p {way} --dport 53 -j RETURN" for address, way in _dns(six, resolvers)),
         *(f"-d {net} {reject}" for net in (PRIVATE6 if six else PRIVATE4)),
+        f"-j {names.chain_lan(lease)}",
         f"-p tcp -m multiport --dports {MAIL_PORTS} -j REJECT --reject-with tcp-reset",
         *(_caps(lease) if caps else ()),
         f'-m comment --comment "dockage SEAL {INTERNET}" -j RETURN',
@@ -248,11 +289,17 @@ def _caps(lease: LeaseId) -> list[str]:
         f"-p tcp --syn -m connlimit --connlimit-above {CONNECTIONS_MAX} --connlimit-saddr "
         "-j REJECT --reject-with tcp-reset",
         f"-m conntrack --ctstate NEW {paced} {name} -j DROP",
+        f"-m hashlimit --hashlimit-above {RATE} --hashlimit-burst {BURST} "
+        f"--hashlimit-name dr-{lease.hex()[:8]} -j DROP",
     ]
 
 
 def _dns(six: bool, resolvers: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(address, way) for address in resolvers if (":" in address) == six for way in ("udp", "tcp")]
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists()
 
 
 def _reads_one(switch: Path) -> bool:

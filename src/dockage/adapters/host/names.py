@@ -40,6 +40,10 @@ def chain_input(lease: LeaseId) -> str:
     return f"DOCKAGE-IN-{checked(lease)[:8]}"
 
 
+def chain_lan(lease: LeaseId) -> str:
+    return f"DOCKAGE-LAN-{checked(lease)[:8]}"
+
+
 def slice_unit(lease: LeaseId) -> str:
     """A dash in a slice's name means nesting: this one lies in ``dockage.slice``."""
     return f"dockage-{checked(lease)}.slice"

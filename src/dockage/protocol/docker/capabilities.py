@@ -20,9 +20,13 @@ GRANTED = frozenset(
         "SYS_CHROOT",
     }
 )
-"""Docker's default set less three: NET_RAW (forged packets on the bridge; iputils' ping works without it by
-the sysctl ping_group_range that the engine sets, busybox's does not), MKNOD and AUDIT_WRITE (nothing in an
-ordinary image needs them)."""
+"""Docker's default set less three: NET_RAW (forged packets on the bridge and into the internet), MKNOD and AUDIT_WRITE
+(nothing in an ordinary image needs them).
+
+What that means for ``ping`` (tried): engines open the sysctl ping_group_range, so a ping with datagram sockets works,
+as iputils' is. busybox's knows raw sockets only. And a file that carries the capability cap_net_raw cannot even be
+executed (EPERM: capabilities(7), "Safety checking for capability-dumb binaries"); Debian 12's iputils-ping is one,
+where setcap was there at its installation."""
 
 
 def plain(name: str) -> str:

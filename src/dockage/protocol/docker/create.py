@@ -32,6 +32,8 @@ class Place(NamedTuple):
     network: str
     """The engine's name of the lease's default network."""
     limits: Resources | None = None
+    guard: str = ""
+    """A host folder without which no container of the lease may start; "" for none."""
 
 
 class Wants(NamedTuple):
@@ -131,7 +133,11 @@ def _host(host: dict[str, Any], place: Place, resolved: Resolved, network: str) 
             "LogConfig": NO_LOGS if (host.get("LogConfig") or {}).get("Type") == "none" else LOGS,
             "Binds": [],
             "VolumesFrom": [_volumes_from(each, resolved) for each in host.get("VolumesFrom") or []],
-            "Mounts": [_volume(place.lease, use) for use in resolved.volumes] + _tmpfs_mounts(host, memory),
+            "Mounts": [
+                *_guard(place),
+                *(_volume(place.lease, use) for use in resolved.volumes),
+                *_tmpfs_mounts(host, memory),
+            ],
             "Tmpfs": {path: _bounded_tmpfs(opts, memory) for path, opts in (host.get("Tmpfs") or {}).items()},
             "ShmSize": min(host.get("ShmSize") or 64 * MIB, memory),
             "PidsLimit": _pids(host.get("PidsLimit")),
@@ -180,6 +186,17 @@ def _nano_cpus(host: dict[str, Any]) -> int:
     if quota := host.get("CpuQuota") or 0:
         return int(quota * 1_000_000_000 // (host.get("CpuPeriod") or 100_000))
     return int(host.get("NanoCpus") or 0)
+
+
+GUARDED = "/sys/firmware"
+"""Every engine hides this path behind an empty tmpfs (moby oci/defaults.go, MaskedPaths): nothing is seen of it."""
+
+
+def _guard(place: Place) -> list[dict[str, Any]]:
+    """As a mount and not as a bind string, which the engine would make up if it were missing."""
+    if not place.guard:
+        return []
+    return [{"Type": "bind", "Source": place.guard, "Target": GUARDED, "ReadOnly": True}]
 
 
 def _volume(lease: LeaseId, use: VolumeUse) -> dict[str, Any]:

@@ -77,4 +77,6 @@ def scrub(lease: LeaseId, message: str) -> str:
     return _PROVIDER_PATH.sub("(provider)", hidden)[:2000]
 
 
-_PROVIDER_PATH = re.compile(r"(?<![\w/])/(?:var/(?:lib|run)|run|home|root|mnt|srv|sys/fs)/[^\s\"':,]*")
+_PROVIDER_PATH = re.compile(
+    r"(?<![\w/])/(?:var/(?:lib|run)|run|dev/shm|home|root|mnt|srv|sys/fs)/[^\s\"':,]*"
+)
