@@ -25,8 +25,9 @@ from dockage.daemon.history import History
 from dockage.daemon.market import Market, Notice
 from dockage.daemon.node import Node
 from dockage.daemon.peers import Reception
+from dockage.daemon.planning import Planner, Terms
 from dockage.daemon.rail import Rail
-from dockage.daemon.renting import Renting, Terms
+from dockage.daemon.renting import Renting
 from dockage.daemon.tunnels import TunnelCounts
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.channel import Terms as ChannelTerms
@@ -165,7 +166,8 @@ async def node(home: Path, **sections: Any) -> Node:
     rail = _rail() if config.bitcoin.network else None
     tenant = Driver(tenant_state(), renting.step, _nothing, journal, _ignore, clock)
     counts = TunnelCounts([], journal)
-    rents = Renting(tenant, market, link, rail, config.bitcoin.network, counts, Terms(), "x86_64")
+    planner = Planner(rail, ME.node, Terms()) if rail else None
+    rents = Renting(tenant, market, link, config.bitcoin.network, counts, planner, "x86_64")
     provider, notice = None, None
     if config.provider.enabled:
         provider = Driver(provider_state(), selling.step, _nothing, journal, _ignore, clock)

@@ -330,7 +330,7 @@ async def test_a_close_that_a_reorganisation_took_from_a_vanished_provider_leave
 SHORT = Config(
     node=NodeConfig(stamp_bits=0),
     bitcoin=Bitcoin(network="regtest"),
-    channel=ChannelLimits(hours=1, expiry_blocks=440),
+    channel=ChannelLimits(hours=1, expiry_blocks=440, refill=False),
 )
 
 

@@ -93,7 +93,15 @@ def test_two_funding_outpoints_are_one_too_many() -> None:
     )
 
 
-@pytest.mark.parametrize("message", [say.AnnounceFunding(CHANNEL, TXID, 0), say.CloseChannel(CHANNEL)])
+def test_resuming_shows_the_newest_payment_and_its_signature() -> None:
+    mind = feed(channelled(), pays(5))
+    shown = told_of_channel(ChannelState.OPEN, paid=5, signature=SIG64)
+    assert Playbook(mind) >> says(say.ResumeChannel(CHANNEL)) << shown
+
+
+@pytest.mark.parametrize(
+    "message", [say.AnnounceFunding(CHANNEL, TXID, 0), say.CloseChannel(CHANNEL), say.ResumeChannel(CHANNEL)]
+)
 def test_the_channel_of_another_is_not_there(message: say.AnyMessage) -> None:
     assert Playbook(channelled()) >> says(message, MALLORY) << Refused("channel.unknown")
 
@@ -271,6 +279,68 @@ def test_a_funding_that_vanishes_under_the_close_ends_the_channel() -> None:
     )
 
 
+def with_successor(*, confirmations: int = 1, policy: Any = POLICY) -> Any:
+    return feed(
+        serving(policy),
+        proposed(proposal(CHANNEL2, expiry_height=EXPIRY + 2000)),
+        says(say.AnnounceFunding(CHANNEL2, TXID, 2)),
+        told.FundingSeen(CHANNEL2, confirmations),
+    )
+
+
+def test_a_channel_that_is_used_up_is_closed_once_another_carries_on() -> None:
+    mind = feed(with_successor(), pays(CAPACITY - 331))
+    assert (
+        Playbook(mind, restarts=False)  # a restart looks at the chain
+        >> told.BlockSeen(HEIGHT)
+        >> pays(CAPACITY - 330)
+        >> told.BlockSeen(HEIGHT)
+        << CLOSING
+        << want.Settle(CHANNEL)
+        >> pays(1, CHANNEL2)
+    )
+    assert mind.state.leases[LEASE].state is LeaseState.RUNNING
+
+
+def test_a_channel_that_is_used_up_is_left_open_while_leases_have_nothing_else() -> None:
+    mind = feed(serving(), pays(CAPACITY - 330))
+    assert Playbook(mind) >> told.BlockSeen(HEIGHT)
+    ended = feed(mind, says(say.EndLease(LEASE)), told.HostCleared(LEASE))
+    assert Playbook(ended) >> told.BlockSeen(HEIGHT) << CLOSING << want.Settle(CHANNEL)
+
+
+def test_no_lease_stops_before_the_expiry_where_a_successor_is_on_its_way() -> None:
+    mind = feed(with_successor(confirmations=0), pays(5))
+    assert Playbook(mind) >> told.BlockSeen(EXPIRY - 288) >> told.BlockSeen(EXPIRY - 145) >> pays(6)
+    assert mind.state.leases[LEASE].state is LeaseState.RUNNING
+
+
+def test_nothing_paid_at_the_expiry_is_the_tenants_to_take_back() -> None:
+    expired = told_of_channel(ChannelState.EXPIRED)
+    mind = feed(channelled(), says(say.CloseChannel(CHANNEL)))
+    assert (
+        Playbook(mind)
+        >> told.BlockSeen(EXPIRY - 1)
+        >> told.BlockSeen(EXPIRY)
+        << expired
+        >> told.BlockSeen(EXPIRY + 1)
+        >> told.SpendSeen(CHANNEL, REFUND_TX.txid, 1)
+        >> told.SpendSeen(CHANNEL, REFUND_TX.txid, 6)
+        << told_of_channel(ChannelState.CLOSED)
+    )
+
+
+def test_a_reorganisation_that_undoes_a_refund_lets_the_close_race_it_again() -> None:
+    mind = feed(channelled(), pays(5), told.SpendSeen(CHANNEL, REFUND_TX.txid, 1))
+    assert (
+        Playbook(mind)
+        >> told.BlockSeen(EXPIRY)
+        >> told.SpendSeen(CHANNEL, REFUND_TX.txid, 0)
+        >> told.BlockSeen(EXPIRY)
+        << want.Settle(CHANNEL)
+    )
+
+
 # -- the calendar ------------------------------------------------------------------------------------
 def test_leases_stop_two_days_and_the_channel_settles_one_day_before_the_expiry() -> None:
     mind = feed(serving(), reads(1, 1), pays(1), now=at(1))
@@ -300,13 +370,7 @@ def test_a_provider_that_slept_settles_at_the_first_block_it_sees() -> None:
 
 
 def test_a_lease_moves_to_a_successor_channel_before_the_first_expires() -> None:
-    mind = feed(
-        serving(),
-        proposed(proposal(CHANNEL2, expiry_height=EXPIRY + 2000)),
-        says(say.AnnounceFunding(CHANNEL2, TXID, 2)),
-        told.FundingSeen(CHANNEL2, 1),
-        pays(5),
-    )
+    mind = feed(with_successor(), pays(5))
     assert (
         Playbook(mind)
         >> told.BlockSeen(EXPIRY - 288)

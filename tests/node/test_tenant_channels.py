@@ -142,8 +142,31 @@ def test_a_provider_that_holds_less_than_we_signed_gets_the_newest_payment_again
         >> notes(ChannelState.OPEN, paid=5)
         >> notes(ChannelState.CLOSING, paid=4)
     )
-    mind = feed(renting(), states(statement(1, 5)))
-    assert mind.restart(START) == (want.Send(PROVIDER, say.AskLease(LEASE)), again)
+
+
+RESUME = want.Send(PROVIDER, say.ResumeChannel(CHANNEL))
+
+
+def test_at_its_start_and_at_each_block_it_asks_what_the_provider_holds() -> None:
+    mind = renting()
+    assert (
+        Playbook(mind, restarts=False)
+        >> told.BlockSeen(HEIGHT)
+        >> told.BlockSeen(HEIGHT + 1)
+        << RESUME
+        >> told.BlockSeen(HEIGHT + 1)
+    )
+    assert mind.restart(START) == (want.Send(PROVIDER, say.AskLease(LEASE)), RESUME)
+
+
+def test_a_tenant_that_is_behind_goes_on_from_its_own_newest_signature() -> None:
+    behind = renting()
+    assert (
+        Playbook(behind)
+        >> notes(ChannelState.OPEN, paid=2, ours=True)
+        >> states(statement(1, 4, received_sat=Sat(2)))
+        << want.Pay(PROVIDER, CHANNEL, Sat(4))
+    )
 
 
 def test_a_provider_that_lost_the_channel_is_not_paid_on_it_again() -> None:
@@ -189,6 +212,7 @@ def test_at_the_expiry_everything_comes_back(closing: bool) -> None:
     mind = renting()
     if closing:
         feed(mind, notes(ChannelState.CLOSING))  # it said so, and never did it
+    feed(mind, told.BlockSeen(EXPIRY - 1))
     assert (
         Playbook(mind)
         >> told.BlockSeen(EXPIRY - 1)

@@ -85,21 +85,52 @@ def test_the_leases_of_a_pair_are_one_account() -> None:
     assert mind_of.account(mind.state, PROVIDER).due == 1200
 
 
-def test_a_channel_that_is_used_up_ends_the_lease() -> None:
+def used_up(refill: bool) -> Any:
+    """One satoshi is left of the channel."""
     mind = renting()
+    mind.policy = TenantPolicy(refill=refill)
+    changed(mind, policy=mind.policy)
     full = channels.pay(mind.state.channels[CHANNEL], Sat(CAPACITY - 331), b"")
     changed(mind, channels={CHANNEL: full}, leases={LEASE: with_(lease(mind), limits_at=at(-20000))})
-    agreed = statement(1, CAPACITY - 331)
-    changed(mind, leases={LEASE: with_(lease(mind), last=agreed)})
-    over = statement(2, CAPACITY - 329, agreed, received_sat=Sat(CAPACITY - 331))
-    assert (
-        Playbook(mind)
-        >> states(over)
-        << pay(CAPACITY - 330)
-        >> states(statement(3, CAPACITY - 328, over, received_sat=Sat(CAPACITY - 330)))
-        << END
-    )
+    return changed(mind, leases={LEASE: with_(lease(mind), last=AGREED)})
+
+
+AGREED = statement(1, CAPACITY - 331)
+OVER = statement(2, CAPACITY - 329, AGREED, received_sat=Sat(CAPACITY - 331))
+FAR_OVER = statement(3, CAPACITY - 328, OVER, received_sat=Sat(CAPACITY - 330))
+
+
+def test_a_channel_that_is_used_up_ends_the_lease_where_there_is_to_be_no_successor() -> None:
+    mind = used_up(refill=False)
+    assert Playbook(mind) >> states(OVER) << pay(CAPACITY - 330) >> states(FAR_OVER) << END
     assert lease(mind).reason.code == "channel.exhausted"
+
+
+def test_a_successor_that_did_not_come_about_ends_it_with_the_reason() -> None:
+    mind = feed(used_up(refill=True), told.Ticked(), told.PlanFailed(PROVIDER, WHY))
+    assert Playbook(mind, restarts=False) >> states(OVER) << pay(CAPACITY - 330) >> states(FAR_OVER) << END
+    assert lease(mind).reason.code == "channel.exhausted"
+    assert WHY.text in lease(mind).reason.text
+
+
+def test_one_that_is_on_its_way_is_waited_for_and_takes_over() -> None:
+    mind = feed(used_up(refill=True), told.Ticked(), told.ChannelPlanned(PROVIDER, plan(CHANNEL2)))
+    assert Playbook(mind) >> states(OVER) << pay(CAPACITY - 330) >> states(FAR_OVER)
+    feed(
+        mind,
+        from_provider(say.AcceptChannel(CHANNEL2, PROVIDER_KEY, 1)),
+        told.FundingBuilt(CHANNEL2, TXID, 5, b"funding", Sat(154)),
+    )
+    after = statement(4, CAPACITY - 327, FAR_OVER, received_sat=Sat(CAPACITY - 330))
+    assert Playbook(mind) >> states(after) << pay(3, CHANNEL2)
+
+
+def test_one_bill_is_paid_over_two_channels_open_ones_first() -> None:
+    mind = used_up(refill=True)
+    old = mind.state.channels[CHANNEL]
+    loose = with_(old, id=CHANNEL2, txid="aa" * 32, paid=Sat(0), state=ChannelState.FUNDED)
+    changed(mind, channels={CHANNEL2: loose, CHANNEL: old})
+    assert Playbook(mind) >> states(OVER) << pay(CAPACITY - 330) << pay(1, CHANNEL2)
 
 
 # -- lies --------------------------------------------------------------------------------------------

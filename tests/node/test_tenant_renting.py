@@ -446,5 +446,6 @@ def test_a_late_refusal_does_not_change_why_it_ended() -> None:
 
 
 def test_a_restarted_tenant_asks_what_became_of_its_leases() -> None:
-    assert renting().restart(START) == (want.Send(PROVIDER, say.AskLease(LEASE)),)
+    resume = want.Send(PROVIDER, say.ResumeChannel(CHANNEL))
+    assert renting().restart(START) == (want.Send(PROVIDER, say.AskLease(LEASE)), resume)
     assert funded().restart(START) == (want.Broadcast(CHANNEL, b"funding"), ANNOUNCE)

@@ -123,6 +123,9 @@ class ChannelLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The most that the chain's fees may be of a channel."""
     expiry_blocks: Annotated[int, msgspec.Meta(ge=432, le=25_000)] = 2016
     """How long our coins are locked if a provider vanishes: two weeks. Providers refuse less than 432."""
+    refill: bool = True
+    """Open a successor, as large as the channel before it, when that one runs dry or nears its expiry while leases
+    run on it. False ends the leases then."""
     largest_sat: Count = 10_000_000
     """No channel is made larger than this, however long ``hours`` are."""
 

@@ -29,6 +29,7 @@ from dockage.protocol.messages import Payment
 
 from .driver import Driver
 from .peers import Postman
+from .planning import Planner
 from .rail import Rail
 from .tasks import Jobs
 
@@ -50,9 +51,9 @@ class Performer:
 
     def __init__(self, postman: Postman, rail: Rail | None, jobs: Jobs) -> None:
         self._postman, self._rail, self._jobs = postman, rail, jobs
-        self._busy: set[tuple[str, ChannelId]] = set()
+        self._busy: set[tuple[str, bytes]] = set()
 
-    def _once(self, kind: str, channel: ChannelId, work: Callable[[Rail], Coroutine[Any, Any, None]]) -> None:
+    def _once(self, kind: str, channel: bytes, work: Callable[[Rail], Coroutine[Any, Any, None]]) -> None:
         """The minds ask again at every poll; a piece of work that is under way is not begun twice."""
         if self._rail is None or (kind, channel) in self._busy:
             return
@@ -101,7 +102,7 @@ class ProviderPerformer(Performer):
                 self._once("settle", channel, lambda rail: self._settle(rail, channel))
             case want.Broadcast(channel=channel, raw=raw):
                 self._broadcast(channel, raw)
-            case want.Pay() | want.Fund() | want.Refund() | want.Accuse():
+            case want.Pay() | want.PlanChannel() | want.Fund() | want.Refund() | want.Accuse():
                 raise AssertionError(f"a provider does not want {effect!r}")
             case _:
                 assert_never(effect)
@@ -196,10 +197,16 @@ class ProviderPerformer(Performer):
 
 class TenantPerformer(Performer):
     def __init__(
-        self, postman: Postman, rail: Rail | None, jobs: Jobs, me: NodeKey, evidence: Evidence
+        self,
+        postman: Postman,
+        rail: Rail | None,
+        jobs: Jobs,
+        me: NodeKey,
+        evidence: Evidence,
+        planner: Planner | None,
     ) -> None:
         super().__init__(postman, rail, jobs)
-        self._me, self._evidence = me, evidence
+        self._me, self._evidence, self._planner = me, evidence, planner
         self.driver: Driver[Tenant]
 
     def perform(self, effect: want.AnyEffect) -> None:
@@ -208,6 +215,8 @@ class TenantPerformer(Performer):
                 self._postman.send(to, message)
             case want.Pay(to=to, channel=channel, paid=paid):
                 self._pay(to, channel, paid)
+            case want.PlanChannel(to=to, capacity=capacity):
+                self._once("plan", to, lambda _: self._plan(to, capacity))
             case want.Fund(channel=channel, terms=terms):
                 self._once("fund", channel, lambda rail: self._fund(rail, channel, terms))
             case want.Refund(channel=channel):
@@ -238,6 +247,15 @@ class TenantPerformer(Performer):
             log.warning("provider.contradicts-itself", provider=short(of.provider), proof=where)
 
         self._jobs.start(keep, f"keep {name}")
+
+    async def _plan(self, to: NodeKey, capacity: Sat) -> None:
+        assert self._planner is not None, "there is a rail"
+        try:
+            plan = await self._planner.successor(capacity)
+        except DockageError as error:
+            await self.driver.post(told.PlanFailed(to, reason_of(error)))
+        else:
+            await self.driver.post(told.ChannelPlanned(to, plan))
 
     async def _fund(self, rail: Rail, channel: ChannelId, terms: Terms) -> None:
         if self._channel(channel).state is not ChannelState.OPENING:

@@ -9,32 +9,30 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import structlog
 
 from dockage.domain.channel import Channel
 from dockage.domain.errors import Unavailable, UsageError
-from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
+from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.offer import Offer, Wish, hourly_ceiling
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import HOUR, Msat, Sat, whole_sat
+from dockage.domain.units import HOUR, Msat
 from dockage.node import events as told
 from dockage.node.events import Candidate, ChannelPlan
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports import LeaseInfo, Progress, Stream
-from dockage.protocol.bitcoin.settlement import overhead
 from dockage.protocol.streams import AnyHeader, Engine, Layers, Tunnel, encode_header
 from dockage.wire.frames import write_frame
 
 from .driver import Driver
 from .market import Market, choose
 from .peers import Opener
-from .rail import FUND_TARGET, Rail
+from .planning import Planner
 from .tunnels import TunnelCounts
 from .wishes import Wishes, read_wishes
 
@@ -47,32 +45,19 @@ CANDIDATES_MAX = 8
 UNFINISHED = frozenset({LeaseState.QUOTING, LeaseState.FUNDING, LeaseState.OPENING})
 
 
-class Terms(NamedTuple):
-    """What our user allows a channel to be (config, section [channel])."""
-
-    hours: int = 24
-    """A new channel holds the worst case of so many hours."""
-    overhead_percent: int = 10
-    """The most that the chain's fees may be of a channel."""
-    expiry_blocks: int = 2016
-    """Two weeks: how long our coins are locked if the provider vanishes."""
-    largest: Sat = Sat(10_000_000)
-
-
 class Renting:
     def __init__(
         self,
         driver: Driver[Tenant],
         market: Market,
         open_stream: Opener,
-        rail: Rail | None,
         network: str,
         counts: TunnelCounts,
-        terms: Terms,
+        planner: Planner | None,
         architecture: str,
     ) -> None:
-        self._driver, self._market, self._open_stream, self._rail = driver, market, open_stream, rail
-        self._network, self._counts, self._terms = network, counts, terms
+        self._driver, self._market, self._open_stream = driver, market, open_stream
+        self._network, self._counts, self._planner = network, counts, planner
         self._architecture = architecture
         self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -206,17 +191,9 @@ class Renting:
         """None where no new channel is needed."""
         if offer.tariff.is_free or self._paying(offer.provider) is not None:
             return None
-        if self._rail is None:
+        if self._planner is None:
             raise UsageError("wallet.none", "the offer is not free: set [bitcoin] in config.toml to pay it")
-        capacity = await self.capacity(msat_hour, wishes.channel_sat)
-        channel = ChannelId(secrets.token_bytes(16))
-        return ChannelPlan(
-            channel,
-            self._rail.our_key("tenant", channel, self._driver.state.me),
-            await self._rail.wallet.script(),
-            capacity,
-            await self._rail.chain.height() + self._terms.expiry_blocks,
-        )
+        return await self._planner.first(msat_hour, wishes.channel_sat)
 
     def _paying(self, provider: NodeKey) -> Channel | None:
         height = self._driver.state.height
@@ -224,24 +201,6 @@ class Renting:
             if channel.peer == provider and channel.serves_at(height) and channel.remaining > 0:
                 return channel
         return None
-
-    async def capacity(self, msat_hour: Msat, asked: Sat | None) -> Sat:
-        """The new channel's size. Raises UsageError("channel.small") if the chain's fees would be too large a
-        part of it, with the size that would pass."""
-        assert self._rail is not None
-        fees = overhead(await self._rail.chain.feerate(FUND_TARGET))
-        smallest = fees.smallest_capacity(self._terms.overhead_percent)
-        if asked is None:
-            worst = whole_sat(Msat(msat_hour * self._terms.hours))
-            asked = Sat(min(self._terms.largest, max(worst, smallest)))
-        if asked < smallest:
-            raise UsageError(
-                "channel.small",
-                f"opening and closing a channel costs {fees.total} sat now, more than "
-                f"{self._terms.overhead_percent} % of {asked} sat: take at least {smallest} sat "
-                "(dockage.channel-sat), raise the limit, or choose a free offer",
-            )
-        return asked
 
     async def _until(
         self,

@@ -35,9 +35,10 @@ from .metering import MeterLoop
 from .node import Node
 from .peers import Postman, Reception
 from .perform import ProviderPerformer, TenantPerformer
+from .planning import Planner, Terms
 from .rail import Rail
 from .reach import Reach
-from .renting import Renting, Terms
+from .renting import Renting
 from .seeds import seed_server, source_opener
 from .tasks import Jobs, every
 from .tunnels import TunnelCounts
@@ -80,8 +81,9 @@ def wire(
     reach = Reach(link, ground.directory, keys, clock)
     postman = Postman(reach.open, keys, jobs)
     counts = TunnelCounts(ground.rows, ground.journal)
-    tenant_hands = TenantPerformer(postman, ground.rail, jobs, keys.node, ground.evidence)
-    tenant = _tenant(ground, tenant_hands, patience or TenantPolicy())
+    planner = _planner(ground)
+    tenant_hands = TenantPerformer(postman, ground.rail, jobs, keys.node, ground.evidence, planner)
+    tenant = _tenant(ground, tenant_hands, patience or TenantPolicy(refill=ground.config.channel.refill))
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions)
     provider = notice = None
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
@@ -90,7 +92,7 @@ def wire(
             ground, policy, ProviderPerformer(postman, ground.rail, jobs, ground.host), reach
         )
         loops += _selling_loops(ground, provider, notice)
-    rents = _renting(ground, tenant, market, reach, counts)
+    rents = _renting(ground, tenant, market, reach, counts, planner)
     loops += [_driving(tenant, renting.outstanding(tenant.state)), rents.drop_unfinished]
     loops += _clockwork(ground, tenant, provider, counts)
     history = History(ground.journal, clock)
@@ -125,18 +127,29 @@ def _tenant(ground: Ground, hands: TenantPerformer, policy: TenantPolicy) -> Dri
     return hands.driver
 
 
-def _renting(
-    ground: Ground, tenant: Driver[renting.Tenant], market: Market, reach: Reach, counts: TunnelCounts
-) -> Renting:
+def _planner(ground: Ground) -> Planner | None:
+    if ground.rail is None:
+        return None
     limits = ground.config.channel
+    terms = Terms(limits.hours, limits.overhead_percent, limits.expiry_blocks, Sat(limits.largest_sat))
+    return Planner(ground.rail, ground.keys.node, terms)
+
+
+def _renting(
+    ground: Ground,
+    tenant: Driver[renting.Tenant],
+    market: Market,
+    reach: Reach,
+    counts: TunnelCounts,
+    planner: Planner | None,
+) -> Renting:
     return Renting(
         tenant,
         market,
         reach.open,
-        ground.rail,
         ground.config.bitcoin.network,
         counts,
-        Terms(limits.hours, limits.overhead_percent, limits.expiry_blocks, Sat(limits.largest_sat)),
+        planner,
         ground.architecture,
     )
 

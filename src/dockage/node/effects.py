@@ -57,6 +57,14 @@ class Finish(Effect, frozen=True):
 
 
 # -- the chain ---------------------------------------------------------------------------------------
+class PlanChannel(Effect, frozen=True):
+    """Fresh id, key and script for a channel to *to*, at least as large as *capacity* (and as the fee guard wants
+    it). Answered by ChannelPlanned or PlanFailed."""
+
+    to: NodeKey
+    capacity: Sat
+
+
 class Fund(Effect, frozen=True):
     """Build and sign the funding transaction. Answered by FundingBuilt or FundingFailed."""
 
@@ -93,5 +101,5 @@ class Accuse(Effect, frozen=True):
 
 
 AnyEffect: TypeAlias = (
-    Send | Pay | Prepare | Pause | Thaw | Finish | Fund | Settle | Refund | Broadcast | Accuse
+    Send | Pay | Prepare | Pause | Thaw | Finish | PlanChannel | Fund | Settle | Refund | Broadcast | Accuse
 )

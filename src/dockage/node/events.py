@@ -63,11 +63,33 @@ class HostCleared(Event, frozen=True):
     lease: LeaseId
 
 
+class ChannelPlan(msgspec.Struct, frozen=True):
+    """What a new channel to one candidate would be: fresh id, key and script come from outside."""
+
+    id: ChannelId
+    tenant_key: bytes
+    tenant_script: bytes
+    capacity: Sat
+    expiry_height: int
+
+
 # -- from the chain ----------------------------------------------------------------------------------
 class BlockSeen(Event, frozen=True):
     """Told at every poll of the chain, also when the height is the same: what is due is asked for again."""
 
     height: int
+
+
+class ChannelPlanned(Event, frozen=True):
+    """What a successor channel to *peer* would be."""
+
+    peer: NodeKey
+    plan: ChannelPlan
+
+
+class PlanFailed(Event, frozen=True):
+    peer: NodeKey
+    reason: Reason
 
 
 class FundingBuilt(Event, frozen=True):
@@ -124,16 +146,6 @@ class SpendSeen(Event, frozen=True):
 
 
 # -- from our user -----------------------------------------------------------------------------------
-class ChannelPlan(msgspec.Struct, frozen=True):
-    """What a new channel to one candidate would be: fresh id, key and script come from outside."""
-
-    id: ChannelId
-    tenant_key: bytes
-    tenant_script: bytes
-    capacity: Sat
-    expiry_height: int
-
-
 class Candidate(msgspec.Struct, frozen=True):
     """A provider whose offer fits, and what it listed."""
 
@@ -179,6 +191,8 @@ AnyEvent: TypeAlias = (
     | MeterRead
     | HostCleared
     | BlockSeen
+    | ChannelPlanned
+    | PlanFailed
     | FundingBuilt
     | FundingFailed
     | FundingSeen

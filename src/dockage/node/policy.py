@@ -93,5 +93,9 @@ class TenantPolicy(msgspec.Struct, frozen=True):
     """Without a statement before we ask what became of the lease."""
     silence_max: Duration = Duration(10 * MINUTE)
     """Without a statement before the lease counts as lost; nothing is paid meanwhile."""
+    refill: bool = True
+    """Whether a channel that runs dry or nears its expiry gets a successor while leases run on it."""
+    refill_again: Duration = Duration(60 * SECOND)
+    """Between two tries, where the first one failed."""
     faults_max: int = 3
     """Wrong statements in a row before we leave. None of them is paid."""

@@ -35,6 +35,7 @@ from .sold import (
     SoldLease,
     account_of,
     counted,
+    describe,
     end_lease,
     notice,
     own_channel,
@@ -160,6 +161,8 @@ def _on_message(
             return closing.on_proposal(state, peer, message, our_key)
         case say.AnnounceFunding(channel=channel):
             return closing.on_funding(state, peer, message, own_channel(state, peer, channel))
+        case say.ResumeChannel(channel=channel):
+            return state, (want.Send(peer, describe(own_channel(state, peer, channel))),)
         case say.CloseChannel(channel=channel):
             return closing.close(state, own_channel(state, peer, channel), now)
         case _:

@@ -194,13 +194,20 @@ def on_block(state: Provider, height: int, now: Instant) -> tuple[Provider, Effe
 def _on_height(state: Provider, channel: Channel, height: int, now: Instant) -> tuple[Provider, Effects]:
     if channel.is_live and not channel.paid and height >= channel.terms.expiry_height:
         return with_channel(state, channels.expire(channel, height), tell=True)
-    if channel.must_settle_at(height) and not channel.close_at:
+    if _is_used_up(state, channel) or (channel.must_settle_at(height) and not channel.close_at):
         return close(state, channel, now)
     if channel.is_live and not channel.serves_at(height) and not channel.close_at:
         return _stop_serving(state, channel, now)
     if channel.state is ChannelState.OPENING and height - channel.opened_height > FORGET_UNFUNDED:
         return with_channel(state, channels.move(channel, ChannelState.ABANDONED, UNFUNDED), tell=True)
     return state, keep_settling(channel, height)
+
+
+def _is_used_up(state: Provider, channel: Channel) -> bool:
+    """Nothing can come on it any more, and no lease ends with it: what it holds is better in our wallet."""
+    if channel.state is not ChannelState.OPEN or channel.remaining or channel.close_at:
+        return False
+    return _carried_by_another(state, channel) or not _paid_leases(state, channel.peer)
 
 
 def _stop_serving(state: Provider, channel: Channel, now: Instant) -> tuple[Provider, Effects]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.errors import PeerError
@@ -18,7 +19,7 @@ from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import NO_USE, Statement, possible
-from dockage.domain.units import Duration, Instant, Msat, Sat, after, since
+from dockage.domain.units import HOUR, MINUTE, Duration, Instant, Msat, Sat, after, since
 from dockage.domain.usage import Usage
 from dockage.protocol import messages as say
 
@@ -58,6 +59,8 @@ class RentedLease:
     last: Statement | None = None
     """The newest statement we agreed to."""
     last_signature: bytes = b""
+    pace: Msat = Msat(0)  # noqa: RUF009
+    """msat an hour over about the last minute."""
     wanted: Resources | None = None
     """Limits asked for and not yet granted."""
     faults: int = 0
@@ -105,12 +108,22 @@ class RentedLease:
         return Duration(max(0, since(self.limits_at, end)))
 
 
+class Refill(NamedTuple):
+    """The newest wish for a successor channel to one provider."""
+
+    asked_at: Instant
+    hindrance: Reason | None = None
+    """Why nothing came of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tenant:
     me: NodeKey
     policy: TenantPolicy = field(default_factory=TenantPolicy)
     leases: Mapping[LeaseId, RentedLease] = field(default_factory=dict)
     channels: Mapping[ChannelId, Channel] = field(default_factory=dict)
+    refills: Mapping[NodeKey, Refill] = field(default_factory=dict)
+    """Not stored: after a restart a successor is wished for again."""
     height: int = 0
 
 
@@ -133,12 +146,10 @@ def channels_to(state: Tenant, provider: NodeKey) -> list[Channel]:
     return [c for c in state.channels.values() if c.peer == provider]
 
 
-def paying_channel(state: Tenant, provider: NodeKey) -> Channel | None:
-    """The oldest channel to *provider* that can still pay something."""
-    for channel in channels_to(state, provider):
-        if channel.is_live and channel.remaining > 0:
-            return channel
-    return None
+def paying_channels(state: Tenant, provider: NodeKey) -> list[Channel]:
+    """Those to *provider* that can still pay something; open ones before others, the oldest first."""
+    able = [c for c in channels_to(state, provider) if c.is_live and c.remaining > 0]
+    return sorted(able, key=lambda c: c.state is not ChannelState.OPEN)
 
 
 def renting_channel(state: Tenant, provider: NodeKey) -> Channel | None:
@@ -161,6 +172,14 @@ def enter(lease: RentedLease, to: LeaseState, now: Instant, reason: Reason | Non
     return replace(
         lease, state=check_move(lease.state, to), since=now, asked_at=now, reason=reason, left_until=until
     )
+
+
+def paced(lease: RentedLease, statement: Statement) -> Msat:
+    """The pace with *statement* in it: each reading weighs as much of a minute as it covers."""
+    if lease.last is None:
+        return lease.pace
+    time, used = statement.at - lease.last.at, statement.due - lease.last.due
+    return Msat(lease.pace + (used * HOUR - lease.pace * time) // max(time, MINUTE))
 
 
 def rolled(lease: RentedLease, now: Instant) -> RentedLease:

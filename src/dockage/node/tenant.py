@@ -24,6 +24,7 @@ from . import effects as want
 from . import events as told
 from . import tenant_channels as paying
 from . import tenant_leases as renting
+from . import tenant_refill as refilling
 from .policy import TenantPolicy
 from .rented import Effects, RentedLease, Tenant, account, end, for_each, rented
 from .tenant_statements import on_statement
@@ -45,7 +46,7 @@ def outstanding(state: Tenant) -> Effects:
         if lease.state in METERED
     ]
     for channel in state.channels.values():
-        wanted += paying.pay_again(channel)
+        wanted += paying.resume(channel)
         wanted += paying.keep_going(channel, state.height)
     return tuple(wanted)
 
@@ -57,7 +58,9 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
             return _on_message(state, peer, event, now)
         case told.Ticked():
             busy = [x for x in state.leases.values() if x.state is not LeaseState.ENDED]
-            return for_each(state, busy, lambda s, x: renting.on_lease_tick(s, x, now))
+            state, effects = for_each(state, busy, lambda s, x: renting.on_lease_tick(s, x, now))
+            state, more = refilling.on_refill_tick(state, now)
+            return state, (*effects, *more)
         case told.RentRequested():
             return renting.on_rent(state, event, now)
         case told.GrowRequested(lease=lease, limits=limits):
@@ -67,10 +70,15 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
             return end(state, mine, reason, now) if mine else (state, ())
         case told.CloseRequested(channel=channel):
             return paying.on_close(state, channel, now)
+        case told.ChannelPlanned(peer=peer, plan=plan):
+            return refilling.on_planned(state, peer, plan)
+        case told.PlanFailed(peer=peer, reason=reason):
+            return refilling.on_plan_failed(state, peer, reason)
         case told.FundingBuilt():
             return paying.on_funding_built(state, event, now)
         case told.FundingFailed(channel=channel, reason=reason):
-            return paying.on_funding_failed(state, channel, reason, now)
+            state, effects = paying.on_funding_failed(state, channel, reason, now)
+            return refilling.hindered_by(state, channel), effects
         case told.FundingSeen(channel=channel, confirmations=confirmations):
             return paying.on_channel(state, channel, lambda c: channels.confirm(c, confirmations), now)
         case told.FundingMissed(channel=channel):
@@ -127,5 +135,6 @@ def _on_refusal(
         return renting.on_refused(state, lease, reason, now)
     channel = state.channels.get(ChannelId(about))
     if channel is not None and channel.peer == peer:
-        return paying.on_channel_refused(state, channel, reason, now)
+        state, effects = paying.on_channel_refused(state, channel, reason, now)
+        return refilling.hindered_by(state, channel.id), effects
     return state, ()

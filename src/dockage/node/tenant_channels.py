@@ -172,6 +172,13 @@ def on_channel_notice(
     return state, pay_again(channel) if notice.paid < channel.paid else ()
 
 
+def resume(channel: Channel) -> Effects:
+    """Ask for the newest payment that the provider holds. Of one that is not open yet the announcement asks."""
+    if channel.state is not ChannelState.OPEN:
+        return ()
+    return (want.Send(channel.peer, say.ResumeChannel(channel.id)),)
+
+
 def opening_at(state: Tenant, provider: NodeKey) -> list[RentedLease]:
     return [
         x
@@ -207,11 +214,12 @@ def on_refund_built(state: Tenant, id_: ChannelId, tx: channels.SpendingTx) -> t
 
 
 def on_block(state: Tenant, height: int) -> tuple[Tenant, Effects]:
-    state = replace(state, height=height)
+    fresh, state = height != state.height, replace(state, height=height)
     effects: list[want.AnyEffect] = []
     for channel in list(state.channels.values()):
         due = channels.expire(channel, height)
         state = put_channel(state, due) if due is not channel else state
+        effects += resume(due) if fresh else ()
         effects += keep_going(due, height)
     return state, tuple(effects)
 

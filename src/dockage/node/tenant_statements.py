@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dockage.domain import channel as channels
-from dockage.domain.identity import NodeKey
+from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import METERED
-from dockage.domain.reason import Reason
+from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.statement import Statement, View, contradiction, fault, overcharge
 from dockage.domain.units import Duration, Instant, Sat
 from dockage.protocol import messages as say
@@ -25,10 +25,12 @@ from .rented import (
     account,
     channels_to,
     end,
-    paying_channel,
+    paced,
+    paying_channels,
     put_channel,
     store,
 )
+from .tenant_refill import is_refilling
 
 BILLED = METERED | LEAVING
 EXHAUSTED = Reason("channel.exhausted", "the channel is used up; open a larger one")
@@ -53,7 +55,14 @@ def on_statement(
     if wrong is not None:
         state, effects = _on_fault(state, replace(lease, heard_at=now, faults=lease.faults + 1), wrong, now)
         return state, (*_accuse(lease, statement, signature), *effects)
-    agreed = replace(lease, heard_at=now, last=statement, last_signature=signature, faults=0)
+    agreed = replace(
+        lease,
+        heard_at=now,
+        last=statement,
+        last_signature=signature,
+        pace=paced(lease, statement),
+        faults=0,
+    )
     state, effects = _pay(store(state, agreed), agreed, statement.received_sat, now)
     return state, (*effects, *_leave_again(agreed, now))
 
@@ -91,21 +100,32 @@ def _leave_again(lease: RentedLease, now: Instant) -> Effects:
 
 
 def _pay(state: Tenant, lease: RentedLease, received: Sat, now: Instant) -> tuple[Tenant, Effects]:
-    """What is owed goes on the oldest channel that can pay; what was signed before and never arrived, again."""
-    before = account(state, lease.provider)
-    again = _pay_again(state, lease.provider) if before.paid > received else ()
-    if not before.owed_sat:
-        return state, again
-    channel = paying_channel(state, lease.provider)
-    if channel is None:
-        if lease.tariff.is_free:
-            return state, again
-        state, effects = end(state, lease, EXHAUSTED, now)
-        return state, (*again, *effects)
-    paid = Sat(min(channel.paid + before.owed_sat, channel.terms.spendable))
-    state = put_channel(state, channels.pay(channel, paid, b""))
-    older = tuple(x for x in again if x.channel != channel.id)
-    return state, (*older, want.Pay(lease.provider, channel.id, paid))
+    """What is owed goes on the channels that can pay, one after the other; what was signed before and never
+    arrived, again."""
+    provider = lease.provider
+    before = account(state, provider)
+    again = _pay_again(state, provider) if before.paid > received else ()
+    owed, new = before.owed_sat, dict[ChannelId, want.Pay]()
+    for channel in paying_channels(state, provider) if owed else ():
+        paid = Sat(channel.paid + min(owed, channel.remaining))
+        owed = Sat(owed - (paid - channel.paid))
+        state = put_channel(state, channels.pay(channel, paid, b""))
+        new[channel.id] = want.Pay(provider, channel.id, paid)
+        if not owed:
+            break
+    effects: Effects = (*(x for x in again if x.channel not in new), *new.values())
+    if new or not owed or lease.tariff.is_free or is_refilling(state, provider):
+        return state, effects
+    state, more = end(state, lease, _exhausted(state, provider), now)
+    return state, (*effects, *more)
+
+
+def _exhausted(state: Tenant, provider: NodeKey) -> Reason:
+    refill = state.refills.get(provider)
+    if refill is None or refill.hindrance is None:
+        return EXHAUSTED
+    text = f"the channel is used up, and there is no successor: {refill.hindrance.text}"
+    return Reason(EXHAUSTED.code, text[:TEXT_MAX])
 
 
 def _pay_again(state: Tenant, provider: NodeKey) -> tuple[want.Pay, ...]:

@@ -90,6 +90,13 @@ class Payment(Message, frozen=True, tag="payment"):
     signature: bytes
 
 
+class ResumeChannel(Message, frozen=True, tag="resume-channel"):
+    """After a restart, and at each block. Answered by ChannelNotice with the newest payment that the provider holds,
+    or Refusal ``channel.unknown``: whichever side is behind catches up by the tenant's own signature."""
+
+    channel: ChannelId
+
+
 class CloseChannel(Message, frozen=True, tag="close-channel"):
     channel: ChannelId
 
@@ -140,6 +147,7 @@ AnyMessage: TypeAlias = (
     | ProposeChannel
     | AnnounceFunding
     | Payment
+    | ResumeChannel
     | CloseChannel
     | Refusal
     | AcceptChannel
@@ -157,6 +165,7 @@ FOR_PROVIDER = (
     ProposeChannel,
     AnnounceFunding,
     Payment,
+    ResumeChannel,
     CloseChannel,
 )
 """What a tenant says; everything else is what a provider says."""

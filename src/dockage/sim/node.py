@@ -56,6 +56,8 @@ class Around(NamedTuple):
     meter: Duration
     """Between two readings of each lease."""
     hosts: dict[NodeKey, Host]
+    expiry_blocks: int = 1500
+    """Of a new channel, from now."""
     unprepared: float = 0.0
     """Chance that a machine can't prepare a lease."""
 
@@ -252,6 +254,8 @@ class Node:
                 self._on_host(lease, 200 * MILLISECOND, partial(self._finish, lease))
             case want.Broadcast(raw=raw):
                 self.chain.broadcast(raw)
+            case want.PlanChannel(to=to, capacity=capacity):
+                self.soon(int(rand() * SECOND), partial(self._plan, to, capacity))
             case want.Fund():
                 self.soon(int(2 * rand() * SECOND), partial(self._fund, effect))
             case want.Settle(channel=channel):
@@ -298,6 +302,15 @@ class Node:
         self._read(lease, final=True)
         self.host.teardown(lease)
         self.tell_provider(told.HostCleared(lease))
+
+    def _plan(self, to: NodeKey, capacity: Sat) -> None:
+        self.tell_tenant(told.ChannelPlanned(to, self.plan(capacity)))
+
+    def plan(self, capacity: Sat) -> told.ChannelPlan:
+        id_ = ChannelId(self.world.random.randbytes(16))
+        key = our_key(self.name, id_)
+        expiry = self.chain.height + self.around.expiry_blocks
+        return told.ChannelPlan(id_, key, self.name, capacity, expiry)
 
     # -- coins -----------------------------------------------------------------------------------------
     def _fund(self, effect: want.Fund) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from dockage.domain.identity import ChannelId, LeaseId
+from dockage.domain.identity import LeaseId
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.offer import Offer, Wish, hourly_ceiling
 from dockage.domain.reason import Reason
@@ -18,21 +18,18 @@ from dockage.domain.units import MINUTE, Duration, Instant, Sat
 from dockage.node import events as told
 
 from .market import Market
-from .node import Node, our_key
+from .node import Node
 
 DONE = Reason("lease.no-longer-needed", "the user needs it no longer")
-CAPACITY = Sat(60_000)
-EXPIRY = 1500
-"""Blocks from now."""
 
 
 class User:
     """Wants one deployment to run from *begin* to *stop*, and then its money back."""
 
     def __init__(
-        self, node: Node, market: Market, limits: Resources, begin: Duration, stop: Duration
+        self, node: Node, market: Market, limits: Resources, begin: Duration, stop: Duration, capacity: Sat
     ) -> None:
-        self.node, self.market, self.limits = node, market, limits
+        self.node, self.market, self.limits, self.capacity = node, market, limits, capacity
         self.begin, self.stop = begin, stop
         self.lease: LeaseId | None = None
         self.attempts = 0
@@ -71,11 +68,7 @@ class User:
         self.node.tell_tenant(told.RentRequested(self.lease, "web", self.limits, candidates))
 
     def _candidate(self, offer: Offer) -> told.Candidate:
-        plan = None
-        if not offer.tariff.is_free:
-            id_ = ChannelId(self.node.world.random.randbytes(16))
-            key = our_key(self.node.name, id_)
-            plan = told.ChannelPlan(id_, key, self.node.name, CAPACITY, self.node.chain.height + EXPIRY)
+        plan = None if offer.tariff.is_free else self.node.plan(self.capacity)
         return told.Candidate(offer.provider, hourly_ceiling(offer, self.limits), plan, offer.tariff)
 
     def _grow(self) -> None:

@@ -51,6 +51,9 @@ class Plan(NamedTuple):
     unprepared: float = 0.02
     free_providers: float = 0.2
     """Share of the providers."""
+    channel: Sat = Sat(60_000)
+    """Capacity of each."""
+    expiry_blocks: int = 1500
     meter: Duration = Duration(30 * SECOND)
     """Between two readings of a lease, and between two statements; all patience is in proportion to it."""
     tick: Duration = Duration(10 * SECOND)
@@ -95,7 +98,16 @@ class Town:
     def __init__(self, seed: int, plan: Plan = Plan()) -> None:  # noqa: B008
         self.plan, self.world = plan, World(seed)
         self.network, self.chain = Network(self.world, plan.weather), Chain(BIRTH)
-        self.around = Around(self.world, self.network, self.chain, plan.tick, plan.meter, {}, plan.unprepared)
+        self.around = Around(
+            self.world,
+            self.network,
+            self.chain,
+            plan.tick,
+            plan.meter,
+            {},
+            plan.expiry_blocks,
+            plan.unprepared,
+        )
         self.market = Market(self.world.random)
         self.nodes: dict[NodeKey, Node] = {}
         self.users: list[User] = []
@@ -144,7 +156,7 @@ class Town:
         )
         begin = Duration(int(time * random.uniform(0.02, 0.2)))
         stop = Duration(int(time * random.uniform(0.5, 0.95)))
-        user = User(node, self.market, limits, begin, stop)
+        user = User(node, self.market, limits, begin, stop, self.plan.channel)
         self.users.append(user)
         user.start()
         return user

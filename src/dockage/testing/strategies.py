@@ -114,6 +114,7 @@ to_provider = st.one_of(
     proposals,
     st.builds(say.AnnounceFunding, channels, txids, st.integers(0, 2)),
     st.builds(say.Payment, channels, amounts.filter(bool), signatures),
+    st.builds(say.ResumeChannel, channels),
     st.builds(say.CloseChannel, channels),
 )
 to_tenant = st.one_of(
