@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from dockage.adapters.host import DockerHost
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB, MILLISECOND, SECOND
+from dockage.domain.usage import Meter, advance
 from hostlab import IMAGE, Lab, until
 
 LIMITS = Resources(cpu_milli=2000, memory_bytes=96 * MIB, disk_bytes=256 * MIB)
 Leases = Callable[[int], LeaseId]
 WORK = "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done; times"
+SHORT = "i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done; times"
+BOMB = "b() { b | b & }; b; while :; do :; done"
 START_UP = 400 * MILLISECOND
 """The runtime's own work in the group: 27-40 ms measured on an idle machine."""
 
 
 def own_time(times: str) -> int:
-    """ns of the first line of the shell's ``times``: user and system, in hundredths."""
-    parts = re.findall(r"(\d+)m([\d.]+)s", times)[:2]
-    return sum(int(minutes) * 60 * SECOND + int(float(seconds) * SECOND) for minutes, seconds in parts)
+    """ns of all that the shell's ``times`` tells: user and system, of itself and its children, in hundredths."""
+    parts = re.findall(r"(\d+)m([\d.]+)s", times)
+    return sum(int(minutes) * 60 * SECOND + round(float(seconds) * SECOND) for minutes, seconds in parts)
 
 
 async def test_cpu_is_exact_through_removal_exec_and_restart(
@@ -46,15 +50,55 @@ async def test_cpu_is_exact_through_removal_exec_and_restart(
     assert (first.containers, restarted.containers) == (0, 1)
 
 
-async def test_a_container_that_is_killed_for_its_memory_is_still_billed(
-    lab: Lab, host: DockerHost, lease_of: Leases
+async def test_work_is_billed_once_from_the_opening_to_the_closing_reading(
+    lab: Lab, host: DockerHost, home: Path, lease_of: Leases
 ) -> None:
-    """The limit is the lease's: the container itself asked for none."""
-    lease = lease_of(1)
+    """One bill over short processes, a kill for memory, a fork bomb, an engine that restarts, and a daemon that is
+    gone without a word; the truth is what the work itself says that it took."""
+    lease, meter, told, starts = lease_of(1), Meter(), 0, 0
     await host.prepare(lease, LIMITS)
-    hungry = lab.run(lease, "-d", IMAGE, "dd", "if=/dev/zero", "of=/dev/null", "bs=300M", "count=1")
-    assert lab.docker("wait", hungry) == "137"
-    assert (await host.read(lease)).cpu_ns > 0
+    meter = advance(meter, opening := await host.read(lease), LIMITS)
+
+    told, starts = told + own_time(lab.run(lease, "--rm", IMAGE, "sh", "-c", SHORT)), starts + 1
+    meter = advance(meter, await host.read(lease), LIMITS)
+
+    hungry = lab.run(
+        lease, "-d", IMAGE, "sh", "-c", f"{WORK}; exec dd if=/dev/zero of=/dev/null bs=300M count=1"
+    )
+    assert lab.docker("wait", hungry) == "137"  # the limit is the lease's: the container itself has none
+    told, starts = told + own_time(lab.docker("logs", hungry)), starts + 1
+    assert meter.usage.cpu_ns < (await host.read(lease)).cpu_ns - opening.cpu_ns
+
+    bomb = lab.run(lease, "-d", "--pids-limit", "40", IMAGE, "sh", "-c", BOMB)
+    await asyncio.sleep(0.5)
+    group, full = leaf(lease, bomb), lab.docker("inspect", "-f", "{{.State.Running}}", bomb)
+    assert full == "true"
+    at_least = int((group / "cpuacct.usage").read_text())
+    lab.docker("rm", "-f", bomb)
+    meter = advance(meter, await host.read(lease), LIMITS)
+    assert meter.usage.cpu_ns >= told + at_least - 20 * MILLISECOND * starts
+    before_restart = await host.read(lease)
+
+    lab.stop_engine()
+    meter = advance(meter, await host.read(lease), LIMITS)
+    lab.start_engine()
+    again = DockerHost(lab.socket, home, "run-2")  # and the first one never closes anything
+    await again.start()
+    await again.prepare(lease, LIMITS)
+    meter = advance(meter, reopened := await again.read(lease), LIMITS)
+    assert reopened.cpu_ns == before_restart.cpu_ns
+    more = own_time(lab.run(lease, "--rm", IMAGE, "sh", "-c", WORK))
+    meter = advance(meter, closing := await again.read(lease), LIMITS)
+    await again.close()
+
+    assert meter.usage.cpu_ns == closing.cpu_ns - opening.cpu_ns
+    assert more - 20 * MILLISECOND <= closing.cpu_ns - reopened.cpu_ns <= more + START_UP
+    late = advance(meter, before_restart, LIMITS)
+    assert late == meter  # a reading that comes late is covered by the newer one
+
+
+def leaf(lease: LeaseId, container: str) -> Path:
+    return Path("/sys/fs/cgroup/cpuacct/dockage", lease.hex(), container)
 
 
 async def test_memory_is_the_working_set(lab: Lab, host: DockerHost, lease_of: Leases) -> None:
