@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dockage.cli import accounts, plot
-from dockage.domain.pricing import price
+from dockage.domain.pricing import FIELDS, price
 
 from .conftest import Call, value
 from .parts import CHEAP, FAIR, PAST, RUNNING, TENANT, USED
@@ -34,7 +34,7 @@ def test_csv_has_a_row_for_each_lease_and_hour_that_adds_up_to_the_bill(call: Ca
     }
     assert sum(int(row["due_msat"]) for row in rows) == DUE
     costs = [name for name in rows[0] if name.endswith("_msat") and name != "due_msat"]
-    assert len(costs) == 8
+    assert costs == [f"{name}_msat" for name in FIELDS]
     for row in rows:
         assert sum(int(row[name]) for name in costs) == int(row["due_msat"])
     assert sum(int(row["cpu_ns"]) for row in rows) == USED.cpu_ns

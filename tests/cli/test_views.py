@@ -131,14 +131,17 @@ def test_id_needs_no_daemon(call: Call) -> None:
     assert call("id").stdout == first
 
 
-def test_the_rate_now_follows_the_last_seconds(node: Node) -> None:
+def test_the_rate_now_follows_the_last_seconds() -> None:
     """Not the average: what was spent an hour ago says nothing about now."""
     rates = leases.RateNow()
-    seen = [{"lease": "a", "due_msat": due} for due in (5_000_000, 5_001_000, 5_003_000)]
-    assert rates.look(seen[:1], now=0.0) == {}
-    assert rates.look(seen[1:2], now=1.0) == {"a": 3_600_000}
-    assert rates.look(seen[2:], now=2.0) == {"a": 5_400_000}
-    assert rates.look(seen[2:], now=60.0) == {"a": 0}
+
+    def look(at_ms: int, due: int) -> dict[str, int]:
+        return rates.look([{"lease": "a", "due_msat": due, "stated_at_ms": at_ms}], now=at_ms / 1000)
+
+    assert look(0, 5_000_000) == {}
+    assert look(1000, 5_001_000) == {"a": 3_600_000}
+    assert look(2000, 5_003_000) == {"a": 5_400_000}
+    assert look(60_000, 5_003_000) == {"a": 0}
 
 
 def test_closing_a_channel_tells_the_mind(call: Call, node: Node) -> None:

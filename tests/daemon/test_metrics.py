@@ -47,7 +47,12 @@ async def test_what_a_lease_used_and_costs_is_there_and_ended_ones_are_in_the_su
     sold = next(dict(x) for x in shown["dockage_lease_due_msat_total"] if ("side", "sold") in x)
     assert sold == {"side": "sold", "lease": SOLD.hex(), "deployment": "", "peer": TENANT.node.hex()}
     sent = {dict(x)["direction"]: v for x, v in shown["dockage_lease_network_bytes_total"].items()}
-    assert sent == {"in": USED.net_in_bytes, "out": USED.net_out_bytes, "internet_out": 0}
+    assert sent == {
+        "in": USED.net_in_bytes,
+        "out": USED.net_out_bytes,
+        "internet_out": 0,
+        "replica_out": 0,
+    }
     leases = node.tenant.state.leases.values()
     assert shown["dockage_due_msat_total"][("role", "paying"),] == sum(x.due for x in leases)
     assert shown["dockage_leases"][("side", "rented"), ("state", "ended")] == 1

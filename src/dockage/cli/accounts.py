@@ -152,6 +152,6 @@ def _row(row: Json, peer: str) -> tuple[str, ...]:
         show.cpu_time(used["cpu_ns"]),
         show.space_time(used["memory_mib_ms"]),
         show.space_time(used["disk_mib_ms"]),
-        f"{show.size(used['net_in_bytes'])} / {show.size(used['net_out_bytes'] + used['internet_out_bytes'])}",
+        show.traffic(used),
         show.sat(row["due_msat"]),
     )

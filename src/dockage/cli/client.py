@@ -38,7 +38,7 @@ class Client:
         return self._ask("POST", path, json.dumps(body or {}).encode(), timeout)
 
     def _ask(self, method: str, path: tuple[str, ...], body: bytes | None, timeout: float) -> Json:
-        connection = _Unix(str(self._home / SOCKET), timeout)
+        connection = UnixConnection(str(self._home / SOCKET), timeout)
         try:
             connection.request(method, "/v1/" + "/".join(quote(part, safe="") for part in path), body)
             answer = connection.getresponse()
@@ -57,7 +57,7 @@ class Client:
             connection.close()
 
 
-class _Unix(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("dockage", timeout=timeout)
         self._path = path

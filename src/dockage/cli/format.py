@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 MONTH_HOURS = 720
 """A month of 30 days."""
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -39,6 +41,12 @@ def size(count: int) -> str:
     tenths = (count * 10 + 1024**power // 2) // 1024**power
     whole, rest = divmod(tenths, 10)
     return f"{whole}.{rest} {_SIZES[power]}" if rest and whole < 100 else f"{whole} {_SIZES[power]}"
+
+
+def traffic(used: Mapping[str, int]) -> str:
+    """Into the containers, and out of them to anywhere."""
+    out = used["net_out_bytes"] + used["internet_out_bytes"] + used["replica_out_bytes"]
+    return f"{size(used['net_in_bytes'])} / {size(out)}"
 
 
 def cores(milli: int) -> str:

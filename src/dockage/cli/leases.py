@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Iterable
 
 from . import format as show
 from .client import Json
+from .pace import Pace
 from .table import table
 
 HOUR_SEC = 3600
-WINDOW_SEC = 10.0
-"""The rate *now* is that of so many seconds: shorter jumps with every tick, longer hides a change."""
-LOOKS_MAX = 64
 
 Rates = dict[str, int]
 """Lease: msat per hour."""
@@ -23,19 +19,12 @@ class RateNow:
     """Fed with each answer of /v1/spend while it is watched."""
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, Rates]] = deque(maxlen=LOOKS_MAX)
+        self._pace = Pace()
 
     def look(self, leases: Iterable[Json], now: float | None = None) -> Rates:
-        """What each lease costs per hour at the pace of the last seconds; none before the second look."""
-        at = time.monotonic() if now is None else now
-        due = {lease["lease"]: int(lease["due_msat"]) for lease in leases}
-        while len(self._looks) > 1 and self._looks[1][0] <= at - WINDOW_SEC:
-            self._looks.popleft()
-        self._looks.append((at, due))
-        began, before = self._looks[0]
-        if at <= began:
-            return {}
-        return {id: int((due[id] - before[id]) * HOUR_SEC / (at - began)) for id in due if id in before}
+        """What each lease costs per hour at the pace of the last seconds; none before the second statement."""
+        things = {x["lease"]: (int(x["stated_at_ms"]), (int(x["due_msat"]),)) for x in leases}
+        return {id: int(rates[0] * HOUR_SEC) for id, rates in self._pace.look(things, now).items()}
 
 
 def average(lease: Json) -> int:
@@ -66,7 +55,7 @@ def _row(lease: Json, rates: Rates | None) -> tuple[str, ...]:
         show.cpu_time(used["cpu_ns"]),
         show.size(lease["memory_bytes"]),
         show.size(lease["disk_bytes"]),
-        f"{show.size(used['net_in_bytes'])} / {show.size(used['net_out_bytes'] + used['internet_out_bytes'])}",
+        show.traffic(used),
         show.sat(lease["due_msat"]),
         show.hourly(pace),
         show.hourly(lease["msat_hour_max"]),

@@ -22,6 +22,7 @@ COMMANDS = (
     "down",
     "ps",
     "market",
+    "top",
     "spend",
     "why",
     "provide",
@@ -40,7 +41,7 @@ EXAMPLES = (
     "dockage provide --price-preset fair     # sell this machine",
     "dockage market                          # who sells what, at which price",
     "dockage up                              # run compose.yaml there",
-    "dockage spend --watch                   # what runs, and what it costs",
+    "dockage top                             # what runs, and what it costs",
 )
 
 

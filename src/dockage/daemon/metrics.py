@@ -128,11 +128,12 @@ _USED: dict[str, tuple[str, Callable[[Usage], float]]] = {
         lambda u: u.memory_reserved_mib_ms * MIB / 1000,
     ),
 }
-_SENT: dict[str, Callable[[Usage], int]] = {
-    "in": lambda u: u.net_in_bytes,
-    "out": lambda u: u.net_out_bytes,
-    "internet_out": lambda u: u.internet_out_bytes,
+_SENT = {
+    field.removesuffix("_bytes").removeprefix("net_"): field
+    for field in Usage.__struct_fields__
+    if field.endswith("_bytes")
 }
+"""Direction: its field."""
 _STATED: dict[str, tuple[str, Callable[[Statement], int]]] = {
     "memory_bytes": ("Working set now.", lambda s: s.memory_bytes),
     "disk_bytes": ("Blocks held now.", lambda s: s.disk_bytes),
@@ -160,8 +161,8 @@ def _of_statements(stated: list[tuple[Statement, Labels]]) -> Iterator[Family]:
         samples = tuple(Sample(used(last.usage), labels) for last, labels in stated)
         yield _counter(f"dockage_lease_{name}_total", text, samples)
     sent = tuple(
-        Sample(count(last.usage), {**labels, "direction": direction})
-        for direction, count in _SENT.items()
+        Sample(getattr(last.usage, field), {**labels, "direction": direction})
+        for direction, field in _SENT.items()
         for last, labels in stated
     )
     yield _counter("dockage_lease_network_bytes_total", "Billed bytes, seen from the container.", sent)

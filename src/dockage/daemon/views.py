@@ -18,7 +18,7 @@ from dockage.domain.offer import Wish, hourly_ceiling, obstacles
 from dockage.domain.pricing import FIELDS, PRESETS, Tariff, ceiling, parts, price
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import HOUR, SECOND, Duration, Instant, since
+from dockage.domain.units import HOUR, MILLISECOND, SECOND, Duration, Instant, since
 from dockage.domain.usage import Usage
 from dockage.node.provider import Provider, SoldLease
 from dockage.node.tenant import RentedLease, Tenant
@@ -86,6 +86,7 @@ def rented(lease: RentedLease, now: Instant) -> Json:
         "tariff": tariff(lease.tariff),
         "running_sec": since(lease.opened_at, _until(lease, now)) // SECOND if lease.opened_at else 0,
         "ticks": last.seq if last else 0,
+        "stated_at_ms": (last.at if last else 0) // MILLISECOND,
         "usage": usage(used),
         "memory_bytes": last.memory_bytes if last else 0,
         "disk_bytes": last.disk_bytes if last else 0,
@@ -108,14 +109,17 @@ def sold(lease: SoldLease, now: Instant) -> Json:
         "state": lease.state.value,
         "reason": reason(lease.reason),
         "limits": resources(lease.limits),
+        "tariff": tariff(lease.tariff),
         "running_sec": since(lease.opened_at, _until(lease, now)) // SECOND,
         "ticks": lease.seq,
+        "stated_at_ms": lease.stated_at // MILLISECOND,
         "usage": usage(lease.meter.usage),
         "memory_bytes": last.memory_bytes if last else 0,
         "disk_bytes": last.disk_bytes if last else 0,
         "containers": last.containers if last else 0,
         "due_msat": lease.due,
         "lines": cost_lines(lease.meter.usage, lease.tariff),
+        "msat_hour_max": ceiling(lease.limits, lease.tariff, HOUR),
     }
 
 

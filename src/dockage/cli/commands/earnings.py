@@ -78,6 +78,6 @@ def _row(lease: Json) -> tuple[str, ...]:
         show.cpu_time(used["cpu_ns"]),
         show.size(lease["memory_bytes"]),
         show.size(lease["disk_bytes"]),
-        f"{show.size(used['net_in_bytes'])} / {show.size(used['net_out_bytes'] + used['internet_out_bytes'])}",
+        show.traffic(used),
         show.sat(lease["due_msat"]),
     )
