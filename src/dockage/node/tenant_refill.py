@@ -27,8 +27,6 @@ NOT_NEEDED = Reason("channel.not-needed", "the lease that it was meant for is ov
 
 def on_refill_tick(state: Tenant, now: Instant) -> tuple[Tenant, Effects]:
     state, effects = _drop_unneeded(state)
-    if not state.policy.refill:
-        return state, effects
     for provider in sorted({x.provider for x in state.leases.values() if _is_paid(x)}):
         state, more = _refill(state, provider, now)
         effects += more
@@ -56,14 +54,19 @@ def _refill(state: Tenant, provider: NodeKey, now: Instant) -> tuple[Tenant, Eff
     before = state.refills.get(provider)
     if before is not None and since(before.asked_at, now) < _pause(state, before):
         return state, ()
-    leases = [x for x in state.leases.values() if x.provider == provider and _is_paid(x)]
-    credit = min(x.quote.credit_sat for x in leases if x.quote is not None)
-    known = channels_to(state, provider)
-    if not needs_successor(known, state.height, _rate(leases), credit):
+    if not _is_needed(state, provider):
         return state, ()
-    size = max((c.terms.capacity for c in known if c.txid), default=Sat(0))
+    size = max((c.terms.capacity for c in channels_to(state, provider) if c.txid), default=Sat(0))
     plan: Effects = (want.PlanChannel(provider, size),)
     return replace(state, refills=put(state.refills, provider, Refill(now))), plan
+
+
+def _is_needed(state: Tenant, provider: NodeKey) -> bool:
+    leases = [x for x in state.leases.values() if x.provider == provider and _is_paid(x)]
+    if not leases or not state.policy.refill:
+        return False
+    credit = min(x.quote.credit_sat for x in leases if x.quote is not None)
+    return needs_successor(channels_to(state, provider), state.height, _rate(leases), credit)
 
 
 def _pause(state: Tenant, before: Refill) -> Duration:
@@ -77,8 +80,7 @@ def _rate(leases: list[RentedLease]) -> Msat:
 
 
 def on_planned(state: Tenant, provider: NodeKey, plan: ChannelPlan) -> tuple[Tenant, Effects]:
-    opening = any(c.state is ChannelState.OPENING for c in channels_to(state, provider))
-    if plan.id in state.channels or opening or provider not in state.refills:
+    if plan.id in state.channels or not _is_needed(state, provider):
         return state, ()
     terms = Terms(plan.tenant_key, b"", plan.expiry_height, plan.capacity, plan.tenant_script)
     channel = Channel(plan.id, provider, terms, opened_height=state.height)
