@@ -33,6 +33,9 @@ CHANNEL = {
     "paid_sat",
     "remaining_sat",
     "overhead_sat_now",
+    "overhead_sat",
+    "overhead_percent",
+    "expiry_blocks",
 }
 
 

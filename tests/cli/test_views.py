@@ -99,7 +99,7 @@ def test_why_without_a_name_asks_the_market(call: Call) -> None:
 @pytest.mark.usefixtures("node")
 def test_channels(call: Call) -> None:
     assert call("channels").stdout == (
-        "CHANNEL   ROLE     PEER      STATE                   CAPACITY   PAID        LEFT          FEES NOW  EXPIRES\n"
+        "CHANNEL   ROLE     PEER      STATE                   CAPACITY   PAID        LEFT              FEES  EXPIRES\n"
         "aaaaaaaa  paying   8a2f1a73  open                  20,000 sat  1 sat  19,669 sat  359 sat (1.79 %)  "
         "in 2016 blocks (about 14 d 0 h)\n"
         "cccccccc  paying   96cf7bf0  1 of 1 confirmations  20,000 sat  0 sat  19,670 sat  359 sat (1.79 %)  "

@@ -80,6 +80,24 @@ async def test_only_the_owner_may_open_the_socket(world: World, home: Path) -> N
     assert status["refused"] == {}
 
 
+async def test_a_channel_shows_what_the_chain_really_took_of_it(world: World, home: Path) -> None:
+    provider, tenant = await world.provider(), await world.tenant()
+    async with control(provider, home) as seller, control(tenant, home) as api:
+        await rent_paid(world, tenant)
+        opened = tenant.paying.funding_fee
+        world.chain.rate = 4_000
+        (mine,) = (await api.get("/channels"))["channels"]
+        assert (mine["overhead_sat_now"], mine["overhead_sat"]) == (154 * 4 + 205 * 4, opened + 205 * 4)
+        assert mine["overhead_percent"] == round(100 * (opened + 820) / 36_000, 2)
+        (theirs,) = (await seller.get("/channels"))["channels"]
+        assert (
+            theirs["overhead_sat"] == theirs["overhead_sat_now"]
+        )  # what the funding cost is not ours to know
+        quote = await api.post("/quote", {"cpu_milli": 1000})
+        assert (quote["channel_sat"], quote["settlement_overhead_sat"]) == (0, 0)  # no new one is needed
+        assert (quote["feerate"], quote["channel_sat_min"]) == (4000, 14_360)
+
+
 async def test_a_leases_life_as_both_sides_see_it(world: World, home: Path) -> None:
     provider, tenant = await world.provider(), await world.tenant()
     async with control(provider, home) as seller, control(tenant, home) as api:
@@ -88,7 +106,8 @@ async def test_a_leases_life_as_both_sides_see_it(world: World, home: Path) -> N
         assert offer["obstacles"] == []
         quote = await api.post("/quote", {"cpu_milli": 1000})
         assert (quote["msat_hour_max"], quote["channel_sat"]) == (36_000_000, 36_000)
-        assert quote["settlement_overhead_sat"] == 359
+        assert (quote["settlement_overhead_sat"], quote["settlement_overhead_percent"]) == (359, 1.0)
+        assert (quote["feerate"], quote["channel_sat_min"]) == (1000, 3590)
         lease = await rent_paid(world, tenant)
         provider.host.start(lease, "busy", BUSY)
         await until(lambda: provider.earning.paid >= 560)

@@ -177,12 +177,16 @@ class Control:
         """What renting now would cost, before anything is asked of anybody."""
         best, *others = await self._node.renting.candidates(*await _need(request))
         feerate = await self._feerate()
+        fees, size = overhead(feerate), best.plan.capacity if best.plan else 0
         return _json(
             {
                 "provider": best.provider.hex(),
                 "msat_hour_max": best.msat_hour,
-                "channel_sat": best.plan.capacity if best.plan else 0,
-                "settlement_overhead_sat": overhead(feerate).total if best.plan else 0,
+                "channel_sat": size,
+                "channel_sat_min": fees.smallest_capacity(self._node.config.channel.overhead_percent),
+                "settlement_overhead_sat": fees.total if size else 0,
+                "settlement_overhead_percent": round(100 * fees.total / size, 2) if size else 0,
+                "feerate": feerate,
                 "alternatives": len(others),
             }
         )

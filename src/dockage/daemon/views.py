@@ -126,6 +126,7 @@ def sold(lease: SoldLease, now: Instant) -> Json:
 def channel(of: Channel, role: str, height: int, feerate: int) -> Json:
     fees = overhead(feerate)
     spent_fee = of.spending[-1].fee if of.spending else 0
+    whole = (of.funding_fee or fees.open) + (spent_fee or fees.close)
     return {
         "channel": of.id.hex(),
         "role": role,
@@ -145,7 +146,8 @@ def channel(of: Channel, role: str, height: int, feerate: int) -> Json:
         "closing_fee_sat": spent_fee,
         "settled": bool(of.settled_txid),
         "overhead_sat_now": fees.total,
-        "overhead_percent": round(100 * fees.total / of.terms.capacity, 2),
+        "overhead_sat": whole,
+        "overhead_percent": round(100 * whole / of.terms.capacity, 2),
     }
 
 

@@ -34,8 +34,8 @@ def command(ctx: click.Context) -> None:
 
 
 def listing(channels: list[Json]) -> str:
-    head = ("CHANNEL", "ROLE", "PEER", "STATE", "CAPACITY", "PAID", "LEFT", "FEES NOW", "EXPIRES")
-    listed = table(head, map(_row, channels), right=("CAPACITY", "PAID", "LEFT", "FEES NOW"))
+    head = ("CHANNEL", "ROLE", "PEER", "STATE", "CAPACITY", "PAID", "LEFT", "FEES", "EXPIRES")
+    listed = table(head, map(_row, channels), right=("CAPACITY", "PAID", "LEFT", "FEES"))
     reasons = [f"{show.short(c['channel'])}: {why(c['reason'])}" for c in channels if c["reason"]]
     return "\n\n".join([listed, *(["\n".join(reasons)] if reasons else [])])
 

@@ -139,7 +139,7 @@ def _channel(quote: Json) -> str:
         return "no new one is needed" if quote["msat_hour_max"] else ""
     return (
         f"a new one of {show.whole_sat(size)}; opening and closing it costs about {show.whole_sat(fees)} "
-        f"({100 * fees / size:.1f} %), and what is not spent comes back"
+        f"({100 * fees / size:.1f} %) at {quote['feerate'] / 1000:g} sat/vB, and what is not spent comes back"
     )
 
 
