@@ -150,12 +150,13 @@ class LocalMarket:
         provider_extra: str = "",
         docker_config: Path | None = None,
         channel_sat: int = CHANNEL_SAT,
+        linger_sec: float = 0.5,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dkm-"))
         self._tenant_engine, self._provider_engine = tenant_engine, provider_engine
         self._prices, self._market_nodes = dict(prices), market_nodes
         self._provider_extra, self._docker_config = provider_extra, docker_config
-        self._channel_sat = channel_sat
+        self._channel_sat, self._linger_sec = channel_sat, linger_sec
         self.chain = Regtest(f"unix://{tenant_engine}")
         self.markets: list[NodeProcess] = []
         self.providers: dict[str, NodeProcess] = {}
@@ -213,7 +214,7 @@ class LocalMarket:
     def _tenant_config(self) -> str:
         return (
             f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\n'
-            f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = 0.5\n'
+            f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = {self._linger_sec}\n'
             f"[channel]\nlargest_sat = {self._channel_sat}\n" + self.chain.config("tenant")
         )
 

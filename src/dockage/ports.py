@@ -173,6 +173,9 @@ class ContainerHost(Protocol):
     async def serve_tunnel(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
         """Splice *stream* to a TCP port of a container of this lease, counting payload bytes."""
 
+    async def serve_datagrams(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
+        """The same for a UDP port: one datagram a frame, until the flow is idle."""
+
     async def serve_layers(
         self, lease: LeaseId, stream: Stream, open_source: OpenSource | None = None
     ) -> None:
@@ -251,6 +254,9 @@ class Leases(Protocol):
         opens the channel, waits until the lease runs. *wishes* are ``dockage.*`` labels. Raises
         UsageError("market.nothing-fits" | "wallet.insufficient" | "channel.small" | ...) or Unavailable."""
 
+    async def rename(self, lease: LeaseId, deployment: str) -> LeaseInfo:
+        """An idle lease serves another deployment from now on. Raises Unavailable("lease.ended")."""
+
     async def release(self, lease: LeaseId) -> None:
         """End the lease at its provider; returns once the provider confirmed or 10 s passed."""
 
@@ -262,6 +268,9 @@ class Leases(Protocol):
 
     async def tunnel(self, lease: LeaseId, container: str, port: int) -> Stream:
         """To a TCP port of a container of the lease (full container id); payload is counted."""
+
+    async def datagrams(self, lease: LeaseId, container: str, port: int) -> Stream:
+        """To a UDP port, for one flow: a frame is a datagram (wire/datagrams.py); counted with its frame's head."""
 
     async def layers(self, lease: LeaseId) -> Stream:
         """For the sending of one image (spec 06)."""

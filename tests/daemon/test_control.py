@@ -173,6 +173,7 @@ async def test_what_the_user_can_mend_is_400_what_is_not_there_404(world: World,
             (400, "provider.none"): [("GET", "/earnings", None), ("GET", "/machine", None)],
             (404, "control.not-found"): [
                 ("GET", "/why/nothing", None),
+                ("GET", "/why/no/thing%2f%7b", None),
                 ("POST", "/leases/abcd/end", None),
                 ("POST", "/leases/a/end", None),
                 ("POST", "/channels/abcd/close", None),

@@ -20,6 +20,7 @@ from dockage.adapters.engine.gate import EngineGate
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.host import DockerHost
 from dockage.adapters.sqlite.journal import SqliteJournal
+from dockage.adapters.system.clock import SystemClock
 from dockage.domain.identity import LeaseId
 from dockage.ports import Progress
 from dockage.protocol.images import lease_tag
@@ -87,7 +88,9 @@ async def tenant(lab: Lab, leases: FakeLeases, folder: Path) -> AsyncIterator[Te
         return image_id
 
     def front() -> DockerFront:
-        return DockerFront(socket, leases, lab.socket, send_image, journal, linger_sec=0.1)
+        return DockerFront(
+            socket, leases, lab.socket, send_image, journal, clock=SystemClock(), linger_sec=0.1
+        )
 
     env = {
         "PATH": os.environ["PATH"],

@@ -13,6 +13,7 @@ import pytest
 
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.sqlite.journal import SqliteJournal
+from dockage.adapters.system.clock import SystemClock
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
 from dockage.ports import Progress
@@ -103,7 +104,7 @@ async def test_without_a_local_engine_images_say_what_is_missing(leases: FakeLea
         raise UsageError("image.no-engine", "unreachable in this test")
 
     journal = SqliteJournal(folder / "bare.db")
-    front = DockerFront(folder / "bare.sock", leases, None, send_image, journal)
+    front = DockerFront(folder / "bare.sock", leases, None, send_image, journal, clock=SystemClock())
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "DOCKER_HOST": f"unix://{folder / 'bare.sock'}"}
     tenant = Tenant(lambda: front, folder / "bare.sock", leases, env)
     await tenant.start()

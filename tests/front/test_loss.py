@@ -111,3 +111,15 @@ async def test_nothing_in_the_market_fits_is_told_to_the_user(tenant: Tenant) ->
     message = await tenant.refused("run", "-d", "--memory", "100g", IMAGE, "true")
     assert "no offer has enough" in message
     assert await tenant.docker("ps", "-aq") == ""
+
+
+async def test_an_attachment_to_what_never_ran_ends_with_the_lease(tenant: Tenant) -> None:
+    await tenant.docker("create", "--name", "box", "-i", *LIMITS, IMAGE, "cat")
+    reader, writer = await asyncio.open_unix_connection(str(tenant.socket))
+    head = "POST /containers/box/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n"
+    writer.write(f"{head}Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode())
+    assert b" 101 " in await reader.readline()
+    writer.write_eof()  # nobody reads from this client any more
+    await tenant.leases.end(tenant.leases.all()[0].id, "gone")
+    await asyncio.wait_for(reader.read(), 10)
+    writer.close()

@@ -35,7 +35,16 @@ class Bare:
             return await sender.send(lambda: self.leases.layers(lease), reference)
 
         socket = self.folder / "bare.sock"
-        return DockerFront(socket, self.leases, None, send_image, self.journal, store=store, linger_sec=0.1)
+        return DockerFront(
+            socket,
+            self.leases,
+            None,
+            send_image,
+            self.journal,
+            store=store,
+            clock=SystemClock(),
+            linger_sec=0.1,
+        )
 
 
 @pytest.fixture

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import aiohttp
+import pytest
+
+from dockage.adapters.host import DockerHost
 from frontlab import LIMITS, SITE, Tenant, closed, fetch, free_port, serves, until
-from hostlab import IMAGE
+from hostlab import IMAGE, Lab
 
 
 async def test_a_published_port_is_reached_shown_and_closed(tenant: Tenant) -> None:
@@ -50,10 +56,136 @@ async def test_a_busy_port_is_refused_in_dockers_words(tenant: Tenant) -> None:
     await tenant.docker("start", "web")
 
 
-async def test_udp_is_refused_before_anything_is_paid(tenant: Tenant) -> None:
-    message = await tenant.refused("create", "-p", "53:53/udp", *LIMITS, IMAGE, "true")
-    assert "only TCP ports are tunnelled" in message
-    assert tenant.leases.obtained == []
+UDP_ECHO = """
+import socket
+ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ours.bind(("0.0.0.0", 7))
+while True:
+    data, address = ours.recvfrom(65535)
+    for _ in range(1 + data.startswith(b"twice")):
+        ours.sendto(data, address)
+"""
+WS_ECHO = """
+from aiohttp import web
+async def echo(request):
+    ws = web.WebSocketResponse(max_msg_size=0)
+    await ws.prepare(request)
+    async for message in ws:
+        await ws.send_bytes(message.data)
+    return ws
+app = web.Application()
+app.router.add_get("/", echo)
+web.run_app(app, port=8, print=None)
+"""
+
+
+@pytest.fixture
+async def beside(tenant: Tenant, lab: Lab) -> AsyncIterator[Callable[[str, str], Awaitable[None]]]:
+    """Runs a Python program in the network of a container: the image has no Python."""
+    running = []
+
+    async def start(container: str, program: str) -> None:
+        id_ = (await tenant.inspect(container))["Id"]
+        pid = await asyncio.to_thread(lab.docker, "inspect", "-f", "{{.State.Pid}}", id_)
+        argv = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", program]
+        running.append(await asyncio.create_subprocess_exec(*argv))
+
+    yield start
+    for process in running:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_published_udp_port(
+    tenant: Tenant, beside: Callable[[str, str], Awaitable[None]], host: DockerHost
+) -> None:
+    await tenant.run("--name", "echo", "-p", "7/udp", IMAGE, "sleep", "60")
+    port = int((await tenant.docker("port", "echo", "7/udp")).rpartition(":")[2])
+    assert f"127.0.0.1:{port}->7/udp" in await tenant.docker("ps", "--format", "{{.Ports}}")
+    await beside("echo", UDP_ECHO)
+    clients = [await udp_client(port) for _ in range(3)]
+    await until(lambda: clients[0].answers(b"ready"))
+    [info] = tenant.leases.all()
+    before = await host.read(info.id)
+    for number, client in enumerate(clients):
+        for size in (0, 1, 1400, 9000, 65_507):  # the largest that IPv4 carries
+            data = bytes([number]) * size
+            assert await client.ask(data) == data
+    clients[1].send(b"twice")
+    assert [await clients[1].next(), await clients[1].next()] == [b"twice", b"twice"]
+    after = await host.read(info.id)
+    payload = 3 * (1 + 1400 + 9000 + 65_507 + 5 * 4) + 5 + 4
+    assert after.tunnel_in_bytes - before.tunnel_in_bytes == payload
+    assert after.tunnel_out_bytes - before.tunnel_out_bytes == payload + 5 + 4
+    message = await tenant.refused("run", "-d", *LIMITS, "-p", f"{port}:7/udp", IMAGE, "true")
+    assert f"listen udp4 127.0.0.1:{port}: bind: address already in use" in message
+    await tenant.docker("rm", "-f", "echo")
+    await until(lambda: udp_is_free(port))
+    for client in clients:
+        client.close()
+
+
+class UdpClient:
+    def __init__(self, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect(("127.0.0.1", port))
+        self._socket.setblocking(False)
+
+    def send(self, data: bytes) -> None:
+        self._socket.send(data)
+
+    async def next(self, patience: float = 5) -> bytes:
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, 65535), patience)
+
+    async def ask(self, data: bytes) -> bytes:
+        self.send(data)
+        return await self.next()
+
+    async def answers(self, data: bytes) -> bool:
+        self.send(data)
+        try:
+            return await self.next(0.3) == data
+        except (TimeoutError, OSError):
+            return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def udp_client(port: int) -> UdpClient:
+    return UdpClient(port)
+
+
+def udp_is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+async def test_a_websocket_through_the_tunnel(
+    tenant: Tenant, beside: Callable[[str, str], Awaitable[None]], host: DockerHost
+) -> None:
+    port = free_port()
+    await tenant.run("--name", "ws", "-p", f"{port}:8", IMAGE, "sleep", "60")
+    await beside("ws", WS_ECHO)
+    async with aiohttp.ClientSession() as session:
+
+        async def answers() -> bool:
+            try:
+                async with session.ws_connect(f"http://127.0.0.1:{port}/") as probe:
+                    await probe.send_bytes(b"?")
+                    return await probe.receive_bytes() == b"?"
+            except (OSError, aiohttp.ClientError):
+                return False
+
+        await until(answers)
+        async with session.ws_connect(f"http://127.0.0.1:{port}/", max_msg_size=0) as ws:
+            for size in (1, 70_000, 3_000_000):
+                await ws.send_bytes(b"x" * size)
+                assert len(await ws.receive_bytes(timeout=10)) == size
 
 
 async def test_much_data_passes_whole_and_backwards_pressure_holds(tenant: Tenant) -> None:

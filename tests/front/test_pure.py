@@ -89,7 +89,7 @@ def test_a_lease_grows_only_by_what_is_missing() -> None:
 
 def test_published_ports_ranges_and_all() -> None:
     body = {
-        "ExposedPorts": {"80/tcp": {}, "90/tcp": {}},
+        "ExposedPorts": {"80/tcp": {}, "90/tcp": {}, "80/udp": {}},
         "HostConfig": {
             "PortBindings": {
                 "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostPort": "9000-9005"}]
@@ -102,11 +102,12 @@ def test_published_ports_ranges_and_all() -> None:
         Publish(80, "0.0.0.0", 8080, 8080),
         Publish(80, "", 9000, 9005),
         Publish(90),
+        Publish(80, protocol="udp"),
         Publish(70),
     )
 
 
-@pytest.mark.parametrize("port", ["53/udp", "0/tcp", "99999", "80/sctp", "x", "", "8²"])
+@pytest.mark.parametrize("port", ["0/udp", "0/tcp", "99999", "80/sctp", "x", "", "8²"])
 def test_a_port_that_cannot_be_tunnelled_is_refused(port: str) -> None:
     with pytest.raises(ApiError) as refused:
         create.published({"HostConfig": {"PortBindings": {port: [{"HostPort": "1"}]}}})
@@ -208,6 +209,12 @@ def test_labels_must_all_match_and_names_any() -> None:
     assert ids(**{"label!": ("b",)}) == ["2"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("status", "runing"), ("exited", "x"), ("health", "fine")])
+def test_a_value_that_cannot_be_is_refused_even_where_nothing_is(name: str, value: str) -> None:
+    with pytest.raises(ApiError, match=f"invalid filter '{name}={value}'"):
+        filters.select([], {name: (value,)}, filters.CONTAINER)
+
+
 def test_an_unknown_filter_is_refused_not_ignored() -> None:
     with pytest.raises(ApiError, match="invalid filter 'colour'"):
         filters.select([], {"colour": ("red",)}, filters.CONTAINER)
@@ -242,7 +249,7 @@ def test_inspect_shows_what_was_asked() -> None:
         "NetworkSettings": {"Ports": {"80/tcp": None}, "Networks": {"net": {"NetworkID": "theirs"}}},
         "Mounts": [{"Type": "bind", "Source": "/srv/x", "Destination": "/d"}],
     }
-    around = views.Around({"dockage.lease": "1"}, {80: (("127.0.0.1", 8080),)}, {"net": "ours"})
+    around = views.Around({"dockage.lease": "1"}, {"80/tcp": (("127.0.0.1", 8080),)}, {"net": "ours"})
     shown = views.inspect(doc, one, around)
     assert (shown["Name"], shown["Config"]["Image"]) == ("/web", "mine:1")
     assert shown["Config"]["Labels"] == {"a": "b", "dockage.lease": "1"}
@@ -282,13 +289,15 @@ KEYS = [
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.sampled_from(KEYS), JSON)))
 def test_no_answer_of_a_provider_makes_a_view_crash(doc: dict[str, Any]) -> None:
-    one, around = container(), views.Around({"k": "v"}, {80: (("127.0.0.1", 1),)}, {})
+    one, around = container(), views.Around({"k": "v"}, {"80/tcp": (("127.0.0.1", 1),)}, {})
     for view in (views.inspect, views.item):
         shown = view(doc, one, around)
         assert shown["Id"] == one.id
         msgspec.json.encode(shown)
+        values = {"health": "healthy", "status": "running"}
         for name in ("network", "volume", "health", "publish", "status", "ancestor"):
-            filters.select([views.item(doc, one, around)], {name: ("80",)}, filters.CONTAINER)
+            wanted = {name: (values.get(name, "80"),)}
+            filters.select([views.item(doc, one, around)], wanted, filters.CONTAINER)
     views.item_of_inspect(views.after_the_end(views.inspect(doc, one, around), "over", "now"), 1)
 
 

@@ -335,6 +335,12 @@ def test_growing_asks_until_it_is_granted() -> None:
     assert lease(mind).limits == MORE
 
 
+def test_an_idle_lease_serves_another_deployment_and_nobody_else_is_told() -> None:
+    mind = renting()
+    assert Playbook(mind) >> told.Renamed(LEASE, "shop")
+    assert lease(mind).deployment == "shop"
+
+
 def test_growing_may_be_refused() -> None:
     mind = feed(renting(), told.GrowRequested(LEASE, MORE))
     assert Playbook(mind) >> refuses(LEASE, "provider.full") >> Wait(2) >> told.Ticked()

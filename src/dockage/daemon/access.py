@@ -30,6 +30,7 @@ class Access:
         self._refused = reception.refused
         reception.serve_kind(streams.Engine, self._engine)
         reception.serve_kind(streams.Tunnel, self._tunnel)
+        reception.serve_kind(streams.Datagrams, self._datagrams)
         reception.serve_kind(streams.Layers, self._layers)
 
     async def _engine(self, peer: NodeKey, header: streams.Engine, stream: Stream) -> None:
@@ -40,6 +41,13 @@ class Access:
             peer,
             header.lease,
             lambda: self._host.serve_tunnel(header.lease, header.container, header.port, stream),
+        )
+
+    async def _datagrams(self, peer: NodeKey, header: streams.Datagrams, stream: Stream) -> None:
+        await self._serve(
+            peer,
+            header.lease,
+            lambda: self._host.serve_datagrams(header.lease, header.container, header.port, stream),
         )
 
     async def _layers(self, peer: NodeKey, header: streams.Layers, stream: Stream) -> None:

@@ -88,7 +88,7 @@ class Control:
                 web.get("/v1/earnings", self._earnings),
                 web.post("/v1/spend/history", self._spend_history),
                 web.post("/v1/earnings/history", self._earnings_history),
-                web.get("/v1/why/{what}", self._why),
+                web.get("/v1/why/{what:.+}", self._why),  # whatever the user typed is a name
                 web.post("/v1/leases/{lease}/end", self._end_lease),
                 web.get("/v1/channels", self._channels),
                 web.post("/v1/channels/{channel}/close", self._close_channel),

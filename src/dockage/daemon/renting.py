@@ -26,7 +26,7 @@ from dockage.node import events as told
 from dockage.node.events import Candidate, ChannelPlan
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports import LeaseInfo, Progress, Stream
-from dockage.protocol.streams import AnyHeader, Engine, Layers, Tunnel, encode_header
+from dockage.protocol.streams import AnyHeader, Datagrams, Engine, Layers, Tunnel, encode_header
 from dockage.wire.frames import write_frame
 
 from .driver import Driver
@@ -73,6 +73,13 @@ class Renting:
                 return await self._grow(held, need)
             return await self._rent(deployment, need, wanted, progress)
 
+    async def rename(self, lease: LeaseId, deployment: str) -> LeaseInfo:
+        await self._driver.tell(told.Renamed(lease, deployment))
+        mine = self._driver.state.leases.get(lease)
+        if mine is None or mine.deployment != deployment:
+            raise Unavailable("lease.ended", f"the lease {short(lease)} has ended meanwhile")
+        return info(mine)
+
     async def release(self, lease: LeaseId) -> None:
         if lease not in self._driver.state.leases:
             return
@@ -92,6 +99,10 @@ class Renting:
 
     async def tunnel(self, lease: LeaseId, container: str, port: int) -> Stream:
         stream = await self._open(lease, Tunnel(lease, container, port))
+        return Counted(stream, *self._counts.counters(lease))
+
+    async def datagrams(self, lease: LeaseId, container: str, port: int) -> Stream:
+        stream = await self._open(lease, Datagrams(lease, container, port))
         return Counted(stream, *self._counts.counters(lease))
 
     async def layers(self, lease: LeaseId) -> Stream:

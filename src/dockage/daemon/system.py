@@ -356,6 +356,7 @@ def _front(home: Path, config: Config, node: Node, journal: Journal, stack: Asyn
         engine,
         send_image,
         journal,
+        clock=clock,
         bind_host=tenant.bind_host,
         store=store,
         linger_sec=tenant.linger_sec,

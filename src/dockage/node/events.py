@@ -170,6 +170,13 @@ class GrowRequested(Event, frozen=True):
     limits: Resources
 
 
+class Renamed(Event, frozen=True):
+    """Our user's idle lease serves another deployment now."""
+
+    lease: LeaseId
+    deployment: str
+
+
 class EndRequested(Event, frozen=True):
     lease: LeaseId
     reason: Reason
@@ -203,6 +210,7 @@ AnyEvent: TypeAlias = (
     | SpendSeen
     | RentRequested
     | GrowRequested
+    | Renamed
     | EndRequested
     | CloseRequested
     | Ticked

@@ -65,6 +65,8 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
             return renting.on_rent(state, event, now)
         case told.GrowRequested(lease=lease, limits=limits):
             return renting.on_grow(state, lease, limits, now)
+        case told.Renamed(lease=lease, deployment=deployment):
+            return renting.on_renamed(state, lease, deployment)
         case told.EndRequested(lease=lease, reason=reason):
             mine = state.leases.get(lease)
             return end(state, mine, reason, now) if mine else (state, ())

@@ -181,6 +181,13 @@ def on_grow(state: Tenant, id_: LeaseId, limits: Resources, now: Instant) -> tup
     return store(state, asking), (want.Send(lease.provider, say.GrowLease(id_, limits)),)
 
 
+def on_renamed(state: Tenant, id_: LeaseId, deployment: str) -> tuple[Tenant, Effects]:
+    lease = state.leases.get(id_)
+    if lease is None or lease.state not in METERED:
+        return state, ()
+    return store(state, replace(lease, deployment=deployment)), ()
+
+
 # -- time --------------------------------------------------------------------------------------------
 def on_lease_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
     policy, waited = state.policy, since(lease.since, now)

@@ -39,6 +39,15 @@ class Tunnel(Header, frozen=True, tag="tunnel"):
     port: int
 
 
+class Datagrams(Header, frozen=True, tag="datagrams"):
+    """Datagrams, one a frame, to and from a UDP port of a container; one flow a stream."""
+
+    lease: LeaseId
+    container: str
+    """Full id."""
+    port: int
+
+
 class Layers(Header, frozen=True, tag="layers"):
     """One image by content (docs/spec/06-images.md)."""
 
@@ -53,7 +62,7 @@ class Seed(Header, frozen=True, tag="seed"):
     grant: bytes
 
 
-AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Layers | Seed
+AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Datagrams | Layers | Seed
 
 _decoder: msgspec.msgpack.Decoder[AnyHeader] = msgspec.msgpack.Decoder(AnyHeader)
 _encoder = msgspec.msgpack.Encoder()
@@ -71,6 +80,8 @@ def decode_header(frame: bytes) -> AnyHeader:
         raise PeerError("stream.header", f"not a stream header of dockage/1: {error}") from None
     if len(getattr(header, "lease", bytes(16))) != 16:
         raise PeerError("stream.header", "a lease id has 16 bytes")
-    if isinstance(header, Tunnel) and not (0 < header.port < 65536 and len(header.container) == 64):
+    if isinstance(header, Tunnel | Datagrams) and not (
+        0 < header.port < 65536 and len(header.container) == 64
+    ):
         raise PeerError("stream.header", "a tunnel names a full container id and a port")
     return header

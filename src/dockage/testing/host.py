@@ -161,6 +161,10 @@ class FakeHost:
         finally:
             stream.abort()
 
+    async def serve_datagrams(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
+        """Frames and their heads are bytes as all others: a service that echoes bytes echoes datagrams."""
+        await self.serve_tunnel(lease, container, port, stream)
+
     async def serve_seed(self, lease: LeaseId, image: str, stream: Stream) -> None:
         known = self._known(lease)
         if image not in known.images:

@@ -72,6 +72,13 @@ class FakeLeases:
             held.info = info
         return info
 
+    async def rename(self, lease: LeaseId, deployment: str) -> LeaseInfo:
+        if lease not in self._leases:
+            raise Unavailable("lease.ended", f"the lease {lease.hex()[:8]} has ended")
+        held = self._leases[lease]
+        held.info = held.info._replace(deployment=deployment)
+        return held.info
+
     async def release(self, lease: LeaseId) -> None:
         self.released.append(lease)
         await self.end(lease, "released by the tenant")
@@ -84,6 +91,9 @@ class FakeLeases:
 
     async def tunnel(self, lease: LeaseId, container: str, port: int) -> Stream:
         return self._open(lease, lambda stream: self._host.serve_tunnel(lease, container, port, stream))
+
+    async def datagrams(self, lease: LeaseId, container: str, port: int) -> Stream:
+        return self._open(lease, lambda stream: self._host.serve_datagrams(lease, container, port, stream))
 
     async def layers(self, lease: LeaseId) -> Stream:
         return self._open(lease, lambda stream: self._host.serve_layers(lease, stream))

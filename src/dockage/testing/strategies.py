@@ -201,6 +201,7 @@ events: st.SearchStrategy[told.AnyEvent] = st.one_of(
         told.RentRequested, leases, st.just("web"), limits, st.lists(candidates, max_size=3).map(tuple)
     ),
     st.builds(told.GrowRequested, leases, limits),
+    st.builds(told.Renamed, leases, st.just("shop")),
     st.builds(told.EndRequested, leases, reasons),
     st.builds(told.CloseRequested, channels),
     st.just(told.Ticked()),

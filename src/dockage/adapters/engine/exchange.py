@@ -36,6 +36,8 @@ class LeaseState:
     containers: set[str] = field(default_factory=set)
     """Full ids known to be of this lease: an id is never used twice, so it never has to be forgotten."""
     execs: dict[str, None] = field(default_factory=dict)
+    streams: set[asyncio.Timeout] = field(default_factory=set)
+    """Whoever is served now: cut when the lease ends."""
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,11 @@ class EngineGate:
         await self._engine.close()
 
     def forget(self, lease: LeaseId) -> None:
-        """The lease ended: drop what is remembered of it."""
-        self._states.pop(lease, None)
+        """The lease ended: drop what is remembered of it, and cut who is served: an attachment to a container that
+        never ran would wait for ever."""
+        if state := self._states.pop(lease, None):
+            for stream in state.streams:
+                stream.reschedule(0)
 
     def hold(self, lease: LeaseId, why: str) -> None:
         """Until ``release`` the tenant can look and remove, but start, thaw or change nothing: a pause for want of
@@ -70,14 +73,18 @@ class EngineGate:
         engine does."""
         room = self._room
         place = Place(lease, room.cgroup_parent(lease), room.network(lease), limits, room.guard(lease))
-        server = HttpServer(stream)
+        server, state = HttpServer(stream), self._state(lease)
+        limit = asyncio.timeout(None)  # until ``forget``
+        state.streams.add(limit)
         try:
-            while request := await self._next(server):
-                await self._guarded(server, request, place)
-            await stream.finish()
+            async with limit:
+                while request := await self._next(server):
+                    await self._guarded(server, request, place)
+                await stream.finish()
         except (PeerError, Unavailable, TimeoutError):
             pass  # the answer, if one could be given, was given
         finally:
+            state.streams.discard(limit)
             stream.abort()
 
     async def _next(self, server: HttpServer) -> Request | None:

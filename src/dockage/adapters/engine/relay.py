@@ -1,26 +1,21 @@
-"""The engine's answer on its way to the tenant: whole, as it comes, line by line, or as raw bytes both ways.
-
-Every endless answer is watched from both sides: when the tenant leaves, the engine's connection is closed at
-once, and the other way round.
-"""
+"""A tenant's checked request at the provider's engine, and the engine's answer to the tenant."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 
-from dockage.domain.errors import DockageError, Unavailable
-from dockage.ports import Stream
 from dockage.protocol.docker.names import scrub
 from dockage.protocol.docker.refusal import Refused
+from dockage.wire import relay
 from dockage.wire.engine import unreachable
 from dockage.wire.frames import PIECE
 from dockage.wire.http import HttpClient, Response
+from dockage.wire.relay import SHOWN, Rewrite, both_ways
 from dockage.wire.splice import SocketStream
 
 from .exchange import Exchange
@@ -28,13 +23,6 @@ from .exchange import Exchange
 CONNECT = 5.0
 PATIENCE = 3700.0
 """Seconds until an answer begins: ``stop?t=3600`` takes its time."""
-WHOLE = 256 << 10
-"""Answers of a known length up to this are taken whole, and the connection is kept."""
-LINE_MAX = 1 << 20
-LAST_WORDS = 5.0
-"""Seconds for the tenant to close its direction after the engine ended an attached stream."""
-SHOWN = ("content-type", "x-docker-container-path-stat")
-Rewrite = Callable[[Any], Any]
 
 
 @asynccontextmanager
@@ -81,67 +69,12 @@ async def _message(response: Response) -> str:
 
 
 async def pass_on(exchange: Exchange, response: Response, rewrite: Rewrite | None = None) -> None:
-    """The answer to the tenant; with *rewrite*, each JSON line through it (None leaves the line out)."""
-    headers = [pair for pair in response.headers if pair[0] in SHOWN]
-    length = response.headers.get("content-length")
-    bodiless = exchange.request.method == "HEAD" or response.status in (204, 304)
-    if bodiless or (rewrite is None and length and int(length) <= WHOLE):
-        body = await response.read_body(WHOLE)
-        await exchange.server.answer(response.status, headers, body)
-        return
-    framing = [("content-length", length)] if length and rewrite is None else []
-    await attended(exchange, _stream(exchange, response, [*headers, *framing], rewrite))
+    bodiless = exchange.request.method == "HEAD"
+    await relay.pass_on(exchange.server, response, _shown(response), bodiless=bodiless, rewrite=rewrite)
 
 
-async def _stream(
-    exchange: Exchange, response: Response, headers: list[tuple[str, str]], rewrite: Rewrite | None
-) -> None:
-    # the watch for the tenant's end may swallow bytes of a next request, so there is none
-    await exchange.server.respond(response.status, [*headers, ("connection", "close")])
-    pieces = response.body() if rewrite is None else _lines(response.body(), rewrite)
-    async for piece in pieces:
-        await exchange.server.send(piece)
-    await exchange.server.end()
-
-
-async def _lines(pieces: AsyncIterator[bytes], rewrite: Rewrite) -> AsyncIterator[bytes]:
-    rest = b""
-    async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > LINE_MAX:
-            raise Unavailable("engine.strange", "the engine sent a line without end")
-        for line in lines:
-            yield _line(line, rewrite)
-    yield _line(rest, rewrite)
-
-
-def _line(line: bytes, rewrite: Rewrite) -> bytes:
-    if not line.strip():
-        return b""
-    shown = rewrite(msgspec.json.decode(line))
-    return b"" if shown is None else msgspec.json.encode(shown) + b"\n"
-
-
-async def attended(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
-    """Run *work* for as long as the tenant is there."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            main = tasks.create_task(work)
-            watch = tasks.create_task(exchange.server.gone())
-            await asyncio.wait((main, watch), return_when=asyncio.FIRST_COMPLETED)
-            main.cancel()
-            watch.cancel()
-    except BaseExceptionGroup as group:
-        raise only(group) from None
-
-
-def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """A group of our own errors is one of them; with anything else in it, it stays what it is: a bug."""
-    ours, others = group.split(DockageError)
-    if ours is None or others is not None:
-        return group
-    first = ours.exceptions[0]
-    return only(first) if isinstance(first, BaseExceptionGroup) else first
+def _shown(response: Response) -> list[tuple[str, str]]:
+    return [pair for pair in response.headers if pair[0] in SHOWN]
 
 
 async def hijack(exchange: Exchange, path: str, query: dict[str, str], body: bytes | None) -> None:
@@ -153,32 +86,8 @@ async def hijack(exchange: Exchange, path: str, query: dict[str, str], body: byt
         response = await ask(exchange, client, path, query=query, headers=(*upgrade, *kind), body=body)
         if response.upgraded is None:
             await pass_on(exchange, response)
-            return
-        headers = [pair for pair in response.headers if pair[0] in SHOWN]
-        await raw(await exchange.server.upgrade(headers), response.upgraded)
-
-
-async def raw(tenant: Stream, engine: Stream) -> None:
-    """Both directions byte for byte, each ending on its own. When the engine has said all, it is over."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            stdin = tasks.create_task(_pump(tenant, engine))
-            await _pump(engine, tenant)
-            await asyncio.wait((stdin,), timeout=LAST_WORDS)
-            stdin.cancel()
-    except BaseExceptionGroup as group:
-        error = only(group)
-        if not isinstance(error, Unavailable):
-            raise error from None
-    finally:
-        engine.abort()
-        tenant.abort()
-
-
-async def _pump(source: Stream, sink: Stream) -> None:
-    while piece := await source.read(PIECE):
-        await sink.write(piece)
-    await sink.finish()
+        else:
+            await both_ways(await exchange.server.upgrade(_shown(response)), response.upgraded)
 
 
 async def upload(exchange: Exchange, path: str) -> None:

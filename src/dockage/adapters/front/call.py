@@ -45,10 +45,13 @@ class Call:
     async def json_body(self) -> dict[str, Any]:
         """``{}`` for an empty one. Raises ApiError(400)."""
         body = await self.raw_body()
+        kind = self.request.headers.get("content-type").partition(";")[0].strip()
+        if body and kind != "application/json":
+            raise ApiError(400, f"unsupported Content-Type header ({kind}): must be 'application/json'")
         try:
             found = msgspec.json.decode(body) if body.strip() else {}
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise ApiError(400, f"the body is not JSON: {error}") from error
+            raise ApiError(400, f"invalid JSON: {error}") from error
         if not isinstance(found, dict):
             raise ApiError(400, "the body must be a JSON object")
         return found

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.units import SECOND
 from dockage.protocol.docker import front_create as create_body
@@ -14,6 +16,8 @@ from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError, ended, name_taken
 from dockage.protocol.docker.front_state import Container
+from dockage.protocol.docker.refusals import update_refusals
+from dockage.wire.relay import attended
 
 from . import listing, relay
 from .call import Call
@@ -30,7 +34,7 @@ async def create(call: Call, parts: Parts) -> None:
         container, warnings = await parts.placing.create(call.query.get("name", ""), body)
         await call.answer({"Id": container.id, "Warnings": warnings}, 201)
 
-    await relay.attended(call, place())
+    await attended(call.server, place())
 
 
 async def list_all(call: Call, parts: Parts) -> None:
@@ -69,7 +73,7 @@ async def start(call: Call, parts: Parts) -> None:
         status = await _with_ports(parts, placed, f"/containers/{placed.remote}/start", call.query)
         await call.done(status)
 
-    await relay.attended(call, begin())
+    await attended(call.server, begin())
 
 
 async def restart(call: Call, parts: Parts) -> None:
@@ -113,11 +117,12 @@ async def _look_again(parts: Parts, container: Container) -> None:
 async def _call(
     parts: Parts, container: Container, method: str, path: str, query: dict[str, str], body: object = None
 ) -> tuple[int, Any]:
+    patience = query.get("t") or "0"
+    if not patience.removeprefix("-").isdecimal():
+        raise ApiError(400, f"invalid t: {patience[:40]!r}")
+    limit = min(SLOW + max(0, int(patience[:9])), 5 * SLOW)
     try:
-        limit = SLOW + float(query.get("t") or 0) if (query.get("t") or "0").isdigit() else SLOW
-        return await parts.engines.call(
-            container.lease, method, path, query=query, body=body, limit=min(limit, 5 * SLOW)
-        )
+        return await parts.engines.call(container.lease, method, path, query=query, body=body, limit=limit)
     except Unavailable:
         if reason := await parts.watch.check_end(container.lease):
             raise ended(container.name, reason) from None
@@ -168,13 +173,31 @@ async def _relay(
 
 async def rename(call: Call, parts: Parts) -> None:
     container = _alive(parts, call.names["id"])
-    name = create_body.check_name(call.query.get("name", ""))
+    if not call.query.get("name"):
+        raise ApiError(400, "Neither old nor new names may be empty")
+    name = create_body.check_name(call.query["name"])
+    if name == container.name:
+        raise ApiError(400, "Renaming a container with the same name as its current name")
     holder = next((one for one in parts.books.shelf.containers.values() if one.name == name), None)
     if holder is not None:
         raise name_taken(name, holder.id)
     await _call(parts, container, "POST", f"/containers/{container.remote}/rename", {"name": name})
     parts.books.change(container.id, lambda one: replace(one, name=name))
     await call.done()
+
+
+async def update(call: Call, parts: Parts) -> None:
+    """Whoever wants more gets a larger lease first; what was changed is remembered for the next placement."""
+    container = _alive(parts, call.names["id"])
+    change = await call.json_body()
+    if found := update_refusals(change):
+        raise ApiError(400, "; ".join(str(one) for one in found))
+    body = create_body.updated(views.body_of(container), change)
+    need = create_body.need(body)
+    await parts.placing.grow(container, need)
+    _, answer = await _call(parts, container, "POST", f"/containers/{container.remote}/update", {}, change)
+    parts.books.change(container.id, lambda one: replace(one, need=need, body=msgspec.json.encode(body)))
+    await call.answer(answer)
 
 
 async def remove(call: Call, parts: Parts) -> None:
@@ -206,7 +229,7 @@ async def prune(call: Call, parts: Parts) -> None:
                 await _remove(parts, container, {})
             parts.watch.forget(container)
             deleted.append(container.id)
-    await call.answer({"ContainersDeleted": deleted, "SpaceReclaimed": 0})
+    await call.answer({"ContainersDeleted": deleted or None, "SpaceReclaimed": 0})
 
 
 def _until(values: tuple[str, ...], now: int) -> int:

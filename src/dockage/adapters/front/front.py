@@ -8,32 +8,31 @@ ignored. See docs/explanation/docker-front.md.
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 import socket
 import stat
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
-from dockage.domain.units import Instant
 from dockage.ports import Clock, ImageStore, Journal, Leases
 from dockage.protocol.docker.front_errors import status_of
 from dockage.wire.frames import PIECE
-from dockage.wire.http import HttpServer, Request, error_response
+from dockage.wire.http import HttpServer, Request, error_body
 from dockage.wire.splice import SocketStream
 
 from . import routes
 from .books import Books
+from .call import JSON
 from .engines import LeaseEngines
 from .hub import EventHub
 from .local import LocalEngine
 from .parts import Parts
 from .placing import Placing, SendImage
-from .published import Published, spawn
+from .published import Published
+from .tasks import spawn
 from .tenancy import Tenancy
 from .watch import Watch
 
@@ -63,11 +62,6 @@ class ClientStream(SocketStream):
         return data
 
 
-class SystemTime:
-    def now(self) -> Instant:
-        return Instant(time.time_ns())
-
-
 class DockerFront:
     def __init__(
         self,
@@ -76,17 +70,17 @@ class DockerFront:
         local_engine: Path | None,
         send_image: SendImage,
         journal: Journal,
-        bind_host: str = "127.0.0.1",
         *,
+        clock: Clock,
+        bind_host: str = "127.0.0.1",
         store: ImageStore | None = None,
         linger_sec: float = LINGER,
-        clock: Clock | None = None,
     ) -> None:
         """*local_engine*: the socket of the tenant's own engine, None if there is none; then *store* has the images.
         *bind_host*: where published
         ports listen unless they name an address. *linger_sec*: how long an empty deployment keeps its lease."""
         self._path, self._leases, self._send_image = socket_path, leases, send_image
-        self._bind_host, self._linger, self._clock = bind_host, linger_sec, clock or SystemTime()
+        self._bind_host, self._linger, self._clock = bind_host, linger_sec, clock
         self._local = LocalEngine(local_engine, store)
         self._books = Books(journal)
         self._clients = 0
@@ -164,7 +158,7 @@ class DockerFront:
             async with asyncio.timeout(IDLE):
                 return await server.read_request()
         except PeerError as error:
-            await error_response(server, 400, error.message)
+            await _refuse(server, 400, error.message)
             return None
 
 
@@ -176,12 +170,16 @@ async def _answer(server: HttpServer, request: Request, parts: Parts) -> None:
     except DockageError as error:
         if server.answering:
             raise Unavailable("front.cut", error.message) from error
-        await error_response(server, status_of(error), error.message)
+        await _refuse(server, status_of(error), error.message)
     except Exception:
         log.exception("request.crashed", method=request.method, target=request.target[:200])
         if server.answering:
             raise Unavailable("front.cut", "a fault of dockage") from None
-        await error_response(server, 500, "a fault of dockage; its log tells more")
+        await _refuse(server, 500, "a fault of dockage; its log tells more")
+
+
+async def _refuse(server: HttpServer, status: int, message: str) -> None:
+    await server.answer(status, JSON, error_body(message))
 
 
 def _listening(path: Path) -> socket.socket:
@@ -189,14 +187,12 @@ def _listening(path: Path) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
     try:
         listener.bind(str(path))
+        path.chmod(0o600)  # before it listens: nobody else gets in meanwhile
     except OSError as error:
         listener.close()
         raise UsageError("front.socket", f"cannot listen on {path}: {error}") from error
-    finally:
-        os.umask(before)
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener

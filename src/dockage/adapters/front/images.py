@@ -17,11 +17,11 @@ from dockage.ports import ImageStore, StoredImage
 from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_images as views
 from dockage.protocol.docker.front_errors import ApiError, no_image
+from dockage.wire.relay import stream
 
 from .call import HEADERS, JSON, Call
 from .local import NO_ENGINE, stored
 from .parts import Parts
-from .relay import stream
 
 _NAMED = re.compile(r"/images/(?P<name>.+)/(?P<what>json|history|tag|get)")
 
@@ -96,7 +96,7 @@ async def _get(call: Call, parts: Parts, store: ImageStore) -> None:
 async def _send(call: Call, store: ImageStore, names: Sequence[str]) -> None:
     for name in names:
         _find(store, name)
-    await stream(call, 200, [*HEADERS, ("content-type", "application/x-tar")], store.save(names))
+    await stream(call.server, 200, [*HEADERS, ("content-type", "application/x-tar")], store.save(names))
 
 
 async def _remove(call: Call, parts: Parts, store: ImageStore, name: str) -> None:

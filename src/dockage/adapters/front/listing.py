@@ -32,8 +32,10 @@ async def chosen(parts: Parts, query: dict[str, str], wanted: filters.Filters, e
     """After ``filters``, ``limit`` and ``all``. Raises ApiError(400)."""
     found = await items(parts, query.get("size") in ("1", "true"))
     found = _around(parts, found, wanted)
-    limit = query.get("limit", "0")
-    count = int(limit) if limit.isascii() and limit.isdigit() else 0
+    limit = query.get("limit") or "0"
+    if not limit.removeprefix("-").isdecimal():
+        raise ApiError(400, f"invalid limit: {limit[:40]!r}")
+    count = max(0, int(limit[:9]))
     rest = {name: value for name, value in wanted.items() if name not in ("before", "since")}
     found = filters.select(found, rest, filters.CONTAINER)
     if not (every or count or {"status", "exited", "before", "since"} & wanted.keys()):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -23,10 +23,11 @@ from dockage.protocol.docker.front_errors import ApiError, no_image
 from dockage.protocol.docker.front_replies import parse_version
 from dockage.wire.frames import PIECE
 from dockage.wire.http import HttpClient, Request
+from dockage.wire.relay import both_ways, json_lines
 from dockage.wire.splice import SocketStream
 
 from .call import Call
-from .relay import both_ways
+from .engines import message_of
 
 CONNECT = 5.0
 PATIENCE = 30.0
@@ -60,12 +61,14 @@ class LocalEngine:
         """Its inspect. Raises ApiError(404) after which a client pulls it."""
         if self.store is not None:
             return stored(self.store, ref)
-        if self._socket is None:
+        if self._socket is None or not ref:
             raise no_image(ref)
         async with self._asking() as client:
             response = await client.request("GET", f"/images/{quote(ref, safe='/:@')}/json")
             body = await response.read_body()
-        if response.status >= 400:
+        if response.status == 400:
+            raise ApiError(400, message_of(body).removeprefix(f"no such image: {ref}: "))
+        if response.status > 400:
             raise no_image(ref)
         return msgspec.json.decode(body, type=dict[str, Any])
 
@@ -78,6 +81,21 @@ class LocalEngine:
             return msgspec.json.decode(body, type=dict[str, Any]) if response.status < 400 else {}
         except (DockageError, msgspec.MsgspecError):
             return {}
+
+    async def import_tar(self, query: Sequence[tuple[str, str]], tar: AsyncIterator[bytes]) -> str:
+        """The id of the image made of *tar* (Engine API v1.44, ImageCreate with fromSrc). Raises ApiError."""
+        stream = await self._connect()
+        try:
+            client = HttpClient(stream)
+            headers = [("content-type", "application/x-tar")]
+            response = await client.request("POST", "/images/create?" + urlencode(query), headers, tar)
+            said: dict[str, Any] = {}
+            async for said in json_lines(response.body()):
+                if "error" in said or "message" in said:
+                    raise ApiError(max(500, response.status), str(said.get("error") or said.get("message")))
+            return str(said.get("status") or "")
+        finally:
+            stream.abort()
 
     async def ping(self) -> dict[str, str]:
         """The headers of its ``/_ping``, remembered; {} without an engine or while it does not answer."""

@@ -164,4 +164,4 @@ async def prune(call: Call, parts: Parts) -> None:
         if network is not None and network.name not in used:
             await _remove(parts, network)
             deleted.append(network.name)
-    await call.answer({"NetworksDeleted": deleted})
+    await call.answer({"NetworksDeleted": deleted or None})

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from dockage.domain.errors import DockageError, UsageError
+from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND
@@ -93,6 +93,17 @@ class Placing:
         await self._first_look(container)
         return container, warnings
 
+    async def grow(self, container: Container, need: Resources) -> None:
+        """Make room for a container that is to get *need* instead of what it had."""
+        more = create.shortfall([need], container.need)
+        if more == Resources():
+            return
+        progress = _progress(container.deployment)
+        async with self._tenancy.on_its_way(container.deployment, more):
+            lease = await self._tenancy.lease_for(container.deployment, more, {}, progress)
+        if lease != container.lease:
+            raise Unavailable("lease.ended", f"the lease of container {container.name} is ending")
+
     async def revive(self, container: Container) -> Container:
         """Place a container again whose lease has ended: the same id, name and wishes, on a new lease. What it
         wrote, and what was in its volumes, is lost."""
@@ -152,6 +163,8 @@ class Placing:
         raise name_taken(name, taken.id)
 
     async def _plan(self, name: str, body: dict[str, Any]) -> Plan:
+        if not body:
+            raise ApiError(400, "Config cannot be empty in order to create a container")
         if found := refusals(body):
             raise ApiError(400, self._sentence(name, body, [str(one) for one in found]))
         image = str(body.get("Image") or "")

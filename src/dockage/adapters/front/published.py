@@ -1,4 +1,4 @@
-"""Published ports: ``-p 8080:80`` listens on the tenant's own machine, and each connection is a tunnel.
+"""Published ports: ``-p 8080:80`` listens on the tenant's own machine, and each connection or flow is a tunnel.
 
 The counterpart at the provider counts the same payload bytes. A listener lives while its container runs; what is
 busy is refused in the engine's words before the container starts.
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import structlog
 
 from dockage.domain.errors import DockageError
-from dockage.ports import Leases
+from dockage.ports import Leases, Stream
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import Container, Publish
 from dockage.wire.frames import PIECE
 from dockage.wire.splice import SocketStream, splice
+
+from .tasks import spawn
+from .udp import UdpListener
 
 log = structlog.get_logger("dockage.front")
 
@@ -29,17 +31,23 @@ TUNNEL_WAIT = 15.0
 BACKLOG = 256
 
 
-def spawn(tasks: asyncio.TaskGroup, job: Coroutine[Any, Any, None]) -> bool:
-    """False, and nothing runs, if the group is ending: a connection may be accepted just then."""
-    try:
-        tasks.create_task(job)
-    except RuntimeError:
-        job.close()
-        return False
-    return True
+Bound = Mapping[str, tuple[tuple[str, int], ...]]
 
 
-Bound = Mapping[int, tuple[tuple[str, int], ...]]
+class TcpListener:
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Connections that are open end with their container."""
+        self._server.close()
+
+
+Listener = TcpListener | UdpListener
 
 
 class Published:
@@ -47,17 +55,16 @@ class Published:
 
     def __init__(self, leases: Leases, tasks: asyncio.TaskGroup, bind_host: str) -> None:
         self._leases, self._tasks, self._host = leases, tasks, bind_host
-        self._open: dict[str, list[tuple[Publish, asyncio.Server]]] = {}
+        self._open: dict[str, list[tuple[Publish, Listener]]] = {}
         self._where: dict[str, Container] = {}
         self._connections = 0
 
     def bound(self, id_: str) -> Bound:
         """Container port to where it is listened to now."""
-        found: dict[int, tuple[tuple[str, int], ...]] = {}
-        for publish, server in self._open.get(id_, ()):
-            address = server.sockets[0].getsockname()
-            pair = (publish.host_ip or self._host, int(address[1]))
-            found[publish.container_port] = (*found.get(publish.container_port, ()), pair)
+        found: dict[str, tuple[tuple[str, int], ...]] = {}
+        for publish, listener in self._open.get(id_, ()):
+            pair = (publish.host_ip or self._host, listener.port)
+            found[publish.end] = (*found.get(publish.end, ()), pair)
         return found
 
     def is_open(self, id_: str) -> bool:
@@ -67,31 +74,29 @@ class Published:
         """Listen to all of its ports; returns the host ports in their order. Idempotent. Raises ApiError(500)."""
         self._where[container.id] = container
         if container.id not in self._open and container.ports:
-            opened: list[tuple[Publish, asyncio.Server]] = []
+            opened: list[tuple[Publish, Listener]] = []
             try:
                 for number, publish in enumerate(container.ports):
                     before = container.bound[number] if number < len(container.bound) else 0
                     opened.append((publish, await self._listen(container, publish, before)))
             except BaseException:
-                for _, server in opened:
-                    server.close()
+                for _, listener in opened:
+                    listener.close()
                 raise
             self._open[container.id] = opened
-        return tuple(
-            int(server.sockets[0].getsockname()[1]) for _, server in self._open.get(container.id, ())
-        )
+        return tuple(listener.port for _, listener in self._open.get(container.id, ()))
 
     def close(self, id_: str) -> None:
-        """Stop listening; connections that are open end with their container."""
-        for _, server in self._open.pop(id_, ()):
-            server.close()
+        """Stop listening."""
+        for _, listener in self._open.pop(id_, ()):
+            listener.close()
         self._where.pop(id_, None)
 
     def close_all(self) -> None:
         for id_ in list(self._open):
             self.close(id_)
 
-    async def _listen(self, container: Container, publish: Publish, before: int) -> asyncio.Server:
+    async def _listen(self, container: Container, publish: Publish, before: int) -> Listener:
         """Of a range, the port of the last run or else the lowest free one."""
         wanted = list(range(publish.first, publish.last + 1)) if publish.first else [0]
         first = [before] if before and (before in wanted or wanted == [0]) else []
@@ -99,16 +104,29 @@ class Published:
         failure: OSError | None = None
         for port in dict.fromkeys([*first, *wanted]):
             try:
-                return await asyncio.start_server(
-                    lambda reader, writer: self._accept(container.id, publish.container_port, reader, writer),
-                    host,
-                    port,
-                    limit=PIECE,
-                    backlog=BACKLOG,
-                )
+                if publish.protocol == "udp":
+                    return self._listen_udp(container.id, publish.container_port, host, port)
+                return await self._listen_tcp(container.id, publish.container_port, host, port)
             except OSError as error:
                 failure = error
-        raise _busy(container, host, wanted[0], failure)
+        raise _busy(container, f"{publish.protocol}4 {host}:{wanted[0]}", failure)
+
+    async def _listen_tcp(self, id_: str, inner: int, host: str, port: int) -> TcpListener:
+        server = await asyncio.start_server(
+            lambda reader, writer: self._accept(id_, inner, reader, writer),
+            host,
+            port,
+            limit=PIECE,
+            backlog=BACKLOG,
+        )
+        return TcpListener(server)
+
+    def _listen_udp(self, id_: str, inner: int, host: str, port: int) -> UdpListener:
+        async def open_stream() -> Stream:
+            container = self._where[id_]  # it listens while it is known
+            return await self._leases.datagrams(container.lease, container.remote, inner)
+
+        return UdpListener(host, port, self._tasks, open_stream)
 
     def _accept(
         self, id_: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -138,7 +156,7 @@ class Published:
             client.abort()
 
 
-def _busy(container: Container, host: str, port: int, error: OSError | None) -> ApiError:
+def _busy(container: Container, where: str, error: OSError | None) -> ApiError:
     why = "address already in use"
     if error is not None and error.errno == errno.EACCES:
         why = "permission denied"
@@ -147,5 +165,5 @@ def _busy(container: Container, host: str, port: int, error: OSError | None) -> 
     return ApiError(
         500,
         f"driver failed programming external connectivity on endpoint {container.name} ({container.id}): "
-        f"Error starting userland proxy: listen tcp4 {host}:{port}: bind: {why}",
+        f"Error starting userland proxy: listen {where}: bind: {why}",
     )

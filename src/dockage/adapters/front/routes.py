@@ -10,7 +10,7 @@ from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_replies import API_VERSION, MIN_API_VERSION, parse_version
 from dockage.wire.http import HttpServer, Request
 
-from . import containers, networks, system, volumes
+from . import commit, containers, networks, system, volumes
 from .call import Call
 from .local import VERSIONED
 from .parts import Parts
@@ -33,7 +33,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/events", system.events),
     Route("GET", "/system/df", system.disk_use),
     Route("GET", "/plugins", system.no_plugins),
-    Route("POST", "/commit", system.not_offered),
+    Route("POST", "/commit", commit.commit),
     # containers
     Route("GET", "/containers/json", containers.list_all),
     Route("POST", "/containers/create", containers.create),
@@ -45,7 +45,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/containers/{id}/rename", containers.rename),
     Route("POST", "/containers/{id}/exec", containers.exec_create),
     Route("GET", "/containers/{id}/stats", containers.stats),
-    Route("GET", "/containers/{id}/export", system.not_offered),
+    Route("POST", "/containers/{id}/update", containers.update),
     Route("DELETE", "/containers/{id}", containers.remove),
     *(
         Route(method, "/containers/{id}/{action}", containers.forward)
@@ -91,7 +91,7 @@ def find(server: HttpServer, request: Request) -> tuple[Handler, Call]:
         if (names := _names(route, segments)) is not None:
             call.names = names
             return route.handler, call
-    raise ApiError(404, f"page not found: {request.method} {path[:200]}")
+    raise ApiError(404, "page not found")
 
 
 def _query(text: str) -> dict[str, str]:

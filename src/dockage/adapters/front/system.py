@@ -18,8 +18,9 @@ from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError
+from dockage.wire.relay import stream
 
-from . import images, listing, relay
+from . import images, listing
 from .call import HEADERS, JSON, Call
 from .hub import Event
 from .parts import Parts
@@ -30,12 +31,13 @@ NO_SWARM = (
     "(docker run, docker compose up)"
 )
 OWN_VERSION = dockage.__version__
+UNCACHED = (("cache-control", "no-cache, no-store, must-revalidate"), ("pragma", "no-cache"))
 
 
 async def ping(call: Call, parts: Parts) -> None:
     local = await parts.local.ping()
     builder = [("builder-version", local["builder-version"])] if "builder-version" in local else []
-    plain = [*HEADERS, *builder, ("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-cache")]
+    plain = [*HEADERS, *builder, ("content-type", "text/plain; charset=utf-8"), *UNCACHED]
     await call.server.answer(200, plain, b"" if call.request.method == "HEAD" else b"OK")
 
 
@@ -53,7 +55,7 @@ async def info(call: Call, parts: Parts) -> None:
         "ContainersPaused": states.count("paused"),
         "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
     }
-    await call.answer(replies.info(OWN_VERSION, "dockage", _machine(parts), local, counts))
+    await call.answer(replies.info(OWN_VERSION, _machine(parts), local, counts, parts.watch.now_text()))
 
 
 def _machine(parts: Parts) -> dict[str, Any]:
@@ -78,7 +80,8 @@ async def disk_use(call: Call, parts: Parts) -> None:
             "Images": local.get("Images") or own,
             "Containers": await listing.items(parts, size=True),
             "Volumes": [{**volume, **unknown} for volume in volumes],
-            "BuildCache": local.get("BuildCache") or [],
+            "BuildCache": local.get("BuildCache"),
+            "BuilderSize": 0,
         }
     )
 
@@ -89,14 +92,6 @@ async def no_plugins(call: Call, parts: Parts) -> None:
 
 async def no_swarm(call: Call, parts: Parts) -> None:
     await call.refuse(503, NO_SWARM)
-
-
-async def not_offered(call: Call, parts: Parts) -> None:
-    await call.refuse(
-        501,
-        f"{call.request.method} {call.path[:80]} is not offered: images are made on your own machine "
-        "(docker build), containers are reached by attach, exec, logs and cp",
-    )
 
 
 async def to_local(call: Call, parts: Parts) -> None:
@@ -113,7 +108,7 @@ async def events(call: Call, parts: Parts) -> None:
     with parts.hub.subscribed() as coming:
         past = parts.hub.since(since) if since is not None else []
         pieces = _lines(past, coming, wanted, until, parts.clock)
-        await relay.stream(call, 200, JSON, pieces)
+        await stream(call.server, 200, JSON, pieces)
 
 
 async def _lines(

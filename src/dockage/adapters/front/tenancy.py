@@ -1,7 +1,8 @@
 """Which lease a deployment has: rented when first needed, grown when it gets too small, given back when empty.
 
 The rule: one lease a deployment, and whatever it is asked for happens one thing after the other. A volume with data
-keeps its lease; a network does not.
+keeps its lease; a network does not. A lease that is about to be given back serves the next deployment of the same
+size instead: a row of ``docker run --rm`` rents once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from dockage.domain.errors import DockageError, UsageError
+from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, short
 from dockage.domain.resources import Resources
 from dockage.ports import LeaseInfo, Leases, Progress
@@ -84,7 +85,7 @@ class Tenancy:
         self, deployment: str, need: Resources, wishes: dict[str, str], progress: Progress
     ) -> LeaseInfo:
         """The deployment's lease, large enough for all that is in it and on its way (this one included)."""
-        held = self._held(deployment)
+        held = self._held(deployment) or await self._inherited(deployment, need, wishes)
         if held is None:
             lease = await self._leases.obtain(deployment, need, wishes, progress)
         else:
@@ -93,9 +94,32 @@ class Tenancy:
             if lacking == Resources() and held.state in USABLE:
                 return held
             lease = await self._leases.obtain(deployment, lacking, wishes, progress)
-        self._books.keep(Rented(lease.id, deployment, lease.provider, lease.msat_hour))
+        self._books.keep(Rented(lease.id, deployment, lease.provider, lease.msat_hour, wishes))
         self.watch.follow(lease.id)
         return lease
+
+    async def _inherited(self, deployment: str, need: Resources, wishes: dict[str, str]) -> LeaseInfo | None:
+        """The lease of a deployment that is empty and has not given it back yet, if it is exactly what is wanted."""
+        for rented in list(self._books.shelf.rented.values()):
+            if not self._is_spare(rented) or rented.wishes != wishes:
+                continue
+            info = self._engines.info(rented.lease)
+            if info is not None and info.state == "running" and info.limits == need:
+                self._books.keep(replace(rented, deployment=deployment))  # nobody else takes it now
+                try:
+                    return await self._leases.rename(rented.lease, deployment)
+                except Unavailable:
+                    self._books.keep(rented)
+        return None
+
+    def _is_spare(self, rented: Rented) -> bool:
+        old = rented.deployment
+        return (
+            old in self._leaving
+            and self._is_idle(old)
+            and not self._turns[old].locked()  # else it is being given back
+            and all(one.lease != rented.lease for one in self._books.shelf.networks.values())
+        )
 
     def _held(self, deployment: str) -> LeaseInfo | None:
         ids = [rented.lease for rented in self._books.rented(deployment)]

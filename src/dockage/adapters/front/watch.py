@@ -22,12 +22,12 @@ from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import NOWHERE, Container
+from dockage.wire.relay import json_lines, only
 
 from .books import Books
 from .engines import QUICK, LeaseEngines, target
 from .hub import EventHub
 from .published import Published
-from .relay import json_lines, only
 
 log = structlog.get_logger("dockage.front")
 

@@ -244,6 +244,10 @@ class DockerHost:
         """Raises UsageError("tunnel.*") or Unavailable("tunnel.closed") before any byte is read."""
         await self._tunnels.serve(lease, container, port, stream, self._known(lease).count)
 
+    async def serve_datagrams(self, lease: LeaseId, container: str, port: int, stream: Stream) -> None:
+        """Raises as ``serve_tunnel`` does."""
+        await self._tunnels.serve_datagrams(lease, container, port, stream, self._known(lease).count)
+
     async def serve_layers(
         self, lease: LeaseId, stream: Stream, open_source: OpenSource | None = None
     ) -> None:

@@ -1,4 +1,4 @@
-"""TCP into a container of the lease, and the meter of it: payload bytes, counted at both ends of the tunnel.
+"""TCP and UDP into a container of the lease, and the meter of it: payload bytes, counted at both ends of the tunnel.
 
 Only containers that carry the lease's label can be reached; the other end is the peer that rents the lease.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.ports import LEASE_LABEL, Stream
+from dockage.wire.datagrams import Flow, UdpSocket
 from dockage.wire.engine import EngineClient
 from dockage.wire.splice import SocketStream, splice
 
@@ -44,9 +46,7 @@ class Tunnels:
 
     async def serve(self, lease: LeaseId, container: str, port: int, stream: Stream, count: Count) -> None:
         """Raises UsageError("tunnel.*") or Unavailable("tunnel.closed") before any byte was taken."""
-        if not 0 < port < 65536:
-            raise UsageError("tunnel.port", f"there is no TCP port {port}")
-        address = await self._address(lease, container)
+        address = await self._address(lease, container, port)
         try:
             async with asyncio.timeout(CONNECT_MAX):
                 reader, writer = await asyncio.open_connection(address, port)
@@ -56,10 +56,26 @@ class Tunnels:
             raise Unavailable("tunnel.closed", why) from error
         await splice(stream, SocketStream(reader, writer), to_right=count.add_into, to_left=count.add_out)
 
+    async def serve_datagrams(
+        self, lease: LeaseId, container: str, port: int, stream: Stream, count: Count
+    ) -> None:
+        """The same for one flow of UDP; a port where nobody listens is silence, as everywhere."""
+        address = await self._address(lease, container, port)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect((address, port))
+        end = UdpSocket(sock, lambda data, _: flow.offer(data))
+        flow = Flow(end.send)
+        try:
+            await flow.run(stream, sent=count.add_out, received=count.add_into)
+        finally:
+            end.close()
+
     def forget(self, lease: LeaseId) -> None:
         self._addresses = {key: value for key, value in self._addresses.items() if key[0] != lease}
 
-    async def _address(self, lease: LeaseId, container: str) -> str:
+    async def _address(self, lease: LeaseId, container: str, port: int) -> str:
+        if not 0 < port < 65536:
+            raise UsageError("tunnel.port", f"there is no port {port}")
         until, address = self._addresses.get((lease, container), (0.0, ""))
         if self._now() < until:
             return address

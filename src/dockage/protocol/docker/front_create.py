@@ -14,6 +14,8 @@ from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 
 from .front_errors import ApiError
 from .front_state import Publish
+from .update import CHANGEABLE
+from .values import is_default
 from .volumes import volume_uses
 
 PROJECT = "com.docker.compose.project"
@@ -72,6 +74,12 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
+def updated(body: Mapping[str, Any], change: Mapping[str, Any]) -> Body:
+    """The create body as it would be after a ``docker update``."""
+    kept = {name: value for name, value in change.items() if name in CHANGEABLE and not is_default(value)}
+    return {**body, "HostConfig": {**section(body, "HostConfig"), **kept}}
+
+
 def shortfall(wanted: Iterable[Resources], limits: Resources) -> Resources:
     """How much a lease of *limits* must grow so that all of *wanted* fit; nothing is given back."""
     total = sum(wanted, Resources())
@@ -117,9 +125,9 @@ def published(body: Mapping[str, Any], image_ports: Iterable[str] = ()) -> tuple
         for binding in _bindings(bindings)
     ]
     if host.get("PublishAllPorts"):
-        taken = {one.container_port for one in found}
-        exposed = [_port(port) for port in (*section(body, "ExposedPorts"), *image_ports)]
-        found += [Publish(port) for port in dict.fromkeys(exposed) if port not in taken]
+        taken = {one.end for one in found}
+        exposed = [_publish(port, {}) for port in (*section(body, "ExposedPorts"), *image_ports)]
+        found += [one for one in dict.fromkeys(exposed) if one.end not in taken]
     if len(found) > PORTS_MAX:
         raise ApiError(400, f"{len(found)} published ports; at most {PORTS_MAX} are tunnelled per container")
     return tuple(found)
@@ -138,16 +146,10 @@ def _publish(port: str, binding: Mapping[str, Any]) -> Publish:
     low, high = _number(first, 0), _number(last or first, 0)
     if low > high:
         raise ApiError(400, f"invalid range of host ports: {first}-{last}")
-    return Publish(_port(port), str(binding.get("HostIp") or ""), low, high)
-
-
-def _port(text: str) -> int:
-    number, _, protocol = text.partition("/")
-    if protocol not in ("", "tcp"):
-        raise ApiError(
-            400, f"port {text}: only TCP ports are tunnelled to your machine; publish a TCP port or none"
-        )
-    return _number(number, 1)
+    number, _, protocol = port.partition("/")
+    if protocol not in ("", "tcp", "udp"):
+        raise ApiError(400, f"port {port[:40]}: only TCP and UDP ports are tunnelled to your machine")
+    return Publish(_number(number, 1), str(binding.get("HostIp") or ""), low, high, protocol or "tcp")
 
 
 def _number(text: str, least: int) -> int:

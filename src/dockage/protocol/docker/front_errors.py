@@ -21,7 +21,8 @@ def no_container(ref: str) -> ApiError:
 
 def no_image(ref: str) -> ApiError:
     """The text after which a client pulls; it looks for "No such image"."""
-    return ApiError(404, f"No such image: {ref}")
+    tagged = ":" in ref.rpartition("/")[2] or "@" in ref
+    return ApiError(404, f"No such image: {ref if tagged else ref + ':latest'}")
 
 
 def no_network(ref: str) -> ApiError:

@@ -145,11 +145,25 @@ VOLUME: dict[str, Check] = {
 }
 
 
+STATES = frozenset("created restarting running removing paused exited dead".split())
+VALUES: dict[str, Callable[[str], bool]] = {
+    "status": lambda value: value in STATES,
+    "exited": lambda value: value.removeprefix("-").isdecimal(),
+    "health": lambda value: value in ("none", "starting", "healthy", "unhealthy"),
+    "dangling": lambda value: value in ("true", "false", "1", "0"),
+}
+"""Filters whose values the engine checks: a misspelt one must not select nothing."""
+
+
 def select(items: Sequence[ItemT], filters: Filters, checks: Mapping[str, Check]) -> list[ItemT]:
-    """The items that pass every key of *filters*. Raises ApiError(400) for a key that *checks* lacks."""
-    for name in filters:
+    """The items that pass every key of *filters*. Raises ApiError(400) for a key that *checks* lacks, or a value
+    that cannot be."""
+    for name, wanted in filters.items():
         if name not in checks:
             raise ApiError(400, f"invalid filter '{name}'")
+        for value in wanted:
+            if name in VALUES and not VALUES[name](value):
+                raise ApiError(400, f"invalid filter '{name}={value[:80]}'")
     return [item for item in items if all(checks[name](item, wanted) for name, wanted in filters.items())]
 
 

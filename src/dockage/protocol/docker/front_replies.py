@@ -47,22 +47,18 @@ def version(own: str, architecture: str, kernel: str) -> Doc:
     }
 
 
-LOCAL_INFO = (
-    "Images",
-    "Driver",
-    "DriverStatus",
-    "RegistryConfig",
-    "IndexServerAddress",
-    "Plugins",
-    "HttpProxy",
+LOCAL_INFO = tuple(
+    "Images Driver DriverStatus RegistryConfig IndexServerAddress Plugins HttpProxy HttpsProxy NoProxy".split()
 )
 """Taken from the local engine where there is one: buildx reads the image store's kind from DriverStatus."""
 
 
-def info(own: str, node: str, machine: Doc, local: Mapping[str, Any], counts: Doc) -> Doc:
-    """*machine*: NCPU, MemTotal, Architecture, KernelVersion; *counts*: Containers, ContainersRunning, ..."""
+def info(own: str, machine: Doc, local: Mapping[str, Any], counts: Doc, now: str) -> Doc:
+    """*machine*: NCPU, MemTotal, Architecture, KernelVersion; *counts*: Containers, ContainersRunning, ...;
+    *now*: RFC 3339."""
+    nobody_knows = {"ID": "", "Expected": ""}
     return {
-        "ID": node,
+        "ID": "dockage",
         "Name": "dockage",
         "ServerVersion": f"{ENGINE_LIKE}+dockage.{own}",
         "OperatingSystem": f"dockage {own}: containers on leases in the market",
@@ -73,13 +69,20 @@ def info(own: str, node: str, machine: Doc, local: Mapping[str, Any], counts: Do
         "Images": 0,
         "Driver": "dockage",
         "DriverStatus": [],
-        "SystemStatus": None,
+        "SystemTime": now,
         "Plugins": {"Volume": ["local"], "Network": ["bridge"], "Authorization": None, "Log": ["json-file"]},
         "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": []},
         "IndexServerAddress": "",
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
         **{name: local[name] for name in LOCAL_INFO if local.get(name) is not None},
         "MemoryLimit": True,
         "SwapLimit": False,
+        "KernelMemory": False,
+        "KernelMemoryTCP": False,
+        "CPUShares": True,
+        "CPUSet": False,
         "CpuCfsPeriod": True,
         "CpuCfsQuota": True,
         "PidsLimit": True,
@@ -88,13 +91,29 @@ def info(own: str, node: str, machine: Doc, local: Mapping[str, Any], counts: Do
         "BridgeNfIp6tables": True,
         "OomKillDisable": False,
         "Debug": False,
+        "NFd": 0,
+        "NGoroutines": 0,
+        "NEventsListener": 0,
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2",
         "DockerRootDir": "",
         "DefaultRuntime": "runc",
         "Runtimes": {"runc": {"path": "runc"}},
-        "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False},
+        "Isolation": "",
+        "InitBinary": "docker-init",
+        "ContainerdCommit": nobody_knows,
+        "RuncCommit": nobody_knows,
+        "InitCommit": nobody_knows,
+        "GenericResources": None,
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "LiveRestoreEnabled": True,
         "ExperimentalBuild": False,
@@ -130,7 +149,6 @@ def _network(id_: str, name: str, driver: str, created: str, body: Doc) -> Doc:
         "Created": created,
         "Scope": "local",
         "Driver": driver,
-        "EnableIPv4": True,
         "EnableIPv6": bool(body.get("EnableIPv6")),
         "IPAM": {
             "Driver": ipam.get("Driver") or "default",

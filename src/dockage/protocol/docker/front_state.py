@@ -20,7 +20,7 @@ NOWHERE = LeaseId(b"")
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """One ``-p``: a TCP port of the container, to be listened to on the tenant's machine."""
+    """One ``-p``: a port of the container, to be listened to on the tenant's machine."""
 
     container_port: int
     host_ip: str = ""
@@ -28,6 +28,12 @@ class Publish:
     first: int = 0
     """Lowest host port that will do; 0 = any free one."""
     last: int = 0
+    protocol: str = "tcp"
+
+    @property
+    def end(self) -> str:
+        """As the Engine API names it: ``80/tcp``."""
+        return f"{self.container_port}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ class Rented:
     deployment: str
     provider: bytes = b""
     msat_hour: int = 0
+    wishes: dict[str, str] = field(default_factory=dict)
+    """The ``dockage.*`` labels that it was chosen by."""
 
 
 Record = Container | Network | Volume | Rented

@@ -25,8 +25,8 @@ class Around:
 
     labels: dict[str, str] = field(default_factory=dict)
     """``dockage.*`` facts of the lease."""
-    bound: Mapping[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
-    """Container port to the (address, port) pairs that listen here now."""
+    bound: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """Container port (``80/tcp``) to the (address, port) pairs that listen here now."""
     network_ids: Mapping[str, str] = field(default_factory=dict)
     """Network name to the id that the front gave it."""
 
@@ -136,13 +136,17 @@ def _object(doc: Mapping[str, Any], name: str) -> Doc:
     return value if isinstance(value, dict) else {}
 
 
-ASKED = ("Binds", "Mounts", "PortBindings", "PublishAllPorts", "NetworkMode", "Links", "VolumesFrom")
+ASKED = ("Binds", "Mounts", "PortBindings", "Links", "VolumesFrom")
 """HostConfig fields that are shown as asked: the front or the provider's filter writes others into the engine."""
 
 
 def _host_config(doc: Doc, asked: Doc) -> Doc:
     shown = {name: asked.get(name) for name in ASKED if name in asked or name in doc}
-    return {**doc, **shown, "NetworkMode": asked.get("NetworkMode") or "default"}
+    always = {
+        "NetworkMode": asked.get("NetworkMode") or "default",
+        "PublishAllPorts": bool(asked.get("PublishAllPorts")),
+    }
+    return {**doc, **shown, **always}
 
 
 def _networks(doc: Any, around: Around) -> Doc:
@@ -157,8 +161,8 @@ def _endpoint(end: Any, id_: str | None) -> Doc:
 
 def _ports_by_name(doc: Any, container: Container, around: Around) -> Doc:
     ports: Doc = dict(doc) if isinstance(doc, dict) else {}
-    for number, addresses in around.bound.items():
-        ports[f"{number}/tcp"] = [{"HostIp": ip, "HostPort": str(port)} for ip, port in addresses]
+    for end, addresses in around.bound.items():
+        ports[end] = [{"HostIp": ip, "HostPort": str(port)} for ip, port in addresses]
     return ports
 
 
@@ -166,12 +170,13 @@ def _port_list(doc: Any, around: Around) -> list[Doc]:
     exposed = [
         {"PrivatePort": port.get("PrivatePort"), "Type": port.get("Type")}
         for port in (doc if isinstance(doc, list) else ())
-        if isinstance(port, dict)
-        and not (port.get("Type") == "tcp" and port.get("PrivatePort") in around.bound)
+        if isinstance(port, dict) and f"{port.get('PrivatePort')}/{port.get('Type')}" not in around.bound
     ]
     published = [
-        {"IP": ip, "PrivatePort": number, "PublicPort": port, "Type": "tcp"}
-        for number, addresses in around.bound.items()
+        {"IP": ip, "PrivatePort": int(number), "PublicPort": port, "Type": protocol}
+        for (number, _, protocol), addresses in (
+            (end.partition("/"), found) for end, found in around.bound.items()
+        )
         for ip, port in addresses
     ]
     return published + exposed

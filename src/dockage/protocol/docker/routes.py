@@ -92,6 +92,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/containers/{container}/stats", A.LINES, ("stream", "one-shot")),
     Route("GET", "/containers/{container}/top", A.RELAY, ("ps_args",)),
     Route("GET", "/containers/{container}/changes", A.RELAY),
+    Route("GET", "/containers/{container}/export", A.RELAY),
     Route("HEAD", "/containers/{container}/archive", A.RELAY, ("path",)),
     Route("GET", "/containers/{container}/archive", A.RELAY, ("path",)),
     Route("PUT", "/containers/{container}/archive", A.UPLOAD, ("path", "noOverwriteDirNonDir", "copyUIDGID")),

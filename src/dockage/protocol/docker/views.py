@@ -13,7 +13,7 @@ from dockage.protocol.images import of_lease_tag
 
 from .create import Place
 from .fields import CONFIG, HOST_CONFIG
-from .names import INTERNAL_LABELS, scrub, tenant_name, tenant_network
+from .names import DEFAULT_NETWORK, INTERNAL_LABELS, scrub, tenant_name, tenant_network
 
 Json = dict[str, Any]
 
@@ -28,13 +28,16 @@ INSPECTED = frozenset(
 STATE = frozenset(
     "Status Running Paused Restarting OOMKilled Dead ExitCode Error StartedAt FinishedAt Health".split()
 )
+HIDDEN = "LogPath HostnamePath HostsPath ResolvConfPath MountLabel ProcessLabel AppArmorProfile".split()
+"""Paths and names of the provider's machine: there, as clients expect, but empty."""
 ENDPOINT = frozenset(
     "IPAMConfig Links Aliases NetworkID EndpointID Gateway IPAddress IPPrefixLen IPv6Gateway GlobalIPv6Address "
-    "GlobalIPv6PrefixLen MacAddress DNSNames".split()
+    "GlobalIPv6PrefixLen MacAddress DNSNames DriverOpts".split()
 )
 SETTINGS = frozenset(
     "Ports EndpointID Gateway IPAddress IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen "
-    "MacAddress HairpinMode LinkLocalIPv6Address LinkLocalIPv6PrefixLen".split()
+    "MacAddress HairpinMode LinkLocalIPv6Address LinkLocalIPv6PrefixLen SecondaryIPAddresses "
+    "SecondaryIPv6Addresses".split()
 )
 NETWORK = frozenset(
     "Name Id Created Scope Driver EnableIPv6 EnableIPv4 IPAM Internal Attachable Ingress ConfigOnly "
@@ -90,7 +93,7 @@ def inspected(place: Place, item: Json) -> Json:
         "HostConfig": _host_config(place, item),
         "Mounts": mounts(place, item.get("Mounts")),
         "NetworkSettings": _settings(place, item.get("NetworkSettings") or {}),
-        "LogPath": "",
+        **dict.fromkeys(HIDDEN, ""),
         "GraphDriver": {"Name": item.get("Driver", ""), "Data": None},
     }
 
@@ -102,9 +105,9 @@ def _state(place: Place, found: Json) -> Json:
 
 def _host_config(place: Place, item: Json) -> Json:
     found = _picked(item.get("HostConfig") or {}, frozenset(HOST_CONFIG))
-    return found | {
+    tmpfs = [mount for mount in found.pop("Mounts", None) or [] if mount.get("Type") == "tmpfs"]
+    return (found | {"Mounts": tmpfs} if tmpfs else found) | {
         "Binds": _binds(place, item.get("Mounts")),
-        "Mounts": [mount for mount in found.get("Mounts") or [] if mount.get("Type") == "tmpfs"] or None,
         "NetworkMode": tenant_network(place.lease, place.network, str(found.get("NetworkMode", ""))),
         "CgroupParent": "",
     }
@@ -139,7 +142,10 @@ def _mountpoint(name: str) -> str:
 
 def _settings(place: Place, found: Json) -> Json:
     empty = {"Bridge": "", "SandboxID": "", "SandboxKey": ""}
-    return empty | _picked(found, SETTINGS) | {"Networks": endpoints(place, found.get("Networks") or {})}
+    networks = endpoints(place, found.get("Networks") or {})
+    default = networks.get(DEFAULT_NETWORK) or {}  # of this one the address is shown twice
+    twice = {name: default[name] for name in found if name in default}
+    return empty | _picked(found, SETTINGS) | twice | {"Networks": networks}
 
 
 def endpoints(place: Place, networks: Json) -> Json:

@@ -1,0 +1,291 @@
+"""What the way to a stranger's engine costs, beside a plain local dockerd in the same run.
+
+    script/bench docker_front [--json FILE] [--quick]
+
+api_added_p50_ms   latency that the front adds to an API call: the worst of several kinds of calls, each its median
+run_added_ms       what `docker run --rm` takes longer than on the plain engine, median
+exec_mb_s          through `docker exec -i`: the slower of stdin and stdout
+image_delta_mb     moved over the peer link for the second version of a 124 MB image of which 2 MB changed
+tunnel_rps, tunnel_p99_ms   HTTP requests through a published port on 50 connections that stay open
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import io
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "script"))
+
+from devtools.localmarket import LocalMarket, UnixConnection  # noqa: E402
+from devtools.make_image import add as add_file  # noqa: E402
+from devtools.make_image import (  # noqa: E402
+    digest,
+    image_config,
+    manifest,
+)
+from devtools.shell import Failed, wait_until  # noqa: E402
+
+BASE, WEB = "dockage/base:bookworm", "dockage/web:bookworm"
+SIZE = ("--cpus=0.5", "--memory=64m")
+MIB = 1 << 20
+CONNECTIONS = 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    parser.add_argument("--only", help="one of: " + " ".join(PARTS))
+    parser.add_argument("--engines", nargs=2, metavar=("TENANT", "PROVIDER"), required=True, help="sockets")
+    options = parser.parse_args()
+    figures = measure(*options.engines, 0.1 if options.quick else 1.0, options.only)
+    figures["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
+    for name, value in figures.items():
+        print(f"{name:<22} {value}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+class Bench:
+    """Both worlds: plain is the tenant's own engine, ours the front of a node that rents from another one."""
+
+    def __init__(self, world: LocalMarket, tenant_engine: str, provider_engine: str, share: float) -> None:
+        self.world, self.plain, self.provider = world, tenant_engine, provider_engine
+        self.ours = world.tenant.docker_host.removeprefix("unix://")
+        self.share = share
+
+    def times(self, count: int) -> int:
+        return max(3, round(count * self.share))
+
+    def docker(self, engine: str, *arguments: str, data: bytes | None = None) -> bytes:
+        environment = {**os.environ, "DOCKER_HOST": f"unix://{engine}"}
+        done = subprocess.run(["docker", *arguments], env=environment, capture_output=True, input=data)
+        if done.returncode:
+            raise Failed(f"docker {' '.join(arguments)}: {done.stderr.decode().strip()}")
+        return done.stdout.strip()
+
+
+def measure(tenant_engine: str, provider_engine: str, share: float, only: str | None) -> dict[str, Any]:
+    # A lease lingers as long as it does by default, so that a row of `docker run` rents once.
+    world = LocalMarket(tenant_engine, provider_engine, {"ada": 1}, channel_sat=500_000, linger_sec=5)
+    figures: dict[str, Any] = {}
+    try:
+        world.start()
+        world.fund_tenant(5_000_000)
+        world.mine_every(1.0)
+        world.wait_for_offers(1)
+        bench = Bench(world, tenant_engine, provider_engine, share)
+        # The first lease opens the channel and ships the image; while it stays, the image stays.
+        bench.docker(
+            bench.ours, "run", "-d", "--name", "box", "--cpus=0.1", "--memory=32m", BASE, "sleep", "100000"
+        )
+        for name, part in PARTS.items():
+            if only in (None, name):
+                figures |= part(bench)
+    finally:
+        world.close()
+    return figures
+
+
+# -- API calls -----------------------------------------------------------------------------------------
+def api(bench: Bench) -> dict[str, Any]:
+    """Against the provider's engine itself, which answers for the same container."""
+    container = bench.docker(bench.ours, "inspect", "-f", "{{.Id}}", "box").decode()
+    calls = {
+        "list": ("GET", "/v1.41/containers/json?all=1"),
+        "inspect": ("GET", f"/v1.41/containers/{container}/json"),
+        "top": ("GET", f"/v1.41/containers/{container}/top"),
+        "logs": ("GET", f"/v1.41/containers/{container}/logs?stdout=1"),
+        "ping": ("GET", "/_ping"),
+    }
+    added = {}
+    for name, call in calls.items():
+        there, here = (latency(at, *call, bench.times(200)) for at in (bench.provider, bench.ours))
+        added[name] = round((here - there) * 1000, 2)
+    return {"api_added_p50_ms": max(added.values()), "api_added_by_call_ms": added}
+
+
+def latency(engine: str, method: str, path: str, count: int) -> float:
+    """Median seconds, on one connection as long as the server keeps it."""
+    connection = UnixConnection(engine, 20)
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        connection.request(method, path)
+        connection.getresponse().read()
+        taken.append(time.perf_counter() - began)
+    connection.close()
+    return statistics.median(taken)
+
+
+# -- docker run ----------------------------------------------------------------------------------------
+def run(bench: Bench) -> dict[str, Any]:
+    def once(engine: str) -> float:
+        began = time.perf_counter()
+        bench.docker(engine, "run", "--rm", *SIZE, BASE, "true")
+        return time.perf_counter() - began
+
+    first = once(bench.ours)
+    plain, ours = [], []
+    for _ in range(bench.times(20)):
+        plain.append(once(bench.plain))
+        ours.append(once(bench.ours))
+    added = statistics.median(ours) - statistics.median(plain)
+    return {
+        "run_added_ms": round(added * 1000),
+        "run_plain_ms": round(statistics.median(plain) * 1000),
+        "run_first_ms": round(first * 1000),
+    }
+
+
+# -- docker exec ---------------------------------------------------------------------------------------
+def execute(bench: Bench) -> dict[str, Any]:
+    size = bench.times(256)
+    zeros = bytes(size * MIB)
+
+    def into(engine: str) -> None:
+        bench.docker(engine, "exec", "-i", "fast", "sh", "-c", "cat >/dev/null", data=zeros)
+
+    def out(engine: str) -> None:
+        bench.docker(engine, "exec", "fast", "head", "-c", str(size * MIB), "/dev/zero")
+
+    found = {}
+    for who, engine in (("plain", bench.plain), ("ours", bench.ours)):
+        bench.docker(
+            engine, "run", "-d", "--name", "fast", "--cpus=1.4", "--memory=64m", BASE, "sleep", "9999"
+        )
+        for what, way in (("in", into), ("out", out)):
+            found[who, what] = max(
+                size / seconds(lambda way=way, engine=engine: way(engine)) for _ in range(2)
+            )
+        bench.docker(engine, "rm", "-f", "fast")
+    return {
+        "exec_mb_s": round(min(found["ours", "in"], found["ours", "out"]) * MIB / 1e6, 1),
+        "exec_in_out_plain_mib_s": [round(found[key]) for key in found],
+    }
+
+
+def seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+# -- images --------------------------------------------------------------------------------------------
+def images(bench: Bench) -> dict[str, Any]:
+    """60 MB that no compressor helps, 60 MB of text, an application of 2 MB that changes."""
+    chance = random.Random(1)
+    words = [bytes(chance.choices(b"abcdefghij", k=7)) for _ in range(5000)]
+    text = b" ".join(chance.choices(words, k=7_500_000))
+    layers = [layer("noise", chance.randbytes(60_000_000)), layer("text", text[:60_000_000])]
+    moved = []
+    for version in (1, 2):
+        image = image_of(f"bench/big:{version}", [*layers, layer("app", chance.randbytes(2_000_000))])
+        bench.docker(bench.plain, "load", data=image)
+        before = loopback_bytes()
+        bench.docker(bench.ours, "create", "--name", f"big{version}", *SIZE, f"bench/big:{version}", "x")
+        moved.append(loopback_bytes() - before)
+    bench.docker(bench.ours, "rm", "big1", "big2")
+    bench.docker(bench.plain, "rmi", "bench/big:1", "bench/big:2")
+    return {"image_delta_mb": round(moved[1] / 1e6, 2), "image_first_mb": round(moved[0] / 1e6, 1)}
+
+
+def layer(name: str, content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        add_file(archive, name, content)
+    return stream.getvalue()
+
+
+def image_of(name: str, layers: list[bytes]) -> bytes:
+    document = image_config({"Cmd": ["x"]}, [digest(one) for one in layers])
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for one in layers:
+            add_file(archive, f"{digest(one)}/layer.tar", one)
+        add_file(archive, f"{digest(document)}.json", document)
+        add_file(archive, "manifest.json", manifest(name, document, layers))
+    return stream.getvalue()
+
+
+def loopback_bytes() -> int:
+    """The peer link runs over it, and hardly anything else: an upper bound."""
+    line = next(x for x in Path("/proc/net/dev").read_text().splitlines() if x.strip().startswith("lo:"))
+    return int(line.split()[1])
+
+
+# -- HTTP through the tunnel ---------------------------------------------------------------------------
+def tunnel(bench: Bench) -> dict[str, Any]:
+    bench.docker(bench.ours, "run", "-d", "--name", "web", "--cpus=1.4", "--memory=64m", "-p", "80", WEB)
+    port = int(bench.docker(bench.ours, "port", "web", "80").decode().rpartition(":")[2])
+    if not wait_until(lambda: answers(port), 20, 0.05):
+        raise Failed("the web server does not answer")
+    duration = max(2.0, 10 * bench.share)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        taken = runner.run(load(port, duration))
+    bench.docker(bench.ours, "rm", "-f", "web")
+    ordered = sorted(taken)
+    return {
+        "tunnel_rps": round(len(taken) / duration),
+        "tunnel_p99_ms": round(ordered[len(ordered) * 99 // 100] * 1000, 1),
+        "tunnel_p50_ms": round(ordered[len(ordered) // 2] * 1000, 1),
+    }
+
+
+def answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+async def load(port: int, duration: float) -> list[float]:
+    """Seconds of each request; every connection asks again as soon as it is answered."""
+    taken: list[float] = []
+    end = time.perf_counter() + duration
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(CONNECTIONS):
+            tasks.create_task(one_connection(port, end, taken))
+    return taken
+
+
+async def one_connection(port: int, end: float, taken: list[float]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while (began := time.perf_counter()) < end:
+        writer.write(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        taken.append(time.perf_counter() - began)
+    writer.close()
+
+
+PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "api": api, "run": run, "exec": execute, "images": images, "tunnel": tunnel,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()
