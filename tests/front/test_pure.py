@@ -16,7 +16,6 @@ from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 from dockage.domain.units import MIB
-from dockage.ports import Row
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_state as state
@@ -25,6 +24,7 @@ from dockage.protocol.docker.front_errors import ApiError, status_of
 from dockage.protocol.docker.front_state import Container, Network, Publish, Rented, Volume
 from dockage.protocol.docker.refusal import Refused
 from dockage.protocol.docker.refusals import refusals
+from dockage.testing.journal import MemoryJournal
 
 LEASE = LeaseId(b"L" * 16)
 JSON: Any = st.recursive(
@@ -32,20 +32,6 @@ JSON: Any = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=12,
 )
-
-
-class MemoryJournal:
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, bytes], Row] = {}
-
-    def write(self, rows: Any) -> None:
-        self.rows |= {(row.kind, row.key): row for row in rows}
-
-    def load(self) -> list[Row]:
-        return list(self.rows.values())
-
-    def close(self) -> None:
-        pass
 
 
 def container(name: str = "web", id_: str = "ab" * 32, **body: Any) -> Container:
