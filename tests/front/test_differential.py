@@ -262,7 +262,7 @@ FILES = [
     put("?path=/nonsense", apart=BY_ID),
     put(""),
     put("?path=/etc/passwd"),
-    get("/containers/box/changes"),
+    get("/containers/box/changes", apart=(r"\$",)),  # the mount of the guard (create.py) makes a folder more
     get("/containers/nobody/changes"),
     get("/containers/box/export", apart=(r"\$",)),
     get("/containers/nobody/export"),

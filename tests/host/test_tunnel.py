@@ -80,7 +80,7 @@ async def test_only_containers_of_the_lease_can_be_reached(
 async def test_a_port_is_a_port(host: DockerHost, lease_of: Leases, port: int) -> None:
     await host.prepare(lease_of(1), LIMITS)
     ours, theirs = await stream_pair()
-    with pytest.raises(UsageError, match="no TCP port"):
+    with pytest.raises(UsageError, match="there is no port"):
         await host.serve_tunnel(lease_of(1), "container", port, theirs)
     ours.abort()
     theirs.abort()
