@@ -13,7 +13,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.units import GIB
 from dockage.protocol.docker import names
 from dockage.protocol.docker.capabilities import GRANTED
-from dockage.protocol.docker.create import Place, Resolved, creation, wants
+from dockage.protocol.docker.create import GUARDED, Place, Resolved, creation, wants
 from dockage.protocol.docker.execution import exec_body
 from dockage.protocol.docker.fields import CONFIG, ENDPOINT, HOST_CONFIG, RESOURCES, Fate
 from dockage.protocol.docker.network_create import parse as parse_network
@@ -25,7 +25,7 @@ from dockage.protocol.docker.views import event, inspected, listed, network, vol
 from dockage.protocol.docker.volume_create import parse as parse_volume
 
 LEASE = LeaseId(bytes(range(16)))
-PLACE = Place(LEASE, "/dockage/x", "dkg-000102030405", Resources(2000, GIB, GIB))
+PLACE = Place(LEASE, "/dockage/x", "dkg-000102030405", Resources(2000, GIB, GIB), "/run/guard")
 
 words = st.sampled_from(
     "a web /data host container:x none default bridge name:/x name:/x:ro /etc:/x volume bind tmpfs size=1g rw 80/tcp "
@@ -143,7 +143,9 @@ def _inside(body: dict[str, Any]) -> None:
     assert 0 < host["Memory"] == host["MemorySwap"] <= GIB
     assert 0 < host["NanoCpus"] <= 2 * 10**9
     assert host["Binds"] == []
-    for mount in host["Mounts"]:
+    guard, *mounts = host["Mounts"]
+    assert guard == {"Type": "bind", "Source": "/run/guard", "Target": GUARDED, "ReadOnly": True}
+    for mount in mounts:
         assert mount["Type"] == "tmpfs" or mount["Source"].startswith("dkg-000102030405-")
     assert all(option.count("size=") == 1 for option in host["Tmpfs"].values())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from dockage.adapters.host import names
+from dockage.adapters.host import lan, names
 from dockage.adapters.host.command import Outcome
 from dockage.adapters.host.firewall import Carried, Firewall, counted, unhooked
 from dockage.domain.errors import Unavailable, UsageError
@@ -160,3 +162,59 @@ async def test_no_walls_no_lease() -> None:
     with pytest.raises(Unavailable) as error:
         await wall.prepare(LEASE)
     assert error.value.code == "host.firewall"
+
+
+ROUTES4 = """Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth0	00000000	0164A8C0	0003	0	0	0	00000000	0	0	0
+eth0	0064A8C0	00000000	0001	0	0	0	00FFFFFF	0	0	0
+eth1	007100CB	00000000	0001	0	0	0	80FFFFFF	0	0	0
+tun0	00000000	00000000	0001	0	0	0	00000080	0	0	0
+dk-0001-0	0000AC64	00000000	0001	0	0	0	0000FFFF	0	0	0
+eth1	006433C6	017100CB	0003	0	0	0	00FFFFFF	0	0	0
+"""
+ROUTES6 = "\n".join(
+    f"{destination:0<32} {length} {'0' * 32} 00 {hop:0<32} 00000400 00000001 00000000 {flags} {name:>8}"
+    for destination, length, hop, flags, name in (
+        ("20010db800020000", "40", "", "00000001", "eth0"),
+        ("fe80", "40", "", "00000001", "eth0"),
+        ("", "00", "fe8000000000000000000000000000ff", "00000003", "eth0"),
+        ("20010db800020000000000000000000a", "80", "", "80200001", "lo"),
+        ("20010db80003", "30", "20010db8000200000000000000000001", "00000003", "eth0"),
+        ("2000", "03", "", "00000001", "tun0"),
+    )
+)
+
+
+def test_networks_of_the_machine_are_those_with_a_route_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "4").write_text(ROUTES4)
+    (tmp_path / "6").write_text(ROUTES6 + "\n")
+    found = {str(each) for each in lan.networks(tmp_path / "4", tmp_path / "6")}
+    own = {"192.168.100.0/24", "203.0.113.0/25", "198.51.100.0/24"}
+    assert found == own | {"2001:db8:2::/64", "2001:db8:3::/48"}
+    assert lan.networks(tmp_path / "none", tmp_path / "none") == frozenset()
+
+
+async def test_new_networks_are_fenced_off_and_nothing_else_is_written() -> None:
+    around = [frozenset({ipaddress.IPv4Network("203.0.113.0/24")})]
+    filter_: list[str] = []
+
+    async def iptables(argv: Sequence[str], text: str = "") -> Outcome:
+        if argv[0].startswith("ip6"):
+            return Outcome(0, "", "")
+        filter_.extend(re.sub(r"^-I (\w+) 1 ", r"-A \1 ", line) for line in text.splitlines())
+        return Outcome(0, "\n".join(filter_), "")
+
+    wall = Firewall(iptables, lambda: 0.0, lans=lambda: around[0])
+    await wall.prepare(LEASE)
+    written = len(filter_)
+    await wall.prepare(LEASE)
+    assert len(filter_) == written
+    around[0] = frozenset({ipaddress.IPv4Network("198.51.100.0/24")})
+    await wall.prepare(LEASE)
+    chain, reject = names.chain_lan(LEASE), "-j REJECT --reject-with icmp-admin-prohibited"
+    assert filter_[written:] == [
+        "*filter",
+        f":{chain} - [0:0]",
+        f"-A {chain} -d 198.51.100.0/24 {reject}",
+        "COMMIT",
+    ]
