@@ -116,5 +116,5 @@ class Regtest:
             "[bitcoin]\n"
             'network = "regtest"\n'
             f'url = "{self.url}"\nuser = "{self.user}"\npassword = "{self.password}"\n'
-            f'wallet = "{wallet}"\npoll_sec = 0.5\n'
+            f'bitcoind_wallet = "{wallet}"\npoll_sec = 0.5\n'
         )

@@ -141,11 +141,15 @@ class RegtestWorld:
 
 # -- starting and stopping -----------------------------------------------------------------------------
 @contextlib.contextmanager
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """With 101 blocks and a rich miner. The fixture ``bitcoind`` (tests/conftest.py) runs one for the session."""
+def running(
+    tmp_path_factory: pytest.TempPathFactory, *, filters: bool = True, blocks: int = 101
+) -> Iterator[Node]:
+    """With *blocks* blocks and, at 101, a rich miner; *filters*: it serves light clients. The fixture ``bitcoind``
+    (tests/conftest.py) runs one for the session."""
     docker_host, unpacked = _docker_host(), os.environ.get("DOCKAGE_BITCOIND")
     port, p2p_port, user, password = _free_port(), _free_port(), "test", secrets.token_hex(16)
     options = _options(port, p2p_port, user, password)
+    options += ["-blockfilterindex=1", "-peerblockfilters=1"] if filters else []
     if docker_host:
         program = _in_docker(docker_host, options)
     elif unpacked:
@@ -155,7 +159,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with program:
         node = Node(port, user, password, p2p_port)
         _wait_until_up(node)
-        node.mine(101)
+        node.mine(blocks)
         yield node
 
 
@@ -171,8 +175,6 @@ def _options(port: int, p2p_port: int, user: str, password: str) -> list[str]:
         # For light clients on this machine; it calls nobody itself.
         "-listen=1",
         f"-bind=127.0.0.1:{p2p_port}",
-        "-blockfilterindex=1",
-        "-peerblockfilters=1",
         "-connect=0",
         "-listenonion=0",
         "-dnsseed=0",

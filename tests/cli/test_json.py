@@ -76,7 +76,7 @@ def test_the_rows_have_their_keys(call: Call) -> None:
 @pytest.mark.usefixtures("node")
 def test_a_payment_tells_its_transaction(call: Call) -> None:
     address = value(call("wallet", "receive", "--json"))["address"]
-    assert value(call("wallet", "send", address, "5000", "--json")).keys() == {"txid", "fee_sat"}
+    assert value(call("wallet", "send", address, "5000", "--json")).keys() == {"txid", "fee_sat", "feerate"}
 
 
 def leaves() -> list[tuple[str, ...]]:

@@ -112,7 +112,8 @@ def test_channels(call: Call) -> None:
 @pytest.mark.usefixtures("node")
 def test_wallet(call: Call) -> None:
     assert call("wallet").stdout == (
-        "confirmed    100,000 sat\nin channels  39,999 sat not spent yet\nnetwork      regtest\n"
+        "confirmed    100,000 sat\nin channels  39,999 sat not spent yet\n"
+        "wallet       bitcoind, on regtest\nchain        block 1\n"
     )
     assert call("wallet", "balance").stdout == call("wallet").stdout
     address = call("wallet", "receive").stdout.strip()

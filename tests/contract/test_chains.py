@@ -14,12 +14,19 @@ from dockage.domain.units import Sat
 from dockage.protocol.bitcoin.tx import Tx, TxIn, TxOut, parse
 from dockage.testing.chain import FakeChain, FakeWallet, FakeWorld
 from dockage.testing.chain_contract import SCRIPT, ChainContract
+from dockage.testing.light import FakeLightWorld
 
 
 class TestFakeChain(ChainContract):
     @pytest.fixture
     def world(self) -> FakeWorld:
         return FakeWorld()
+
+
+class TestFakeLight(ChainContract):
+    @pytest.fixture
+    def world(self) -> FakeLightWorld:
+        return FakeLightWorld()
 
 
 class TestBitcoind(ChainContract):

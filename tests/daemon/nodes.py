@@ -32,6 +32,7 @@ from dockage.testing.evidence import MemoryEvidence
 from dockage.testing.host import FakeContainer, FakeHost
 from dockage.testing.journal import MemoryJournal
 from dockage.testing.keys import MemoryKeys, verify
+from dockage.testing.light import FakeLightChain, FakeLightWallet
 from dockage.testing.link import MemoryNetwork
 from dockage.testing.loop import LoopClock
 
@@ -117,6 +118,8 @@ class Peer:
         *,
         coins: Sequence[int] = (),
         wallet: bool = True,
+        light: bool = False,
+        purse: tuple[Any, Any] | None = None,
         config: Config = CONFIG,
         patience: TenantPolicy | None = None,
         journal: Callable[[], Journal] | None = None,
@@ -125,7 +128,7 @@ class Peer:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
         self.host, self.evidence = FakeHost(world.clock), MemoryEvidence()
-        self.wallet = FakeWallet(world.chain, f"wallet {number}", [Sat(coin) for coin in coins])
+        self.chain, self.wallet = purse or _purse(world.chain, f"wallet {number}", coins, light=light)
         self._has_wallet, self._patience, self._number, self._ear = wallet, patience, number, ear
         memory = MemoryJournal()
         self._open_journal = journal or (lambda: memory)
@@ -139,7 +142,7 @@ class Peer:
         curve, entered = Secp(), asyncio.Event()
         entered.set()
         link = world.network.link(self.keys.node, f"127.0.0.1:{2000 + number}")
-        rail = Rail(curve, ChannelKeys(self.keys.seed, curve), world.chain, self.wallet)
+        rail = Rail(curve, ChannelKeys(self.keys.seed, curve), self.chain, self.wallet)
         ground = Ground(
             home=Path("nowhere"),
             config=self.config,
@@ -205,6 +208,13 @@ class Peer:
         """sat in the wallet, waiting ones too."""
         balance = await self.wallet.balance()
         return balance.confirmed + balance.pending
+
+
+def _purse(chain: FakeChain, name: str, coins: Sequence[int], *, light: bool) -> tuple[Any, Any]:
+    """*light*: a view of the chain through the wallet alone."""
+    kind = FakeLightWallet if light else FakeWallet
+    wallet = kind(chain, name, [Sat(coin) for coin in coins])
+    return FakeLightChain(chain, wallet) if light else chain, wallet
 
 
 class Crash(BaseException):

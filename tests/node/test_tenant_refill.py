@@ -11,7 +11,7 @@ from dockage.domain.reason import Reason
 from dockage.testing.playbook import Playbook, Wait
 from node.parts import *
 
-PLAN = want.PlanChannel(PROVIDER, CAPACITY)
+PLAN = want.PlanChannel(PROVIDER, CAPACITY, Sat(0))
 PROPOSE = want.Send(PROVIDER, proposal(CHANNEL2))
 PLANNED = told.ChannelPlanned(PROVIDER, plan(CHANNEL2))
 LOW = Sat(3_600)

@@ -34,11 +34,23 @@ _FLAGS: dict[str, tuple[str, str]] = {
     "relays": ("node", "relays"),
     "docker_socket": ("tenant", "socket"),
     "bitcoin": ("bitcoin", "network"),
+    "wallet": ("bitcoin", "wallet"),
+    "bitcoin_peers": ("bitcoin", "peers"),
     "bitcoin_url": ("bitcoin", "url"),
     "bitcoin_cookie": ("bitcoin", "cookie"),
-    "bitcoin_wallet": ("bitcoin", "wallet"),
+    "bitcoind_wallet": ("bitcoin", "bitcoind_wallet"),
+    "mainnet": ("bitcoin", "i_understand_mainnet_is_experimental"),
 }
 """Parameter: (section, field) of ``daemon/config.py``."""
+
+
+mainnet_option = click.option(
+    "--i-understand-mainnet-is-experimental",
+    "mainnet",
+    is_flag=True,
+    default=None,
+    help="Use real money, although nobody from outside has reviewed this code.",
+)
 
 
 def node_options(function: F) -> F:
@@ -50,10 +62,19 @@ def node_options(function: F) -> F:
             metavar="SECTION.FIELD=VALUE",
             help="Any field of config.toml.",
         ),
-        click.option("--bitcoin-wallet", metavar="NAME", help="bitcoind's wallet."),
+        mainnet_option,
+        click.option("--bitcoind-wallet", metavar="NAME", help="bitcoind's wallet."),
         click.option("--bitcoin-cookie", metavar="FILE", help="bitcoind's .cookie."),
         click.option("--bitcoin-url", metavar="URL", help="bitcoind's RPC."),
-        click.option("--bitcoin", metavar="NETWORK", help="regtest, signet, testnet4 or main."),
+        click.option(
+            "--bitcoin-peer",
+            "bitcoin_peers",
+            multiple=True,
+            metavar="IP:PORT",
+            help="A bitcoin node for the light wallet to ask.",
+        ),
+        click.option("--wallet", type=click.Choice(["bitcoind", "light"]), help="Whose coins to use."),
+        click.option("--bitcoin", metavar="NETWORK", help="bitcoin, testnet4, testnet, signet or regtest."),
         click.option(
             "--docker-socket", metavar="PATH", help="Where docker talks to us; relative to the home."
         ),

@@ -6,10 +6,10 @@ nothing, leases go on; what is due is asked for again at the first poll that suc
 
 from __future__ import annotations
 
-from dockage.domain.channel import Channel, ChannelState
+from dockage.domain.channel import SETTLE_BEFORE_EXPIRY, Channel, ChannelState
 from dockage.domain.identity import ChannelId, short
 from dockage.domain.reason import Reason
-from dockage.domain.units import HOUR, Instant, since
+from dockage.domain.units import HOUR, Duration, Instant, since
 from dockage.node import events as told
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
@@ -20,17 +20,23 @@ from .rail import Rail
 
 MISSING_MAX = HOUR
 """A funding that no node has known for so long was replaced. Until then it may still be on its way."""
+UNSEEN_MAX = Duration(24 * HOUR)
+"""The same, where the mempool cannot be seen: it may wait there for a low fee."""
+TAKEN_BACK = Reason(
+    "channel.taken-back",
+    "no close of ours confirmed within a day of the expiry: the tenant has taken all back",
+)
 
 
 class ChainWatch:
     def __init__(self, rail: Rail, minds: list[Driver[Provider] | Driver[Tenant]], clock: Clock) -> None:
         self._rail, self._minds, self._clock = rail, minds, clock
-        self._height = -1
+        self._height = self._tip = -1
         self._missing: dict[ChannelId, Instant] = {}
 
     async def poll(self) -> None:
         """Raises Unavailable while the node does not answer."""
-        height = await self._rail.chain.height()
+        height = self._tip = await self._rail.chain.height()
         fresh = height != self._height
         for mind in self._minds:
             await mind.post(told.BlockSeen(height))
@@ -40,6 +46,8 @@ class ChainWatch:
         self._height = height  # not before: a block that was only looked at in part is looked at again
 
     async def _look_at(self, mind: Driver[Provider] | Driver[Tenant], channel: Channel) -> None:
+        if isinstance(mind.state, Provider) and self._is_past_seeing(channel):
+            return await mind.post(told.FundingGone(channel.id, TAKEN_BACK))
         outpoint = Outpoint(channel.txid, channel.vout)
         coin = await self._rail.chain.coin(outpoint)
         if coin is None:
@@ -66,12 +74,19 @@ class ChainWatch:
         if channel.seen:  # a reorganisation took it, or its coins were spent elsewhere
             await mind.post(told.FundingMissed(channel.id))
         missing_since = self._missing.setdefault(channel.id, self._clock.now())
-        if since(missing_since, self._clock.now()) > MISSING_MAX:
+        if since(missing_since, self._clock.now()) > (MISSING_MAX if chain.sees_mempool else UNSEEN_MAX):
             lost = Reason(
                 "channel.funding-lost", f"no node knows the funding of {short(channel.id)} any more"
             )
             await mind.post(told.FundingGone(channel.id, lost))
             self._missing.pop(channel.id, None)
+
+    def _is_past_seeing(self, channel: Channel) -> bool:
+        """A light provider sees its own close and not the tenant's refund. Where no close of ours has confirmed a
+        day after the expiry, bumped every hour, the refund has."""
+        if self._rail.chain.sees_mempool or channel.settled_txid or channel.is_over:
+            return False
+        return self._tip >= channel.terms.expiry_height + SETTLE_BEFORE_EXPIRY
 
 
 def _is_interesting(channel: Channel, height: int, *, fresh: bool) -> bool:

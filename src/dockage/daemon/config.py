@@ -13,10 +13,21 @@ from typing import Annotated, Any
 
 import msgspec
 
+from dockage.domain.channel import SETUP_MAX
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.pricing import PRESETS, Tariff
 from dockage.ports import Address
+
+CHAIN_NAMES = {
+    "bitcoin": "main",
+    "testnet4": "testnet4",
+    "testnet": "test",
+    "signet": "signet",
+    "regtest": "regtest",
+}
+"""What our user calls a network: what bitcoind calls it."""
+WALLETS = ("bitcoind", "light")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
@@ -72,6 +83,9 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same for a tenant with a history: up to this, a tenth of what it has paid on channels that are closed."""
     credit_total_sat: Count = 10_000
     """The same over all tenants at once: keys cost nothing, so a crowd of strangers may be one."""
+    setup_sat: Annotated[int, msgspec.Meta(ge=0, le=SETUP_MAX)] = 0
+    """What a tenant's funding also pays us, in advance for the close. A light wallet sees a channel only by it: 0 means
+    330 there, and nothing with a bitcoind."""
     patience_sec: Seconds = 5
     """How long a tick may stay unpaid before the containers are frozen."""
     grace_sec: Seconds = 60
@@ -97,7 +111,16 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Bitcoin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: str = ""
-    """``regtest``, ``signet``, ``testnet4`` or ``main``; empty: no wallet, free offers only."""
+    """``bitcoin`` (the main network), ``testnet4``, ``testnet``, ``signet`` or ``regtest``; empty: no wallet, free
+    offers only."""
+    wallet: str = "bitcoind"
+    """``bitcoind``: coins and chain of a bitcoind, over its RPC. ``light``: a wallet of our own from twelve words, no
+    node needed (make it with ``dockage wallet new``)."""
+    peers: Annotated[tuple[str, ...], msgspec.Meta(max_length=32)] = ()
+    """Light wallet: bitcoin nodes to ask, each ``ip:port``, that serve compact filters (``-blockfilterindex=1
+    -peerblockfilters=1``). Two at least, of different owners, unless one is your own."""
+    discover: bool = False
+    """Light wallet: find further nodes by bitcoin's own DNS seeds. Off: nobody is called unasked."""
     url: str = "http://127.0.0.1:8332"
     """The RPC of a bitcoind."""
     user: str = ""
@@ -106,14 +129,14 @@ class Bitcoin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the RPC. Anybody who can read config.toml can read it: the cookie is better."""
     cookie: str = ""
     """Path of bitcoind's ``.cookie``, instead of user and password."""
-    wallet: str = "dockage"
+    bitcoind_wallet: str = "dockage"
     """Name of the wallet in bitcoind; made if it is missing."""
     poll_sec: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 10.0
     """Between two looks at the chain."""
     feerate_max: Annotated[int, msgspec.Meta(ge=1000, le=10_000_000)] = 100_000
     """The most that we pay, in sat per 1000 vB."""
     i_understand_mainnet_is_experimental: bool = False
-    """Without it, ``network = "main"`` is refused: nobody from outside has reviewed this code yet."""
+    """Without it, ``network = "bitcoin"`` is refused: nobody from outside has reviewed this code yet."""
 
 
 class ChannelLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +161,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant: Tenant = Tenant()
     """How this node rents: the Docker-compatible socket."""
     bitcoin: Bitcoin = Bitcoin()
-    """The wallet and the chain, by way of a bitcoind."""
+    """The wallet and the chain, by way of a bitcoind or of a light client."""
     channel: ChannelLimits = ChannelLimits()
     """What a payment channel of ours may be."""
 
@@ -161,21 +184,64 @@ def load(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
         config = msgspec.convert(data, Config, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError("config.invalid", f"{path}: {error}") from None
+    config = msgspec.structs.replace(config, bitcoin=_by_chain_name(config.bitcoin))
     _check(config, path)
     return config
 
 
+def choose_light(home: Path, network: str) -> bool:
+    """Write down that the wallet is a light one on *network*, where nothing is said of bitcoin yet. False: something
+    is, so our user must do it."""
+    path = home / "config.toml"
+    text = path.read_text() if path.exists() else ""
+    if "bitcoin" in tomllib.loads(text):
+        config = load(home)
+        return config.bitcoin.wallet == "light" and config.bitcoin.network == network
+    section = f'[bitcoin]\nnetwork = "{user_name(network)}"\nwallet = "light"\n'
+    if network == "main":
+        section += "i_understand_mainnet_is_experimental = true\n"
+    part = path.with_name("config.toml.part")
+    part.write_text(f"{text.rstrip()}\n\n{section}" if text.strip() else section)
+    part.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
+    part.replace(path)
+    return True
+
+
+def written_network(home: Path) -> str:
+    """By its chain's name; "" if config.toml names none."""
+    path = home / "config.toml"
+    bitcoin = tomllib.loads(path.read_text()).get("bitcoin", {}) if path.exists() else {}
+    said = str(bitcoin.get("network", ""))
+    return CHAIN_NAMES.get(said, said)
+
+
+def user_name(network: str) -> str:
+    """What our user calls the network that bitcoind calls *network*."""
+    return next(name for name, chain in CHAIN_NAMES.items() if chain == network)
+
+
+def _by_chain_name(bitcoin: Bitcoin) -> Bitcoin:
+    """As bitcoind and our protocol call it."""
+    network = CHAIN_NAMES.get(bitcoin.network, bitcoin.network)
+    return msgspec.structs.replace(bitcoin, network=network)
+
+
 def _check(config: Config, path: Path) -> None:
     bitcoin = config.bitcoin
-    if bitcoin.network not in ("", "regtest", "signet", "testnet4", "main"):
+    if bitcoin.network and bitcoin.network not in CHAIN_NAMES.values():
         raise UsageError(
-            "config.invalid", f"{path}: there is no bitcoin network {bitcoin.network!r} (bitcoin.network)"
+            "config.invalid",
+            f"{path}: there is no bitcoin network {bitcoin.network!r}: bitcoin.network is one of "
+            f"{', '.join(CHAIN_NAMES)}",
         )
+    if bitcoin.wallet not in WALLETS:
+        raise UsageError("config.invalid", f"{path}: bitcoin.wallet is one of {', '.join(WALLETS)}")
     if bitcoin.network == "main" and not bitcoin.i_understand_mainnet_is_experimental:
         raise UsageError(
             "config.mainnet",
             "mainnet is experimental: nobody from outside has reviewed dockage's channels yet. To use it all "
-            "the same, set bitcoin.i_understand_mainnet_is_experimental = true",
+            "the same, say --i-understand-mainnet-is-experimental, or set "
+            "bitcoin.i_understand_mainnet_is_experimental = true",
         )
     if config.provider.tariff is None and config.provider.price_preset not in PRESETS:
         raise UsageError("config.invalid", f"{path}: provider.price_preset is one of {', '.join(PRESETS)}")

@@ -17,13 +17,14 @@ import structlog
 from aiohttp import web
 
 from dockage import __version__
-from dockage.domain.channel import Channel
+from dockage.domain.channel import NOTHING, Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.lease import LeaseState
 from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND, Duration, Instant, Sat, since
 from dockage.node import events as told
 from dockage.node import provider as selling
+from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
 from . import views
@@ -54,6 +55,10 @@ class Need(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Sending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str
     amount_sat: Annotated[int, msgspec.Meta(ge=1, le=21_000_000 * 100_000_000)]
+    feerate: Annotated[int, msgspec.Meta(ge=1000, le=10_000_000)] | None = None
+    """sat per 1000 vB; null: as the chain is now."""
+    preview: bool = False
+    """Only say what it would cost."""
 
 
 class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,14 +156,15 @@ class Control:
     async def _bitcoin_status(self) -> views.Json | None:
         if self._node.rail is None:
             return None
-        network = self._node.config.bitcoin.network
+        bitcoin = self._node.config.bitcoin
+        known = {"network": bitcoin.network, "wallet": bitcoin.wallet, "height": None, "error": ""}
         try:
             async with asyncio.timeout(DISPLAY_SEC):
-                return {"network": network, "height": await self._node.rail.chain.height(), "error": ""}
+                return {**known, "height": await self._node.rail.chain.height()}
         except Unavailable as error:
-            return {"network": network, "height": None, "error": error.message}
+            return {**known, "error": error.message}
         except TimeoutError:
-            return {"network": network, "height": None, "error": "bitcoind takes long to answer"}
+            return {**known, "error": "bitcoind takes long to answer"}
 
     # -- the market ----------------------------------------------------------------------------------
     async def _market(self, request: web.Request) -> web.Response:
@@ -177,7 +183,9 @@ class Control:
         """What renting now would cost, before anything is asked of anybody."""
         best, *others = await self._node.renting.candidates(*await _need(request))
         feerate = await self._feerate()
-        fees, size = overhead(feerate), best.plan.capacity if best.plan else 0
+        plan = best.plan
+        fees = overhead(feerate, plan.setup_sat if plan else NOTHING)
+        size = plan.capacity if plan else 0
         return _json(
             {
                 "provider": best.provider.hex(),
@@ -300,7 +308,7 @@ class Control:
         )
         return _json(
             {
-                "network": self._node.config.bitcoin.network,
+                **(await self._bitcoin_status() or {}),
                 "confirmed_sat": balance.confirmed,
                 "pending_sat": balance.pending,
                 "in_channels_sat": locked,
@@ -312,10 +320,16 @@ class Control:
 
     async def _send(self, request: web.Request) -> web.Response:
         wanted = await _body(request, Sending)
-        rail = self._rail()
-        feerate = await rail.chain.feerate(FUND_TARGET)
-        tx = await rail.wallet.send(wanted.address, Sat(wanted.amount_sat), feerate)
-        return _json({"txid": tx.txid, "fee_sat": tx.fee})
+        rail, amount = self._rail(), Sat(wanted.amount_sat)
+        feerate = wanted.feerate or await rail.chain.feerate(FUND_TARGET)
+        if wanted.preview:
+            script = addresses.decode(wanted.address, self._node.config.bitcoin.network)
+            tx = await rail.wallet.fund([(script, amount)], feerate)
+            await rail.wallet.forget(tx)
+        else:
+            tx = await rail.wallet.send(wanted.address, amount, feerate)
+        txid = "" if wanted.preview else tx.txid
+        return _json({"txid": txid, "fee_sat": tx.fee, "feerate": feerate})
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -65,7 +65,8 @@ class Edge:
                     raise PeerError("quote.forged", "the quote does not carry our signature")
                 await self._provider.tell(Received(peer, message))
             case say.ProposeChannel():
-                await self._provider.tell(Received(peer, message, our_key=self._key_for(peer, message)))
+                key, setup = self._key_for(peer, message), await self._setup_for(message)
+                await self._provider.tell(Received(peer, message, our_key=key, our_setup=setup))
             case say.Payment(channel=channel, paid=paid, signature=signature):
                 if self._is_new(peer, channel, paid, signature):
                     await self._provider.tell(Received(peer, message))
@@ -80,6 +81,14 @@ class Edge:
             Terms(proposal.tenant_key, key, proposal.expiry_height, proposal.capacity, proposal.tenant_script)
         )
         return key
+
+    async def _setup_for(self, proposal: say.ProposeChannel) -> bytes:
+        """Where the tenant's funding pays us, too; asked for once, whatever a stranger repeats."""
+        assert self._provider is not None
+        state = self._provider.state
+        if self._rail is None or not state.policy.setup_sat or proposal.channel in state.channels:
+            return b""
+        return await self._rail.wallet.unused()
 
     def _is_new(self, peer: NodeKey, id_: ChannelId, paid: int, signature: bytes) -> bool:
         """False for a repetition of the newest payment, which a lost message brings about honestly. A lower one

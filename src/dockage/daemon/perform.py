@@ -215,8 +215,8 @@ class TenantPerformer(Performer):
                 self._postman.send(to, message)
             case want.Pay(to=to, channel=channel, paid=paid):
                 self._pay(to, channel, paid)
-            case want.PlanChannel(to=to, capacity=capacity):
-                self._once("plan", to, lambda _: self._plan(to, capacity))
+            case want.PlanChannel(to=to, capacity=capacity, setup_sat=setup):
+                self._once("plan", to, lambda _: self._plan(to, capacity, setup))
             case want.Fund(channel=channel, terms=terms):
                 self._once("fund", channel, lambda rail: self._fund(rail, channel, terms))
             case want.Refund(channel=channel):
@@ -248,10 +248,10 @@ class TenantPerformer(Performer):
 
         self._jobs.start(keep, f"keep {name}")
 
-    async def _plan(self, to: NodeKey, capacity: Sat) -> None:
+    async def _plan(self, to: NodeKey, capacity: Sat, setup: Sat) -> None:
         assert self._planner is not None, "there is a rail"
         try:
-            plan = await self._planner.successor(capacity)
+            plan = await self._planner.successor(capacity, setup)
         except DockageError as error:
             await self.driver.post(told.PlanFailed(to, reason_of(error)))
         else:

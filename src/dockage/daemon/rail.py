@@ -49,6 +49,14 @@ class Rail:
         """33 bytes. The tenant names the id, so the provider's key depends on who the tenant is, too."""
         return self._keys.public(role, _key_id(role, channel, tenant))
 
+    def holds(self, role: Role, channel: Channel, me: NodeKey) -> bool:
+        """Whether the channel was opened with keys of ours; another seed has other keys."""
+        terms = channel.terms
+        theirs = me if role == "tenant" else channel.peer
+        return self.our_key(role, channel.id, theirs) == (
+            terms.tenant_key if role == "tenant" else terms.provider_key
+        )
+
     def commitment(self, channel: Channel) -> Commitment:
         key = (channel.id, channel.txid)
         if key not in self._commitments:
@@ -66,7 +74,10 @@ class Rail:
     async def fund(self, channel: ChannelId, terms: Terms) -> FundingBuilt:
         """Signed and not broadcast; its coins are locked. Raises UsageError or Unavailable."""
         script = funding(terms, self._curve).script
-        tx = await self.wallet.fund([(script, terms.capacity)], await self.chain.feerate(FUND_TARGET))
+        outputs = [(script, terms.capacity)]
+        if terms.setup_sat:
+            outputs.append((terms.setup_script, terms.setup_sat))
+        tx = await self.wallet.fund(outputs, await self.chain.feerate(FUND_TARGET))
         vout = parse(tx.raw).find(script, terms.capacity)
         if vout is None:
             raise UsageError(

@@ -204,7 +204,7 @@ class Renting:
             return None
         if self._planner is None:
             raise UsageError("wallet.none", "the offer is not free: set [bitcoin] in config.toml to pay it")
-        return await self._planner.first(msat_hour, wishes.channel_sat)
+        return await self._planner.first(msat_hour, wishes.channel_sat, offer.setup_sat)
 
     def _paying(self, provider: NodeKey) -> Channel | None:
         height = self._driver.state.height

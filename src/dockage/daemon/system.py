@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import fcntl
 import ipaddress
-import os
 import platform
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -38,10 +37,12 @@ from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
+from dockage.domain.channel import RESERVE
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB, SECOND, Duration, Sat
+from dockage.node import records
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
 from dockage.ports import Address, HostFacts, Journal, Progress, Row, Stream
@@ -55,10 +56,11 @@ from . import config as settings
 from . import logs
 from .config import Config
 from .control import Control
+from .home import locked
 from .metrics import Metrics, listen
 from .node import Node
 from .peers import Reception
-from .rail import Rail
+from .rail import Rail, Role
 from .seeds import Seeds
 from .tasks import every
 from .wiring import Ground, Loop, wire
@@ -78,7 +80,7 @@ def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs.configure()
     config = settings.load(home, overrides)
-    with _locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(home, config))
 
 
@@ -113,24 +115,6 @@ async def _run(work: Loop) -> None:
     await work()
 
 
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Two daemons with one key would fight for every connection; two writers would spoil the journal."""
-    path = home / "daemon.pid"
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError("home.in-use", f"a dockage daemon already runs in {home}") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 @asynccontextmanager
 async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequence[Loop]]]:
     """The node, and what must run while it lives."""
@@ -144,7 +128,9 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         stack.push_async_callback(link.close)
         reception = Reception(keys, asyncio.get_running_loop().time)
         directory = _directory(config, keys, clock, link, reception)
-        rail = await _rail(config, keys, stack)
+        rail, beside = await _rail(home, config, keys, clock, stack)
+        if rail is not None:
+            _refuse_foreign_channels(rail, rows, keys.node)
         host = await _host(home, config, stack) if config.provider.enabled else None
         ground = Ground(
             home,
@@ -164,6 +150,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             platform.machine(),
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
+        loops += beside(node)
         loops += _market_loops(config, directory, rows, journal, entered)
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
         if config.node.metrics:
@@ -191,15 +178,41 @@ async def _link(config: Config, keys: FileKeys, rows: Sequence[Row], journal: Jo
     return link
 
 
-async def _rail(config: Config, keys: FileKeys, stack: AsyncExitStack) -> Rail | None:
-    bitcoin = config.bitcoin
+async def _rail(
+    home: Path, config: Config, keys: FileKeys, clock: SystemClock, stack: AsyncExitStack
+) -> tuple[Rail | None, Callable[[Node], list[Loop]]]:
+    """And what must run beside it, once there is a node."""
+    bitcoin, curve = config.bitcoin, Secp()
     if not bitcoin.network:
-        return None
+        return None, _no_loops
+    if bitcoin.wallet == "light":
+        from . import light  # BDK is an extra, and takes a while to import
+
+        client, chain, wallet = light.open_wallet(home, bitcoin, clock)
+        rail = Rail(curve, ChannelKeys(client.seed.channels(), curve), chain, wallet)
+        return rail, partial(light.loops, client)
     rpc = Rpc(_rpc_address(bitcoin), network=bitcoin.network)
     stack.push_async_callback(rpc.close)
-    chain = BitcoindChain(rpc, bitcoin.wallet, bitcoin.feerate_max)
-    curve = Secp()
-    return Rail(curve, ChannelKeys(keys.seed, curve), chain, BitcoindWallet(rpc, bitcoin.wallet))
+    name = bitcoin.bitcoind_wallet
+    seen = BitcoindChain(rpc, name, bitcoin.feerate_max)
+    return Rail(curve, ChannelKeys(keys.seed, curve), seen, BitcoindWallet(rpc, name)), _no_loops
+
+
+def _no_loops(_: Node) -> list[Loop]:
+    return []
+
+
+def _refuse_foreign_channels(rail: Rail, rows: Sequence[Row], me: NodeKey) -> None:
+    """With another wallet's seed we could neither close nor refund what is open: better not to start."""
+    roles: dict[str, Role] = {records.PAYING: "tenant", records.EARNING: "provider"}
+    open_ = [(roles[r.kind], records.decode_channel(r.value)) for r in rows if r.kind in roles]
+    lost = [c for role, c in open_ if c.txid and not c.is_over and not rail.holds(role, c, me)]
+    if lost:
+        raise UsageError(
+            "wallet.other-keys",
+            f"{len(lost)} channels of this home (the first is {lost[0].id.hex()[:8]}) were opened with another wallet: "
+            "set bitcoin.wallet back, or restore that wallet's words, until they are closed",
+        )
 
 
 def _rpc_address(bitcoin: settings.Bitcoin) -> RpcAddress:
@@ -220,6 +233,7 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         only_for=tuple(settings.read_key(key) for key in sells.only_for),
         blocked=frozenset(settings.read_key(key) for key in sells.blocked),
         credit_sat=Sat(sells.credit_sat),
+        setup_sat=Sat(sells.setup_sat or (RESERVE if config.bitcoin.wallet == "light" else 0)),
         credit_max_sat=Sat(sells.credit_max_sat),
         credit_total_sat=Sat(sells.credit_total_sat),
         patience=Duration(sells.patience_sec * SECOND),

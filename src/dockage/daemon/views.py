@@ -124,7 +124,7 @@ def sold(lease: SoldLease, now: Instant) -> Json:
 
 
 def channel(of: Channel, role: str, height: int, feerate: int) -> Json:
-    fees = overhead(feerate)
+    fees = overhead(feerate, of.terms.setup_sat)
     spent_fee = of.spending[-1].fee if of.spending else 0
     whole = (of.funding_fee or fees.open) + (spent_fee or fees.close)
     return {

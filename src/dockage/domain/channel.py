@@ -19,6 +19,8 @@ from .units import Instant, Sat
 
 NOTHING = Sat(0)
 NEVER = Instant(0)
+SETUP_MAX = Sat(10_000)
+"""More than a provider ever needs to see its channel and to close it."""
 RESERVE = Sat(330)
 """The tenant's output is never dust, so that it always exists and the template never changes shape."""
 SETTLE_BEFORE_EXPIRY = 144
@@ -89,10 +91,19 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     capacity: Sat
     tenant_script: bytes
     """scriptPubKey of the tenant's change and refund."""
+    setup_script: bytes = b""
+    """What the funding transaction also pays, to the provider: a light client sees only what pays it, and so sees
+    the channel beside it. In no template."""
+    setup_sat: Sat = NOTHING
+    """Before the provider has answered: the most that the tenant pays."""
 
     @property
     def spendable(self) -> Sat:
         return Sat(self.capacity - RESERVE)
+
+
+def with_setup(terms: Terms, script: bytes, sat: Sat) -> Terms:
+    return msgspec.structs.replace(terms, setup_script=script, setup_sat=sat)
 
 
 class SpendingTx(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .channel import SETUP_MAX
 from .identity import LeaseId, NodeKey
 from .pricing import Tariff, ceiling
 from .resources import Resources
@@ -35,6 +36,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How deep the channel's funding must be before the lease opens (beyond ``credit_sat``)."""
     credit_sat: Sat = Sat(0)
     """How much is served on unconfirmed funding."""
+    setup_sat: Sat = Sat(0)
+    """What the funding of a new channel must also pay to the provider, at most."""
     only_for: tuple[NodeKey, ...] = ()
     """If not empty, nobody else is served: a private market."""
 
@@ -51,6 +54,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and self.opacity in OPACITIES
             and self.isolation in ISOLATIONS
             and 0 <= self.confirmations <= 100
+            and 0 <= self.setup_sat <= SETUP_MAX
             and len(self.only_for) <= 16
         )
 

@@ -63,6 +63,8 @@ class PlanChannel(Effect, frozen=True):
 
     to: NodeKey
     capacity: Sat
+    setup_sat: Sat = Sat(0)
+    """What the channel before it paid the provider besides; no more is paid now."""
 
 
 class Fund(Effect, frozen=True):

@@ -37,6 +37,8 @@ class Received(Event, frozen=True):
     """With a Statement: what we counted ourselves by then."""
     our_key: bytes = b""
     """With a ProposeChannel: our public key for that channel."""
+    our_setup: bytes = b""
+    """With a ProposeChannel: the script for the setup output, where our policy wants one."""
     ours: bool = False
     """With a ChannelNotice: its signature is our own over its ``paid`` (then an older backup catches up)."""
 
@@ -71,6 +73,8 @@ class ChannelPlan(msgspec.Struct, frozen=True):
     tenant_script: bytes
     capacity: Sat
     expiry_height: int
+    setup_sat: Sat = Sat(0)
+    """The most that the funding may pay the provider besides."""
 
 
 # -- from the chain ----------------------------------------------------------------------------------

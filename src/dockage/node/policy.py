@@ -28,6 +28,8 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     """The same, to a tenant with a history: grows to this by a tenth of what it has paid and the chain has buried."""
     credit_total_sat: Sat = Sat(10_000)
     """The same, over all tenants at once."""
+    setup_sat: Sat = Sat(0)
+    """What the funding of a channel also pays us: a light client cannot see the channel otherwise."""
     patience: Duration = Duration(5 * SECOND)
     """How long a tick may stay unpaid before the containers are frozen."""
     grace: Duration = Duration(60 * SECOND)
@@ -74,6 +76,7 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
             network="" if self.tariff.is_free else self.network,
             confirmations=self.confirmations(Sat(0)),
             credit_sat=Sat(min(self.credit_sat, self.credit_total_sat)),
+            setup_sat=Sat(0) if self.tariff.is_free else self.setup_sat,
             only_for=self.only_for,
         )
 

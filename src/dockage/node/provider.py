@@ -102,8 +102,8 @@ def due_total(state: Provider) -> Sat:
 def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider, Effects]:
     """May raise PeerError: then nothing has happened."""
     match event:
-        case told.Received(peer=peer, message=message):
-            return _on_message(state, peer, message, event.our_key, now)
+        case told.Received():
+            return _on_message(state, event, now)
         case told.MeterRead(lease=lease, reading=reading, final=final):
             return billing.on_reading(state, lease, reading, now, final=final)
         case told.Ticked():
@@ -127,7 +127,7 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
         case told.SpendBuilt(channel=channel, tx=tx):
             return closing.on_close_built(state, channel, tx)
         case told.SpendFailed(channel=channel, reason=reason):
-            return closing.on_channel(state, channel, lambda c: replace(c, reason=reason))
+            return closing.on_channel(state, channel, lambda c: c if c.is_over else replace(c, reason=reason))
         case told.SpendSeen(channel=channel, txid=txid, depth=depth):
             return closing.on_channel(state, channel, lambda c: channels.settle(c, txid, depth))
         case told.EndRequested(lease=lease, reason=reason):
@@ -140,10 +140,9 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
             return state, ()  # the tenant's own events: this node may be both
 
 
-def _on_message(
-    state: Provider, peer: NodeKey, message: say.AnyMessage, our_key: bytes, now: Instant
-) -> tuple[Provider, Effects]:
-    match message:
+def _on_message(state: Provider, event: told.Received, now: Instant) -> tuple[Provider, Effects]:
+    peer = event.peer
+    match event.message:
         case say.Payment(channel=channel, paid=paid, signature=signature):
             mine = own_channel(state, peer, channel)
             return _then_close(billing.on_payment(state, mine, paid, signature, now), now)
@@ -157,15 +156,15 @@ def _on_message(
             return state, (want.Send(peer, notice(owned(state, peer, lease), now)),)
         case say.EndLease(lease=lease):
             return end_lease(state, owned(state, peer, lease), ENDED_BY_TENANT, now)
-        case say.ProposeChannel():
-            return closing.on_proposal(state, peer, message, our_key)
-        case say.AnnounceFunding(channel=channel):
-            return closing.on_funding(state, peer, message, own_channel(state, peer, channel))
+        case say.ProposeChannel() as proposal:
+            return closing.on_proposal(state, peer, proposal, event.our_key, event.our_setup)
+        case say.AnnounceFunding(channel=channel) as announced:
+            return closing.on_funding(state, peer, announced, own_channel(state, peer, channel))
         case say.ResumeChannel(channel=channel):
             return state, (want.Send(peer, describe(own_channel(state, peer, channel))),)
         case say.CloseChannel(channel=channel):
             return closing.close(state, own_channel(state, peer, channel), now)
-        case _:
+        case message:
             raise PeerError("message.unexpected", f"a provider does not take a {type(message).__name__}")
 
 

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dockage.domain import channel as channels
-from dockage.domain.channel import BUMP_AFTER, FORGET_UNFUNDED, Channel, ChannelState, Terms
+from dockage.domain.channel import (
+    BUMP_AFTER,
+    FORGET_UNFUNDED,
+    Channel,
+    ChannelState,
+    Terms,
+    with_setup,
+)
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.reason import Reason
@@ -39,19 +46,23 @@ UNFUNDED = Reason("channel.unfunded", "no funding was announced for a day")
 
 # -- opening -----------------------------------------------------------------------------------------
 def on_proposal(
-    state: Provider, peer: NodeKey, proposal: say.ProposeChannel, our_key: bytes
+    state: Provider, peer: NodeKey, proposal: say.ProposeChannel, our_key: bytes, our_setup: bytes
 ) -> tuple[Provider, Effects]:
     terms = Terms(
         proposal.tenant_key, our_key, proposal.expiry_height, proposal.capacity, proposal.tenant_script
     )
     known = state.channels.get(proposal.channel)
     if known is not None:
-        if known.peer != peer or known.terms != terms:
+        if known.peer != peer or known.terms != with_setup(
+            terms, known.terms.setup_script, known.terms.setup_sat
+        ):
             raise PeerError("channel.taken", "that channel id is already in use with other terms")
         return state, (want.Send(peer, _accept(known)),)
     refusal = _why_no_channel(state, peer, terms)
     if refusal:
         return state, (want.Send(peer, say.Refusal(proposal.channel, refusal)),)
+    if state.policy.setup_sat:
+        terms = with_setup(terms, our_setup, state.policy.setup_sat)
     needed = state.policy.confirmations(terms.capacity)
     channel = Channel(proposal.channel, peer, terms, needed=needed, opened_height=state.height)
     state, _ = with_channel(state, channel)
@@ -60,7 +71,10 @@ def on_proposal(
 
 def _accept(channel: Channel) -> say.AcceptChannel | say.ChannelNotice:
     if channel.state is ChannelState.OPENING:
-        return say.AcceptChannel(channel.id, channel.terms.provider_key, channel.needed)
+        terms = channel.terms
+        return say.AcceptChannel(
+            channel.id, terms.provider_key, channel.needed, terms.setup_script, terms.setup_sat
+        )
     return describe(channel)
 
 

@@ -116,7 +116,7 @@ def _on_message(state: Tenant, peer: NodeKey, event: told.Received, now: Instant
         case say.Refusal(about=about, reason=reason):
             return _on_refusal(state, peer, about, reason, now)
         case say.AcceptChannel() as accept:
-            return paying.on_accept(state, peer, accept)
+            return paying.on_accept(state, peer, accept, now)
         case say.ChannelNotice() as notice:
             return paying.on_channel_notice(state, peer, notice, ours=event.ours)
         case _:

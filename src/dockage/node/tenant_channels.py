@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
+
 from dockage.domain import channel as channels
-from dockage.domain.channel import Channel, ChannelState, Terms
+from dockage.domain.channel import Channel, ChannelState, Terms, with_setup
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import LeaseState
@@ -37,6 +39,9 @@ from .rented import (
 Change = Callable[[Channel], Channel]
 
 TAKING_BACK = frozenset({ChannelState.EXPIRED, ChannelState.REFUNDING})
+DEARER_SETUP = Reason(
+    "channel.setup", "the provider wants more of the funding for itself than its offer says"
+)
 NO_WALLET = Reason("wallet.none", "the offer is not free and there is no wallet to pay from")
 
 
@@ -51,9 +56,20 @@ def propose(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Ef
         c.state is ChannelState.OPENING for c in channels_to(state, lease.provider)
     ):
         return state, ()
-    terms = Terms(plan.tenant_key, b"", plan.expiry_height, plan.capacity, plan.tenant_script)
-    channel = Channel(plan.id, lease.provider, terms, opened_height=state.height)
+    channel = planned(state, lease.provider, plan)
     return put_channel(state, channel), (proposal(channel),)
+
+
+def planned(state: Tenant, provider: NodeKey, plan: told.ChannelPlan) -> Channel:
+    terms = Terms(
+        plan.tenant_key,
+        b"",
+        plan.expiry_height,
+        plan.capacity,
+        plan.tenant_script,
+        setup_sat=plan.setup_sat,
+    )
+    return Channel(plan.id, provider, terms, opened_height=state.height)
 
 
 def proposal(channel: Channel) -> want.Send:
@@ -73,19 +89,19 @@ def own_channel(state: Tenant, peer: NodeKey, channel: ChannelId) -> Channel:
     return found
 
 
-def on_accept(state: Tenant, peer: NodeKey, accept: say.AcceptChannel) -> tuple[Tenant, Effects]:
+def on_accept(
+    state: Tenant, peer: NodeKey, accept: say.AcceptChannel, now: Instant
+) -> tuple[Tenant, Effects]:
     channel = own_channel(state, peer, accept.channel)
     if channel.terms.provider_key and channel.terms.provider_key != accept.provider_key:
         raise PeerError("channel.rekeyed", "the provider named another key for the same channel")
     if channel.terms.provider_key or channel.state is not ChannelState.OPENING:
         return state, ()
-    terms = Terms(
-        channel.terms.tenant_key,
-        accept.provider_key,
-        channel.terms.expiry_height,
-        channel.terms.capacity,
-        channel.terms.tenant_script,
-    )
+    if accept.setup_sat > channel.terms.setup_sat:
+        state, effects = on_channel_refused(state, channel, DEARER_SETUP, now)
+        return state, (want.Send(peer, say.CloseChannel(channel.id)), *effects)
+    terms = with_setup(channel.terms, accept.setup_script, accept.setup_sat)
+    terms = msgspec.structs.replace(terms, provider_key=accept.provider_key)
     agreed = replace(channel, terms=terms, needed=accept.confirmations)
     return put_channel(state, agreed), (want.Fund(channel.id, terms),)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dockage.domain.channel import Channel, ChannelState, Terms
+from dockage.domain.channel import ChannelState
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.pricing import ceiling
@@ -20,7 +20,7 @@ from . import effects as want
 from .events import ChannelPlan
 from .ledger import put
 from .rented import Effects, Refill, RentedLease, Tenant, channels_to, put_channel
-from .tenant_channels import abandon, proposal
+from .tenant_channels import abandon, planned, proposal
 
 NOT_NEEDED = Reason("channel.not-needed", "the lease that it was meant for is over")
 
@@ -56,8 +56,10 @@ def _refill(state: Tenant, provider: NodeKey, now: Instant) -> tuple[Tenant, Eff
         return state, ()
     if not _is_needed(state, provider):
         return state, ()
-    size = max((c.terms.capacity for c in channels_to(state, provider) if c.txid), default=Sat(0))
-    plan: Effects = (want.PlanChannel(provider, size),)
+    known = channels_to(state, provider)
+    size = max((c.terms.capacity for c in known if c.txid), default=Sat(0))
+    setup = max((c.terms.setup_sat for c in known), default=Sat(0))
+    plan: Effects = (want.PlanChannel(provider, size, setup),)
     return replace(state, refills=put(state.refills, provider, Refill(now))), plan
 
 
@@ -82,8 +84,7 @@ def _rate(leases: list[RentedLease]) -> Msat:
 def on_planned(state: Tenant, provider: NodeKey, plan: ChannelPlan) -> tuple[Tenant, Effects]:
     if plan.id in state.channels or not _is_needed(state, provider):
         return state, ()
-    terms = Terms(plan.tenant_key, b"", plan.expiry_height, plan.capacity, plan.tenant_script)
-    channel = Channel(plan.id, provider, terms, opened_height=state.height)
+    channel = planned(state, provider, plan)
     return put_channel(state, channel), (proposal(channel),)
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from dockage.domain.channel import ChannelState
+from dockage.domain.channel import RESERVE, SETUP_MAX, ChannelState
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
 from dockage.domain.lease import LeaseState
@@ -20,6 +20,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import Statement
 from dockage.domain.units import Instant, Sat
+from dockage.protocol.bitcoin.address import is_witness_program
 
 MESSAGE_MAX = 16 * 1024
 MONEY_MAX = 2_100_000_000_000_000
@@ -114,6 +115,9 @@ class AcceptChannel(Message, frozen=True, tag="accept-channel"):
     provider_key: bytes
     confirmations: int
     """How deep the funding must be."""
+    setup_script: bytes = b""
+    """What the funding must also pay, to the provider; "" and 0 for nothing."""
+    setup_sat: Sat = Sat(0)
 
 
 class ChannelNotice(Message, frozen=True, tag="channel-notice"):
@@ -218,7 +222,7 @@ def _check(message: AnyMessage) -> None:
         case ProposeChannel(tenant_key=key, tenant_script=script, capacity=capacity, expiry_height=height):
             sane = len(key) == 33 and len(script) <= 42 and 0 < capacity < MONEY_MAX and height > 0
         case AcceptChannel(provider_key=key, confirmations=confirmations):
-            sane = len(key) == 33 and 0 <= confirmations <= 100
+            sane = len(key) == 33 and 0 <= confirmations <= 100 and _sane_setup(message)
         case Payment(paid=paid, signature=signature):
             sane = paid > 0 and len(signature) == 64
         case AnnounceFunding(txid=txid, vout=vout):
@@ -237,6 +241,13 @@ def _check(message: AnyMessage) -> None:
             sane = True
     if not (sane and _sane_ids(message)):
         raise PeerError("message.out-of-range", f"a {type(message).__name__} with an impossible value")
+
+
+def _sane_setup(accept: AcceptChannel) -> bool:
+    """Nothing at all, or an output that every node relays."""
+    if not accept.setup_sat:
+        return accept.setup_script == b""
+    return is_witness_program(accept.setup_script) and RESERVE <= accept.setup_sat <= SETUP_MAX
 
 
 def _sane_quote(quote: Quote) -> bool:

@@ -193,11 +193,20 @@ class FakeWallet:
         self._name = name
         self._scripts: set[bytes] = set()
         self._locked: set[Outpoint] = set()
+        self.broadcast = chain.broadcast
+        """What ``send`` sends through."""
         for value in coins:
-            chain.give(self._fresh(), value)
+            self.earn(value)
 
     def __repr__(self) -> str:
         return f"<FakeWallet {self._name}>"
+
+    def earn(self, value: int) -> Outpoint:
+        """A confirmed coin out of nothing."""
+        return self._chain.give(self._fresh(), Sat(value))
+
+    def owns(self, script: bytes) -> bool:
+        return script in self._scripts
 
     def _fresh(self) -> bytes:
         key = sha256(f"{self._name}/{len(self._scripts)}".encode()).digest()
@@ -274,7 +283,7 @@ class FakeWallet:
 
     async def send(self, address: str, amount: Sat, feerate: int) -> ChainTx:
         tx = await self.fund([(addresses.decode(address, NETWORK), amount)], feerate)
-        await self._chain.broadcast(tx.raw)
+        await self.broadcast(tx.raw)
         return tx
 
 

@@ -14,10 +14,10 @@ import bdkpython as bdk
 from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.ports import ChainTx, Coin, Outpoint
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE
-from dockage.protocol.bitcoin.tx import Tx, fee_for, parse
+from dockage.protocol.bitcoin.tx import parse
+from dockage.wire.chainview import View, refuse_hopeless
 
 from .node import LightNode
-from .view import View
 
 FEERATE_MAX = 500_000
 FEERATE_UNKNOWN = 10_000
@@ -25,7 +25,6 @@ FEERATE_UNKNOWN = 10_000
 SAMPLES = 6
 """Blocks whose average rate is remembered: an hour's."""
 SAMPLE_SEC = 20.0
-LOCKTIME_IS_TIME = 500_000_000
 
 
 class LightChain:
@@ -73,25 +72,11 @@ class LightChain:
         view = self._live()
         depth = view.depth(tx.txid)
         if depth is None:
-            self._refuse_hopeless(view, tx)
+            refuse_hopeless(view, tx)
             self._node.remember(raw)
         if not depth:
             self._node.announce(tx.txid, raw)
         return tx.txid
-
-    def _refuse_hopeless(self, view: View, tx: Tx) -> None:
-        """What no node would take."""
-        fee = view.fee(tx)
-        if 0 < tx.locktime < LOCKTIME_IS_TIME and tx.locktime > view.tip:
-            raise _refused(tx, f"it is not final before block {tx.locktime}")
-        if fee is not None and fee < fee_for(tx.vsize, RELAY_FEERATE):
-            raise _refused(tx, "its fee is below the relay minimum")
-        for rival in view.conflicts(tx):
-            if view.depth(rival):
-                raise _refused(tx, f"{rival[:16]} has spent the same coin and is in a block")
-            before = view.fee(view.txs[rival].tx)
-            if fee is None or before is None or fee < before + fee_for(tx.vsize, RELAY_FEERATE):
-                raise _refused(tx, f"its fee does not replace that of {rival[:16]}")
 
     async def feerate(self, target_blocks: int) -> int:
         """From the averages of the newest blocks: the highest for the next block or two, else the middle one.
@@ -128,7 +113,3 @@ async def _peers_minimum(client: bdk.CbfClient) -> int:
     except (TimeoutError, bdk.CbfError) as error:
         raise Unavailable("chain.unreachable", "no bitcoin peer answers now") from error
     return int(4 * rate.to_sat_per_kwu())
-
-
-def _refused(tx: Tx, why: str) -> UsageError:
-    return UsageError("chain.refused", f"transaction {tx.txid[:16]} cannot be sent: {why}")

@@ -16,13 +16,14 @@ from typing import Any
 import bdkpython as bdk
 import structlog
 
+from dockage.domain.channel import BURIED
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.units import SECOND
 from dockage.ports import Clock
 from dockage.protocol.bitcoin.tx import Tx, parse
+from dockage.wire.chainview import Known, View
 
 from .seed import Birthday, SeedFile, read_birthday
-from .view import Known, View
 
 log = structlog.get_logger("dockage.light")
 
@@ -184,10 +185,15 @@ class LightNode:
             caught_up = self.synced.is_set()
             self.synced.clear()
             self._client = None
-            self._trouble = self._trouble or "the last connection was lost"
+            self._trouble = self._trouble or self._hung_up(caught_up)
             with contextlib.suppress(bdk.CbfError):
                 client.shutdown()
         return caught_up
+
+    def _hung_up(self, caught_up: bool) -> str:
+        if caught_up:
+            return "the last connection was lost"
+        return f"every peer hung up: are they on {self.network}, and serve compact filters (-peerblockfilters=1)?"
 
     def _build(self) -> bdk.CbfComponents:
         folder = self._folder / CHAIN
@@ -216,10 +222,13 @@ class LightNode:
             self.synced.set()
 
     def _settle_birthday(self) -> None:
-        """What was made here cannot have been paid before it was made."""
+        """What was made here cannot have been paid before it was made. A few blocks before: the newest ones may yet be
+        reorganised away, and a scan from the very tip on only ends with the next block."""
         if self.file.is_new:
-            tip = self.wallet.latest_checkpoint()
-            birthday = str(Birthday(tip.height, str(tip.hash)))
+            buried = self.wallet.latest_checkpoint().height - BURIED
+            known = [x for x in self.wallet.checkpoints() if 0 < x.height <= buried]
+            newest = max(known, key=lambda x: int(x.height), default=None)
+            birthday = str(Birthday(newest.height, str(newest.hash))) if newest else self.file.birthday
             self.file = SeedFile(self.file.words, self.network, birthday)
             self.file.save(self._path)
 

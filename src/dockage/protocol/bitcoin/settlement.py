@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dockage.domain.channel import RESERVE
+from dockage.domain.channel import NOTHING, RESERVE
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Sat
 
@@ -22,6 +22,8 @@ DUST = RESERVE
 """sat. The largest dust limit among the outputs we make (P2WSH, P2TR)."""
 OPEN_VBYTES = 154
 """One P2TR input, the channel, P2TR change (54 a channel in a batch of ten)."""
+SETUP_VBYTES = 43
+"""One more P2TR output."""
 CLOSE_VBYTES = 205
 """One channel, P2TR outputs (156 a channel in a batch of ten)."""
 REFUND_VBYTES = 138
@@ -35,7 +37,7 @@ class Overhead(NamedTuple):
     """What the chain takes for one channel, opened and closed alone."""
 
     open: Sat
-    """Paid by the tenant's wallet."""
+    """Paid by the tenant's wallet, what the provider gets besides included."""
     close: Sat
     """Paid out of the provider's share."""
 
@@ -48,9 +50,10 @@ class Overhead(NamedTuple):
         return Sat(-(-self.total * 100 // percent))
 
 
-def overhead(feerate: int) -> Overhead:
-    """At *feerate* sat per 1000 vB."""
-    return Overhead(Sat(fee_for(OPEN_VBYTES, feerate)), Sat(fee_for(CLOSE_VBYTES, feerate)))
+def overhead(feerate: int, setup: Sat = NOTHING) -> Overhead:
+    """At *feerate* sat per 1000 vB. *setup*: what the funding also pays the provider."""
+    size = OPEN_VBYTES + (SETUP_VBYTES if setup else 0)
+    return Overhead(Sat(fee_for(size, feerate) + setup), Sat(fee_for(CLOSE_VBYTES, feerate)))
 
 
 def bumped(feerate: int) -> int:
