@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from dockage.domain.checks import Look
 from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.pricing import Tariff
 from dockage.domain.resources import Resources
 from dockage.domain.units import Instant, Sat
 from dockage.domain.usage import Reading
@@ -222,6 +224,25 @@ class LeaseRoom(Protocol):
 
     async def volumes(self, lease: LeaseId) -> dict[str, str]:
         """Name to host path."""
+
+
+class Prober(Protocol):
+    """The tenant's eyes inside its own lease."""
+
+    async def look(
+        self, lease: LeaseId, since: Instant, until: Instant, touch_bytes: int, processes: int
+    ) -> Look:
+        """Read every container's own counters and have so many processes work beside them for half a second. *since*
+        and *until* are on the provider's clock: a container that started or ended between them makes the look
+        incomplete. Raises Unavailable or UsageError when the lease's engine does not do it."""
+
+
+class PricePolicy(Protocol):
+    """What new leases cost. Its answer never touches a lease that runs."""
+
+    async def tariff(self, base: Tariff, sold_permille: int) -> Tariff:
+        """From the prices in the config and how much of the machine is sold. Raises Unavailable("price.*") while
+        there is none; takes ten seconds at most."""
 
 
 # -- the tenant's side of the market, as the Docker front sees it --------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Self, TypeVar
 
+from dockage.adapters.prices.fixed import Fixed
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.daemon.config import Bitcoin, ChannelLimits, Config
@@ -25,7 +26,7 @@ from dockage.domain.units import GIB, MIB, SECOND, Duration, Sat
 from dockage.node import events as told
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import Journal
+from dockage.ports import Journal, PricePolicy
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.directory import MemoryDirectory
 from dockage.testing.evidence import MemoryEvidence
@@ -124,11 +125,14 @@ class Peer:
         patience: TenantPolicy | None = None,
         journal: Callable[[], Journal] | None = None,
         ear: Callable[[Node], None] = lambda _: None,
+        prices: PricePolicy | None = None,
+        prober: Any = None,
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
         self.host, self.evidence = FakeHost(world.clock), MemoryEvidence()
         self.chain, self.wallet = purse or _purse(world.chain, f"wallet {number}", coins, light=light)
+        self._prices, self._prober = prices or Fixed(), prober
         self._has_wallet, self._patience, self._number, self._ear = wallet, patience, number, ear
         memory = MemoryJournal()
         self._open_journal = journal or (lambda: memory)
@@ -157,6 +161,8 @@ class Peer:
             entered=entered,
             rail=rail if self._has_wallet else None,
             host=self.host if self.policy else None,
+            prices=self._prices,
+            prober=self._prober,
             rand=Random(number),
             architecture="x86_64",
         )

@@ -10,7 +10,16 @@ from dockage.domain.pricing import ceiling
 from dockage.domain.units import GIB, Duration, Sat
 from dockage.node import provider as selling
 from dockage.sim import checkers
-from dockage.sim.hostile import Babbler, DoubleSpender, Forger, Freeloader, Overbiller
+from dockage.sim.hostile import (
+    Babbler,
+    CpuDoubler,
+    DoubleSpender,
+    Forger,
+    Forker,
+    Freeloader,
+    Overbiller,
+    Skimper,
+)
 from dockage.sim.node import Node
 from dockage.sim.people import User
 from dockage.sim.town import PEACE, Town, provider_policy
@@ -59,6 +68,80 @@ def test_a_provider_that_bills_three_times_the_usage_gets_at_most_the_quoted_wor
         worst = ceiling(lease.most, lease.tariff, Duration(time + 60 * 10**9)) * 2
         assert lease.due <= worst + network
     checkers.every_satoshi_arrived(town)
+
+
+TICKS = 60
+"""Within so many a cheat must be found."""
+
+
+def found(town: Town, cheat: Node, code: str) -> list[float]:
+    """After how many ticks of the lease each tenant found it out."""
+    rented = [x for u in town.users if u.node.tenant for x in u.node.tenant.leases.values()]
+    return [
+        (breach.at - lease.opened_at) / town.plan.meter
+        for lease in rented
+        for breach in lease.breaches
+        if lease.provider == cheat.name and breach.reason.code == code
+    ]
+
+
+def rented_long(town: Town, cheat: Node) -> int:
+    """Leases on the cheat that lasted long enough to be found out or were ended for it."""
+    leases = [x for u in town.users if u.node.tenant for x in u.node.tenant.leases.values()]
+    here = [x for x in leases if x.provider == cheat.name and x.last is not None]
+    return sum(x.last is not None and (x.last.seq >= TICKS or bool(x.breaches)) for x in here)
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_twice_the_cpu_is_found_within_sixty_ticks_and_left(seed: int) -> None:
+    town = Town(seed, SMALL)
+    cheat = cheapest(town, CpuDoubler)
+    live(town)
+    ticks = found(town, cheat, "meter.overstated")
+    impossible = found(town, cheat, "statement.impossible")
+    assert ticks, "the looks found nothing"
+    assert len(ticks) + len(impossible) >= rented_long(town, cheat) > 0
+    assert max(ticks + impossible) <= TICKS
+    ended = [
+        x
+        for u in town.users
+        if u.node.tenant
+        for x in u.node.tenant.leases.values()
+        if x.provider == cheat.name and any(b.reason.code == "meter.overstated" for b in x.breaches)
+    ]
+    assert all(x.dispute is not None and x.due < x.stated for x in ended), "what was found is not paid"
+    checkers.every_satoshi_arrived(town)
+
+
+@pytest.mark.parametrize("seed", [14, 15, 16])
+def test_half_a_core_is_found_within_sixty_ticks(seed: int) -> None:
+    town = Town(seed, SMALL)
+    cheat = cheapest(town, Skimper)
+    live(town)
+    ticks = found(town, cheat, "meter.short")
+    assert len(ticks) >= rented_long(town, cheat) > 0
+    assert max(ticks) <= TICKS
+    checkers.every_satoshi_arrived(town)
+
+
+def test_who_was_found_out_is_chosen_no_more() -> None:
+    """The cheapest by far, and after the first lease nobody comes back."""
+    town = Town(17, SMALL)
+    cheat = cheapest(town, CpuDoubler)
+    live(town)
+    for user in town.users:
+        mind = user.node.tenant
+        leases = list(mind.leases.values()) if mind else []
+        burnt = [n for n, x in enumerate(leases) if x.provider == cheat.name and x.breaches]
+        assert not any(x.provider == cheat.name and x.opened_at for x in leases[min(burnt, default=99) + 1 :])
+
+
+def test_two_statements_with_one_number_are_proven_to_everybody() -> None:
+    town = Town(18, SMALL)
+    cheat = cheapest(town, Forker)
+    live(town)
+    assert any(node.proofs for node in town.nodes.values())
+    assert found(town, cheat, "statement.forked")
 
 
 def test_a_tenant_that_never_pays_is_frozen_and_ended_everywhere() -> None:

@@ -17,6 +17,7 @@ from dockage.domain.channel import SETUP_MAX
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.pricing import PRESETS, Tariff
+from dockage.domain.units import micro
 from dockage.ports import Address
 
 CHAIN_NAMES = {
@@ -31,6 +32,7 @@ WALLETS = ("bitcoind", "light")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
+Percent = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 
 
@@ -65,6 +67,15 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Own prices, as a table ``[provider.tariff]`` of whole msat: ``cpu_hour``, ``memory_gib_hour``,
     ``disk_gib_hour``, ``net_in_gib``, ``net_out_gib``, ``internet_out_gib``, ``replica_out_gib``,
     ``cpu_reserved_hour``, ``memory_reserved_gib_hour``; what is left out costs nothing."""
+    price_policy: str = "fixed"
+    """How prices move: ``fixed``; ``utilisation`` (cheaper while the machine is idle); or ``pegged`` to the display
+    unit of ``[peg]``. A running lease keeps the prices it began with, whatever the policy does."""
+    price_empty_percent: Percent = 60
+    """By utilisation: of the prices, while nothing is sold."""
+    price_full_percent: Percent = 200
+    """By utilisation: of the prices, when all is sold. In between a straight line, by the scarcest resource."""
+    free_for: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Keys (hex) that pay nothing, 16 at most: your own other machines, friends. The offer shows them."""
     region: Name = "earth"
     """Where the offer is listed, up to 32 characters."""
     cpu_milli: Count = 0
@@ -96,6 +107,29 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keep containers off this machine and its network. False only where something else does."""
 
 
+class Peg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    unit: Name = "EUR"
+    """The display unit, for people."""
+    reference: str = ""
+    """What a bitcoin costs, in the unit, when the prices in ``[provider]`` hold: ``"60000"``. At another rate they are
+    scaled, so that they are worth the same in the unit."""
+    rate: str = ""
+    """What a bitcoin costs now. Or take ``command``."""
+    command: tuple[str, ...] = ()
+    """Prints what a bitcoin costs now, such as ``61234.5``: the program and its arguments, no shell. It runs as the
+    daemon's user."""
+    timeout_sec: Annotated[int, msgspec.Meta(ge=1, le=60)] = 10
+    """For one run of the command."""
+    every_sec: Seconds = 600
+    """Between two runs."""
+    max_age_sec: Seconds = 86_400
+    """The last good rate counts so long; after that nothing new is sold until there is one."""
+    rate_min: str = ""
+    """Below this a rate is not believed; empty = a third of ``reference``."""
+    rate_max: str = ""
+    """Above this a rate is not believed; empty = three times ``reference``."""
+
+
 class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     """Listen as a Docker engine that rents in the market."""
@@ -105,6 +139,12 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The local engine that holds, builds and pulls images; empty if there is none."""
     bind_host: str = "127.0.0.1"
     """Where published ports without an address listen."""
+    checks: bool = True
+    """Look into our leases at random moments: compare the containers' own counters with the bill, and work for half a
+    second on every core to see that a core is a core. You pay for that CPU: about 0.1 % of the lease's, at the usual
+    ten minutes."""
+    check_minutes: Annotated[int, msgspec.Meta(ge=1, le=1440)] = 10
+    """Mean time between two looks; the first three come in the first half minute."""
     linger_sec: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 5.0
     """How long a lease is kept after its last container is removed."""
 
@@ -158,6 +198,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The peer link and the market."""
     provider: Provider = Provider()
     """What this node sells."""
+    peg: Peg = Peg()
+    """The display unit that prices are pegged to, with ``price_policy = "pegged"``."""
     tenant: Tenant = Tenant()
     """How this node rents: the Docker-compatible socket."""
     bitcoin: Bitcoin = Bitcoin()
@@ -258,12 +300,48 @@ def _check(config: Config, path: Path) -> None:
             f"{path}: node.metrics is ip:port on loopback, such as 127.0.0.1:9464, not {config.node.metrics!r}; "
             "to show it to others put a proxy with a password before it",
         )
+    _check_prices(config, path)
     for text in config.node.seeds:
         read_seed(text)
-    for text in (*config.provider.only_for, *config.provider.blocked):
+    for text in (*config.provider.only_for, *config.provider.free_for, *config.provider.blocked):
         read_key(text)
     if not _is_socket_address(config.node.bind):
         raise UsageError("config.invalid", f"{path}: node.bind is ip:port, not {config.node.bind!r}")
+
+
+POLICIES = ("fixed", "utilisation", "pegged")
+
+
+def _check_prices(config: Config, path: Path) -> None:
+    policy, peg = config.provider.price_policy, config.peg
+    if policy not in POLICIES:
+        raise UsageError("config.invalid", f"{path}: provider.price_policy is one of {', '.join(POLICIES)}")
+    if policy != "pegged":
+        return
+    if bool(peg.rate) == bool(peg.command):
+        raise UsageError("config.peg", f"{path}: a peg takes either peg.rate or peg.command")
+    low, high = rate_bounds(peg)
+    if not low <= _micro("reference", peg.reference) <= high:
+        raise UsageError("config.peg", f"{path}: peg.reference is not between peg.rate_min and peg.rate_max")
+    if peg.rate and not low <= _micro("rate", peg.rate) <= high:
+        raise UsageError("config.peg", f"{path}: peg.rate is not between peg.rate_min and peg.rate_max")
+
+
+def rate_bounds(peg: Peg) -> tuple[int, int]:
+    """In millionths of the unit. Raises UsageError("config.peg")."""
+    reference = _micro("reference", peg.reference)
+    low = _micro("rate_min", peg.rate_min) if peg.rate_min else reference // 3
+    high = _micro("rate_max", peg.rate_max) if peg.rate_max else reference * 3
+    return max(1, low), high
+
+
+def _micro(name: str, text: str) -> int:
+    try:
+        return micro(text)
+    except ValueError:
+        raise UsageError(
+            "config.peg", f"peg.{name} is what a bitcoin costs, as '60000', not {text!r}"
+        ) from None
 
 
 def tariff(provider: Provider) -> Tariff:

@@ -142,6 +142,9 @@ class Control:
         return {
             "published_at": node.notice.stored_at,
             "tariff": views.tariff(state.policy.tariff),
+            "price_policy": node.config.provider.price_policy,
+            "unpriced": views.reason(state.unpriced),
+            "free_for": [key.hex() for key in state.policy.free_for],
             "region": state.policy.region,
             "capacity": views.resources(state.policy.capacity),
             "free": views.resources(selling.free(state)),

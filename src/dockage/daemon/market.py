@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 
 class Notice:
-    """Our own offer on the board."""
+    """Our own offer on the board. While *offer* gives None there is nothing to sell, and the old one expires."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Notice:
         link: PeerLink,
         keys: Keys,
         clock: Clock,
-        offer: Callable[[], Offer],
+        offer: Callable[[], Offer | None],
         work: int,
     ) -> None:
         self._directory, self._link, self._keys, self._clock = directory, link, keys, clock
@@ -67,7 +67,7 @@ class Notice:
         loop = asyncio.get_running_loop()
         while True:
             offer = self._offer()
-            if offer != shown or loop.time() >= until:
+            if offer is not None and (offer != shown or loop.time() >= until):
                 try:
                     await self.publish(offer)
                     shown, until = offer, loop.time() + PUBLISH_EVERY
@@ -134,7 +134,7 @@ class Market:
             return None
         address = Address(record.body.relay, record.body.direct)
         self._link.learn(record.key, address)
-        return Found(record.body.offer, address, record.seq)
+        return Found(record.body.offer.as_seen_by(self._keys.node), address, record.seq)
 
 
 def choose(found: Sequence[Found], wish: Wish) -> tuple[Offer, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from random import Random
 from typing import Any, assert_never
 from weakref import WeakValueDictionary
 
@@ -18,12 +19,12 @@ from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import Sat
+from dockage.domain.units import SECOND, Duration, Sat
 from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
-from dockage.ports import ChainTx, ContainerHost, Evidence
+from dockage.ports import ChainTx, ContainerHost, Evidence, Prober
 from dockage.protocol import proof as proofs
 from dockage.protocol.messages import Payment
 
@@ -38,6 +39,8 @@ log = structlog.get_logger("dockage.perform")
 HOST_TIMEOUT = 120.0
 """For one piece of work on the engine: a teardown kills containers with their own stop time behind them."""
 
+LOOK_TIMEOUT = 45.0
+"""For one look into a lease: a probe on a tenth of a core takes a few seconds."""
 CLEAR_AGAIN = 5.0
 """Between two tries to remove a lease from the machine."""
 
@@ -102,7 +105,15 @@ class ProviderPerformer(Performer):
                 self._once("settle", channel, lambda rail: self._settle(rail, channel))
             case want.Broadcast(channel=channel, raw=raw):
                 self._broadcast(channel, raw)
-            case want.Pay() | want.PlanChannel() | want.Fund() | want.Refund() | want.Accuse():
+            case (
+                want.Pay()
+                | want.PlanChannel()
+                | want.Fund()
+                | want.Refund()
+                | want.Accuse()
+                | want.Moment()
+                | want.Look()
+            ):
                 raise AssertionError(f"a provider does not want {effect!r}")
             case _:
                 assert_never(effect)
@@ -204,9 +215,13 @@ class TenantPerformer(Performer):
         me: NodeKey,
         evidence: Evidence,
         planner: Planner | None,
+        rand: Random,
     ) -> None:
         super().__init__(postman, rail, jobs)
-        self._me, self._evidence, self._planner = me, evidence, planner
+        self._me, self._evidence, self._planner, self._rand = me, evidence, planner, rand
+        self.prober: Prober | None = None
+        self._waiting: set[LeaseId] = set()
+        """Leases whose moment has not come yet."""
         self.driver: Driver[Tenant]
 
     def perform(self, effect: want.AnyEffect) -> None:
@@ -225,6 +240,10 @@ class TenantPerformer(Performer):
                 self._broadcast(channel, raw)
             case want.Accuse():
                 self._accuse(effect)
+            case want.Moment(lease=lease, within=within):
+                self._in_a_while(lease, within)
+            case want.Look():
+                self._look(effect)
             case want.Prepare() | want.Pause() | want.Thaw() | want.Finish() | want.Settle():
                 raise AssertionError(f"a tenant does not want {effect!r}")
             case _:
@@ -237,6 +256,44 @@ class TenantPerformer(Performer):
         if self._rail is not None:
             signature = self._rail.pay(self._channel(channel), paid, self._me)
             self._postman.send(to, Payment(channel, paid, signature))
+
+    def _in_a_while(self, lease: LeaseId, within: Duration) -> None:
+        """One moment at a time for each lease, however often it is asked for."""
+        if lease in self._waiting:
+            return
+        self._waiting.add(lease)
+
+        async def wait() -> None:
+            try:
+                await asyncio.sleep(self._rand.uniform(0, within / SECOND))
+            finally:
+                self._waiting.discard(lease)
+            await self.driver.post(told.MomentCame(lease))
+
+        if not self._jobs.start(wait, f"moment {short(lease)}"):
+            self._waiting.discard(lease)
+
+    def _look(self, wanted: want.Look) -> None:
+        prober, lease = self.prober, wanted.lease
+        if prober is None:
+            return
+
+        async def look() -> None:
+            try:
+                async with asyncio.timeout(LOOK_TIMEOUT):
+                    seen = await prober.look(
+                        lease, wanted.since, wanted.until, wanted.touch_bytes, wanted.processes
+                    )
+            except DockageError as error:
+                log.info("lease.not-seen", lease=short(lease), code=error.code, why=error.message)
+                await self.driver.post(told.LookFailed(lease, reason_of(error)))
+            except TimeoutError:
+                slow = Reason("probe.slow", "the lease's engine does not answer in time")
+                await self.driver.post(told.LookFailed(lease, slow))
+            else:
+                await self.driver.post(told.Looked(lease, seen))
+
+        self._jobs.start(look, f"look into {short(lease)}")
 
     def _accuse(self, of: want.Accuse) -> None:
         proof = proofs.make(of.provider, (of.first, of.first_signature), (of.second, of.second_signature))

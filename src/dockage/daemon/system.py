@@ -11,6 +11,7 @@ import ipaddress
 import platform
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -32,6 +33,10 @@ from dockage.adapters.host.host import DockerHost
 from dockage.adapters.images import EngineImages, ImageSender, OwnImages
 from dockage.adapters.keys.files import FileKeys, verify
 from dockage.adapters.link.link import IrohLink
+from dockage.adapters.prices.command import CommandRate
+from dockage.adapters.prices.fixed import ByUse, Fixed
+from dockage.adapters.prices.pegged import Bounds, FixedRate, Pegged
+from dockage.adapters.probe.prober import LeaseProber, ProbeImage, program
 from dockage.adapters.proofs.folder import ProofFolder
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
@@ -41,14 +46,15 @@ from dockage.domain.channel import RESERVE
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
-from dockage.domain.units import MIB, SECOND, Duration, Sat
+from dockage.domain.units import MIB, SECOND, Duration, Sat, micro
 from dockage.node import records
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import Address, HostFacts, Journal, Progress, Row, Stream
+from dockage.ports import Address, HostFacts, Journal, PricePolicy, Prober, Progress, Row, Stream
 from dockage.protocol import proof as proofs
 from dockage.protocol import streams
 from dockage.protocol.images import Source
+from dockage.protocol.probe import Image
 from dockage.protocol.proof import Proven
 from dockage.wire.frames import write_frame
 
@@ -63,7 +69,7 @@ from .peers import Reception
 from .rail import Rail, Role
 from .seeds import Seeds
 from .tasks import every
-from .wiring import Ground, Loop, wire
+from .wiring import Ground, IntoLease, Loop, wire
 
 log = structlog.get_logger("dockage.node")
 
@@ -146,6 +152,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             entered,
             rail,
             host,
+            _prices(config),
+            _prober if config.tenant.checks else None,
             SystemRandom(),
             platform.machine(),
         )
@@ -230,6 +238,7 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         region=sells.region,
         architecture=facts.architecture,
         network=config.bitcoin.network,
+        free_for=tuple(settings.read_key(key) for key in sells.free_for),
         only_for=tuple(settings.read_key(key) for key in sells.only_for),
         blocked=frozenset(settings.read_key(key) for key in sells.blocked),
         credit_sat=Sat(sells.credit_sat),
@@ -239,6 +248,30 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         patience=Duration(sells.patience_sec * SECOND),
         grace=Duration(sells.grace_sec * SECOND),
     )
+
+
+def _prices(config: Config) -> PricePolicy:
+    sells, peg = config.provider, config.peg
+    match sells.price_policy:
+        case "utilisation":
+            return ByUse(sells.price_empty_percent, sells.price_full_percent)
+        case "pegged":
+            rate = CommandRate(peg.command, peg.timeout_sec) if peg.command else FixedRate(micro(peg.rate))
+            low, high = settings.rate_bounds(peg)
+            bounds = Bounds(micro(peg.reference), low, high, float(peg.max_age_sec))
+            return Pegged(rate, bounds, peg.every_sec, time.monotonic)
+        case _:
+            return Fixed()
+
+
+def _prober(engine: IntoLease, layers: IntoLease) -> Prober:
+    """Offers are looked for on our own processor's kind, so the probe is of that kind."""
+
+    async def send(lease: LeaseId, image: Image) -> None:
+        await ImageSender(ProbeImage(image)).send(lambda: layers(lease), image.manifest.image)
+
+    machine = platform.machine()
+    return LeaseProber(engine, send, program(machine), machine, time.monotonic)
 
 
 def _for_sale(sells: settings.Provider, machine: Resources) -> Resources:

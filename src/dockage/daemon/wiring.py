@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from dockage.domain.identity import LeaseId
 from dockage.domain.offer import Offer
-from dockage.domain.units import Sat
+from dockage.domain.units import MINUTE, Duration, Sat
 from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node import provider as selling
 from dockage.node import records
 from dockage.node import tenant as renting
 from dockage.node.policy import ProviderPolicy, TenantPolicy
-from dockage.ports import Clock, ContainerHost, Directory, Evidence, Journal, Keys, PeerLink, Row
+from dockage.ports import (
+    Clock,
+    ContainerHost,
+    Directory,
+    Evidence,
+    Journal,
+    Keys,
+    PeerLink,
+    PricePolicy,
+    Prober,
+    Row,
+    Stream,
+)
 from dockage.protocol import streams
 
 from .access import Access
@@ -36,6 +49,7 @@ from .node import Node
 from .peers import Postman, Reception
 from .perform import ProviderPerformer, TenantPerformer
 from .planning import Planner, Terms
+from .prices import NOT_YET, PriceLoop
 from .rail import Rail
 from .reach import Reach
 from .renting import Renting
@@ -46,6 +60,7 @@ from .tunnels import TunnelCounts
 TICK_SEC = 1.0
 
 Loop = Callable[[], Awaitable[None]]
+IntoLease = Callable[[LeaseId], Awaitable[Stream]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,9 @@ class Ground:
     rail: Rail | None
     host: ContainerHost | None
     """None where nothing is sold."""
+    prices: PricePolicy
+    prober: Callable[[IntoLease, IntoLease], Prober] | None
+    """Makes it from the ways to a lease's engine and to send it an image; None where nobody looks."""
     rand: Random
     architecture: str
     """Of our own images, as the kernel names it."""
@@ -82,8 +100,10 @@ def wire(
     postman = Postman(reach.open, keys, jobs)
     counts = TunnelCounts(ground.rows, ground.journal)
     planner = _planner(ground)
-    tenant_hands = TenantPerformer(postman, ground.rail, jobs, keys.node, ground.evidence, planner)
-    tenant = _tenant(ground, tenant_hands, patience or TenantPolicy(refill=ground.config.channel.refill))
+    tenant_hands = TenantPerformer(
+        postman, ground.rail, jobs, keys.node, ground.evidence, planner, ground.rand
+    )
+    tenant = _tenant(ground, tenant_hands, patience or _tenant_policy(ground))
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions)
     provider = notice = None
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
@@ -93,6 +113,8 @@ def wire(
         )
         loops += _selling_loops(ground, provider, notice)
     rents = _renting(ground, tenant, market, reach, counts, planner)
+    if ground.prober is not None:
+        tenant_hands.prober = ground.prober(rents.engine, rents.layers)
     loops += [_driving(tenant, renting.outstanding(tenant.state)), rents.drop_unfinished]
     loops += _clockwork(ground, tenant, provider, counts)
     history = History(ground.journal, clock)
@@ -125,6 +147,12 @@ def _tenant(ground: Ground, hands: TenantPerformer, policy: TenantPolicy) -> Dri
     state = renting.restore(ground.keys.node, policy, leases, channels)
     hands.driver = Driver(state, renting.step, changed, ground.journal, hands.perform, ground.clock)
     return hands.driver
+
+
+def _tenant_policy(ground: Ground) -> TenantPolicy:
+    wanted = ground.config.tenant
+    every_ = wanted.check_minutes * MINUTE if wanted.checks and ground.prober is not None else 0
+    return TenantPolicy(refill=ground.config.channel.refill, check_every=Duration(every_))
 
 
 def _planner(ground: Ground) -> Planner | None:
@@ -161,7 +189,7 @@ def _sell(
     assert ground.host is not None
     leases = [records.decode_sold_lease(r.value) for r in ground.rows if r.kind == records.SOLD]
     channels = [records.decode_channel(r.value) for r in ground.rows if r.kind == records.EARNING]
-    state = selling.restore(policy, leases, channels)
+    state = replace(selling.restore(policy, leases, channels), unpriced=NOT_YET)
     hands.driver = Driver(state, selling.step, changed, ground.journal, hands.perform, ground.clock)
     Access(hands.driver, ground.host, source_opener(reach.open)).register(ground.reception)
     seeding = seed_server(hands.driver, ground.host, ground.keys, ground.clock)
@@ -177,8 +205,8 @@ def _sell(
     return hands.driver, notice
 
 
-def _offering(provider: Driver[selling.Provider], keys: Keys) -> Callable[[], Offer]:
-    return lambda: selling.offer(provider.state, keys.node)
+def _offering(provider: Driver[selling.Provider], keys: Keys) -> Callable[[], Offer | None]:
+    return lambda: None if provider.state.unpriced else selling.offer(provider.state, keys.node)
 
 
 def _selling_loops(ground: Ground, provider: Driver[selling.Provider], notice: Notice) -> list[Loop]:
@@ -189,7 +217,8 @@ def _selling_loops(ground: Ground, provider: Driver[selling.Provider], notice: N
         await ground.entered.wait()
         await notice.keep_up()
 
-    return [_driving(provider, selling.outstanding(provider.state)), meter.run, keep_up]
+    prices = PriceLoop(provider, ground.prices, provider.state.policy.tariff)
+    return [_driving(provider, selling.outstanding(provider.state)), meter.run, prices.run, keep_up]
 
 
 # -- both --------------------------------------------------------------------------------------------

@@ -6,11 +6,14 @@ its lifetime, and names one lease.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from .channel import SETUP_MAX
 from .identity import LeaseId, NodeKey
 from .pricing import Tariff, ceiling
+from .reputation import is_avoided
 from .resources import Resources
 from .units import HOUR, Instant, Msat, Sat
 
@@ -40,6 +43,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the funding of a new channel must also pay to the provider, at most."""
     only_for: tuple[NodeKey, ...] = ()
     """If not empty, nobody else is served: a private market."""
+    free_for: tuple[NodeKey, ...] = ()
+    """Who pays nothing; everybody else pays ``tariff``."""
 
     @property
     def is_sane(self) -> bool:
@@ -56,7 +61,14 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and 0 <= self.confirmations <= 100
             and 0 <= self.setup_sat <= SETUP_MAX
             and len(self.only_for) <= 16
+            and len(self.free_for) <= 16
         )
+
+    def as_seen_by(self, tenant: NodeKey) -> Offer:
+        """With the tariff that *tenant* would be quoted."""
+        if tenant not in self.free_for:
+            return self
+        return msgspec.structs.replace(self, tariff=Tariff(), network="")
 
 
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +92,16 @@ def hourly_ceiling(offer: Offer, limits: Resources) -> Msat:
     return ceiling(limits, offer.tariff, HOUR)
 
 
-def obstacles(offer: Offer, wish: Wish) -> tuple[str, ...]:
+Risk = Callable[[NodeKey], int]
+"""Permille on top of a provider's price, by what we have seen of it (domain/reputation.py)."""
+
+
+def nobody(_: NodeKey) -> int:
+    """The risk where nothing is known of anybody."""
+    return 0
+
+
+def obstacles(offer: Offer, wish: Wish, risk: Risk = nobody) -> tuple[str, ...]:
     """Why *offer* does not fit, one plain clause each; empty if it fits. Read by placement and ``why``."""
     found = [f"only {_room(offer.free, name)} left" for name in wish.limits.lacking(offer.free)]
     if wish.region and offer.region != wish.region:
@@ -98,6 +119,8 @@ def obstacles(offer: Offer, wish: Wish) -> tuple[str, ...]:
     price = hourly_ceiling(offer, wish.limits)
     if wish.max_msat_hour is not None and price > wish.max_msat_hour:
         found.append(f"costs up to {price} msat an hour")
+    if is_avoided(risk(offer.provider)):
+        found.append("was found cheating by this node")
     return tuple(found)
 
 
@@ -108,10 +131,15 @@ def _room(free: Resources, name: str) -> str:
     return f"{amount >> 20} MiB of {name.removesuffix('_bytes')}"
 
 
-def rank(offers: tuple[Offer, ...], wish: Wish) -> tuple[Offer, ...]:
-    """The offers that fit, cheapest first; equal prices by key, so that every run agrees."""
-    fitting = [offer for offer in offers if not obstacles(offer, wish)]
-    return tuple(sorted(fitting, key=lambda o: (hourly_ceiling(o, wish.limits), o.provider)))
+def rank(offers: tuple[Offer, ...], wish: Wish, risk: Risk = nobody) -> tuple[Offer, ...]:
+    """The offers that fit, by price times (1 + risk); equal ones by risk and key, so that every run agrees."""
+    fitting = [offer for offer in offers if not obstacles(offer, wish, risk)]
+
+    def cost(offer: Offer) -> tuple[int, int, NodeKey]:
+        more = risk(offer.provider)
+        return hourly_ceiling(offer, wish.limits) * (1000 + more), more, offer.provider
+
+    return tuple(sorted(fitting, key=cost))
 
 
 class Quote(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="quote"):

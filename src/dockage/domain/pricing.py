@@ -95,6 +95,23 @@ def parts(usage: Usage, tariff: Tariff) -> dict[str, Msat]:
     return found
 
 
+def scaled(tariff: Tariff, times: int, over: int) -> Tariff:
+    """Every line times *times* / *over*, rounded down: in the tenant's favour."""
+    return Tariff(*(getattr(tariff, f) * times // over for f in tariff.__struct_fields__))
+
+
+def by_use(base: Tariff, sold_permille: int, empty_percent: int, full_percent: int) -> Tariff:
+    """Cheaper while the machine is idle, dearer as it fills up: in a straight line between the two percentages."""
+    percent_permille = empty_percent * 1000 + (full_percent - empty_percent) * sold_permille
+    return scaled(base, percent_permille, 100_000)
+
+
+def at_rate(base: Tariff, reference_micro: int, rate_micro: int) -> Tariff:
+    """*base* holds when a bitcoin costs *reference_micro* millionths of a display unit: at *rate_micro* each line
+    is worth the same in that unit."""
+    return scaled(base, reference_micro, rate_micro)
+
+
 def ceiling(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
     """The most that *limits* can cost in *time*, network aside: the worst case shown in a quote."""
     return price(full_use(limits, time), tariff)

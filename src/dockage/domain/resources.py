@@ -34,6 +34,15 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The names of what *room* is too small for: the answer to ``dockage why``."""
         return tuple(name for name in self.__struct_fields__ if getattr(self, name) > getattr(room, name))
 
+    def sold_permille(self, left: Resources) -> int:
+        """How much of this capacity is sold when *left* is left, by its scarcest part; 0 to 1000."""
+        shares: list[int] = [0]
+        for name in self.__struct_fields__:
+            whole = int(getattr(self, name))
+            if whole > 0:
+                shares.append(1000 * (whole - int(getattr(left, name))) // whole)
+        return min(1000, max(shares))
+
     @property
     def is_sane(self) -> bool:
         """False for a peer's nonsense: negative, or beyond any machine."""

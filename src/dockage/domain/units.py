@@ -4,6 +4,7 @@ Every unit of money, time and use in dockage is one of these integers; conversio
 live here and nowhere else.
 """
 
+from decimal import Decimal, InvalidOperation
 from typing import NewType
 
 Msat = NewType("Msat", int)
@@ -23,6 +24,17 @@ HOUR = Duration(60 * MINUTE)
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
+
+
+def micro(text: str) -> int:
+    """``61234.5`` in millionths, exactly. Raises ValueError for what is no positive number below 10^15."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"no positive number: {text[:40]!r}") from None
+    if not (number.is_finite() and 0 < number < 10**15):
+        raise ValueError(f"no positive number: {text[:40]!r}")
+    return int(number * 1_000_000)
 
 
 def whole_sat(amount: Msat) -> Sat:

@@ -11,7 +11,7 @@ from dockage.domain.identity import ChannelId, LeaseId, NodeKey
 from dockage.domain.offer import Quote
 from dockage.domain.resources import Resources
 from dockage.domain.statement import Statement
-from dockage.domain.units import Sat
+from dockage.domain.units import Duration, Instant, Sat
 from dockage.protocol.messages import AnyMessage
 
 
@@ -91,6 +91,27 @@ class Broadcast(Effect, frozen=True):
     raw: bytes
 
 
+# -- looking for ourselves ---------------------------------------------------------------------------
+class Moment(Effect, frozen=True):
+    """Answered by MomentCame at a uniformly random moment of *within*: who knew it could behave just then."""
+
+    lease: LeaseId
+    within: Duration
+
+
+class Look(Effect, frozen=True):
+    """Count and work in our lease. Answered by Looked or LookFailed."""
+
+    lease: LeaseId
+    since: Instant
+    """Provider's clock: containers that came or went from here to *until* spoil the comparison."""
+    until: Instant
+    touch_bytes: int
+    """Memory to touch, at most."""
+    processes: int
+    """One for each core that was promised."""
+
+
 # -- our user ----------------------------------------------------------------------------------------
 class Accuse(Effect, frozen=True):
     """Keep the two signed things that contradict each other as a file that a third party can check."""
@@ -103,5 +124,18 @@ class Accuse(Effect, frozen=True):
 
 
 AnyEffect: TypeAlias = (
-    Send | Pay | Prepare | Pause | Thaw | Finish | PlanChannel | Fund | Settle | Refund | Broadcast | Accuse
+    Send
+    | Pay
+    | Prepare
+    | Pause
+    | Thaw
+    | Finish
+    | PlanChannel
+    | Fund
+    | Settle
+    | Refund
+    | Broadcast
+    | Accuse
+    | Moment
+    | Look
 )

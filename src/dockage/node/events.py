@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from dockage.domain.channel import SpendingTx
+from dockage.domain.checks import Look
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
@@ -63,6 +64,18 @@ class HostCleared(Event, frozen=True):
     """Nothing of the lease is left on the machine."""
 
     lease: LeaseId
+
+
+class Priced(Event, frozen=True):
+    """The price policy's tariff for new leases. Whoever has a lease or a quote keeps the tariff in it."""
+
+    tariff: Tariff
+
+
+class PriceLost(Event, frozen=True):
+    """The price policy has none to give."""
+
+    reason: Reason
 
 
 class ChannelPlan(msgspec.Struct, frozen=True):
@@ -149,6 +162,21 @@ class SpendSeen(Event, frozen=True):
     depth: int
 
 
+# -- from inside our lease ---------------------------------------------------------------------------
+class MomentCame(Event, frozen=True):
+    lease: LeaseId
+
+
+class Looked(Event, frozen=True):
+    lease: LeaseId
+    look: Look
+
+
+class LookFailed(Event, frozen=True):
+    lease: LeaseId
+    reason: Reason
+
+
 # -- from our user -----------------------------------------------------------------------------------
 class Candidate(msgspec.Struct, frozen=True):
     """A provider whose offer fits, and what it listed."""
@@ -201,6 +229,8 @@ AnyEvent: TypeAlias = (
     | HostFailed
     | MeterRead
     | HostCleared
+    | Priced
+    | PriceLost
     | BlockSeen
     | ChannelPlanned
     | PlanFailed
@@ -212,6 +242,9 @@ AnyEvent: TypeAlias = (
     | SpendBuilt
     | SpendFailed
     | SpendSeen
+    | MomentCame
+    | Looked
+    | LookFailed
     | RentRequested
     | GrowRequested
     | Renamed

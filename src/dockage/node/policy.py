@@ -11,6 +11,8 @@ from dockage.domain.resources import Resources
 from dockage.domain.units import HOUR, MIB, MINUTE, SECOND, Duration, Msat, Sat
 from dockage.domain.usage import GAP_MAX, Usage
 
+FREE = Tariff()
+
 
 class ProviderPolicy(msgspec.Struct, frozen=True):
     tariff: Tariff
@@ -21,6 +23,8 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     network: str = ""
     """The bitcoin network of our wallet; "" sells only for free."""
     only_for: tuple[NodeKey, ...] = ()
+    free_for: tuple[NodeKey, ...] = ()
+    """Who pays nothing."""
     blocked: frozenset[NodeKey] = frozenset()
     credit_sat: Sat = Sat(0)
     """Served to a stranger on unconfirmed funding: what a double spend can cost us."""
@@ -61,10 +65,13 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
         """How deep funding of this size must be (bitcoin.md §5)."""
         return 1 if capacity <= 50_000 else 3 if capacity <= 500_000 else 6
 
-    def exposure(self, limits: Resources) -> Msat:
+    def tariff_for(self, tenant: NodeKey) -> Tariff:
+        return FREE if tenant in self.free_for else self.tariff
+
+    def exposure(self, limits: Resources, tariff: Tariff) -> Msat:
         """The most a lease may owe at any moment: its worst case over the patience, with some traffic."""
         traffic = Usage(net_out_bytes=64 * MIB, net_in_bytes=64 * MIB, internet_out_bytes=64 * MIB)
-        return Msat(ceiling(limits, self.tariff, self.patience) + price(traffic, self.tariff) + 1000)
+        return Msat(ceiling(limits, tariff, self.patience) + price(traffic, tariff) + 1000)
 
     def offer(self, provider: NodeKey, free: Resources) -> Offer:
         return Offer(
@@ -78,6 +85,7 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
             credit_sat=Sat(min(self.credit_sat, self.credit_total_sat)),
             setup_sat=Sat(0) if self.tariff.is_free else self.setup_sat,
             only_for=self.only_for,
+            free_for=self.free_for,
         )
 
 
@@ -101,4 +109,12 @@ class TenantPolicy(msgspec.Struct, frozen=True):
     refill_again: Duration = Duration(60 * SECOND)
     """Between two tries, where the first one failed."""
     faults_max: int = 3
-    """Wrong statements in a row before we leave. None of them is paid."""
+    """Wrong statements in a row before we leave, where no later one can make it right. None of them is paid."""
+    dispute_max: Duration = Duration(30 * SECOND)
+    """How long a disagreement that may heal pauses payment before we leave."""
+    check_every: Duration = Duration(0)
+    """Mean time between two looks at a lease from inside; 0 = none."""
+    check_soon: Duration = Duration(8 * SECOND)
+    """Within this comes the next one at the beginning, and while something looks wrong."""
+    check_limit: Duration = Duration(60 * SECOND)
+    """For one look; one that does not come is asked for again after it."""

@@ -17,6 +17,7 @@ from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import LeaseState
 from dockage.domain.offer import Offer
+from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.units import Instant, Msat, Sat, whole_sat
 from dockage.protocol import messages as say
@@ -108,6 +109,10 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
             return billing.on_reading(state, lease, reading, now, final=final)
         case told.Ticked():
             return _on_tick(state, now)
+        case told.Priced(tariff=tariff):
+            return _priced(state, tariff), ()
+        case told.PriceLost(reason=reason):
+            return replace(state, unpriced=reason), ()
         case told.HostPrepared(lease=lease):
             return selling.on_prepared(state, lease, now)
         case told.HostFailed(lease=lease, reason=reason):
@@ -138,6 +143,10 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
             return closing.close(state, ours, now) if ours else (state, ())
         case _:
             return state, ()  # the tenant's own events: this node may be both
+
+
+def _priced(state: Provider, tariff: Tariff) -> Provider:
+    return replace(state, policy=msgspec.structs.replace(state.policy, tariff=tariff), unpriced=None)
 
 
 def _on_message(state: Provider, event: told.Received, now: Instant) -> tuple[Provider, Effects]:

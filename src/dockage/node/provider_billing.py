@@ -149,7 +149,7 @@ def _next_tick(state: Provider, tenant: NodeKey) -> Msat:
 def exposure(state: Provider, tenant: NodeKey) -> Msat:
     """How much this tenant may owe: the sum over the leases it holds."""
     held = (lease for lease in leases_of(state, tenant) if not lease.is_over)
-    return Msat(sum(state.policy.exposure(lease.limits) for lease in held))
+    return Msat(sum(state.policy.exposure(lease.limits, lease.tariff) for lease in held))
 
 
 def freeze_or_thaw(state: Provider, tenant: NodeKey, now: Instant) -> tuple[Provider, Effects]:

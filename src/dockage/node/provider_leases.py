@@ -69,12 +69,13 @@ def on_ask_quote(
 
 def _quote(state: Provider, peer: NodeKey, lease: LeaseId, limits: Resources, now: Instant) -> Quote:
     policy = state.policy
+    tariff = policy.tariff_for(peer)
     return Quote(
         lease=lease,
         tenant=peer,
         limits=limits,
-        tariff=policy.tariff,
-        network="" if policy.tariff.is_free else policy.network,
+        tariff=tariff,
+        network="" if tariff.is_free else policy.network,
         confirmations=policy.confirmations(Sat(0)),
         credit_sat=credit_of(state, peer),
         expires=after(now, policy.quote_life),
@@ -85,6 +86,8 @@ def _why_not(state: Provider, peer: NodeKey, limits: Resources) -> Reason | None
     policy = state.policy
     if state.leaving:
         return SHUTDOWN
+    if state.unpriced is not None and not policy.tariff_for(peer).is_free:
+        return state.unpriced
     if peer in policy.blocked or (policy.only_for and peer not in policy.only_for):
         return Reason("provider.not-for-you", "this provider does not serve your key")
     known = leases_of(state, peer)

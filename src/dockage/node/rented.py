@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dockage.domain.channel import Channel, ChannelState
+from dockage.domain.checks import NONE, Checks
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
 from dockage.domain.lease import LeaseState, check_move
 from dockage.domain.offer import Quote
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
+from dockage.domain.reputation import BREACHES_MAX, Breach
 from dockage.domain.resources import Resources
 from dockage.domain.statement import NO_USE, Statement, possible
 from dockage.domain.units import HOUR, MINUTE, Duration, Instant, Msat, Sat, after, since
@@ -64,6 +66,15 @@ class RentedLease:
     wanted: Resources | None = None
     """Limits asked for and not yet granted."""
     faults: int = 0
+    dispute: Reason | None = None
+    """Why nothing is paid now: what is stated is not what we know."""
+    disputed_at: Instant = Instant(0)  # noqa: RUF009
+    agreed: Msat = Msat(0)  # noqa: RUF009
+    """While there is a dispute: what was due before it, which is all that we owe."""
+    warning: Reason | None = None
+    """What is wrong with the lease, though not with its bill."""
+    checks: Checks = NONE
+    breaches: tuple[Breach, ...] = ()
     reason: Reason | None = None
     refusals: tuple[tuple[NodeKey, Reason], ...] = ()
     """Who said no, and why: the answer to ``dockage why``."""
@@ -77,6 +88,11 @@ class RentedLease:
 
     @property
     def due(self) -> Msat:
+        return self.agreed if self.dispute else self.stated
+
+    @property
+    def stated(self) -> Msat:
+        """What the provider says is due."""
         return self.last.due if self.last else Msat(0)
 
     @property
@@ -188,12 +204,33 @@ def rolled(lease: RentedLease, now: Instant) -> RentedLease:
     return replace(lease, allowed=allowed, limits_at=now)
 
 
+def disputed(lease: RentedLease, why: Reason, now: Instant) -> RentedLease:
+    """Payment pauses: what was agreed on before stays paid, nothing is added."""
+    if lease.dispute is not None:
+        return replace(lease, dispute=why)
+    return replace(lease, dispute=why, disputed_at=now, agreed=lease.stated)
+
+
+def reconciled(lease: RentedLease) -> RentedLease:
+    return replace(lease, dispute=None, agreed=Msat(0))
+
+
+def accused(lease: RentedLease, why: Reason, now: Instant) -> RentedLease:
+    """Remembered against the provider; one breach for each code."""
+    if any(breach.reason.code == why.code for breach in lease.breaches):
+        return lease
+    return replace(lease, breaches=(*lease.breaches, Breach(why, now))[-BREACHES_MAX:])
+
+
 def ask_quote(lease: RentedLease) -> want.Send:
     return want.Send(lease.provider, say.AskQuote(lease.id, lease.limits))
 
 
 def ask_to_open(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
-    lease = replace(enter(lease, LeaseState.OPENING, now), opened_at=now, limits_at=now)
+    """Asked once more, the first time counts: it may have begun then."""
+    if lease.state is not LeaseState.OPENING:
+        lease = replace(lease, limits_at=now)
+    lease = replace(enter(lease, LeaseState.OPENING, now), opened_at=now)
     return store(state, lease), (open_(lease),)
 
 

@@ -86,6 +86,8 @@ class Provider:
     height: int = 0
     leaving: bool = False
     """Nothing new is sold."""
+    unpriced: Reason | None = None
+    """Why there is no price now: what runs goes on by its own tariff, nothing new is sold."""
 
 
 # -- leases ------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from dockage.protocol import messages as say
 from . import effects as want
 from . import events as told
 from . import tenant_channels as paying
+from . import tenant_checks as checking
 from . import tenant_leases as renting
 from . import tenant_refill as refilling
 from .policy import TenantPolicy
@@ -48,7 +49,7 @@ def outstanding(state: Tenant) -> Effects:
     for channel in state.channels.values():
         wanted += paying.resume(channel)
         wanted += paying.keep_going(channel, state.height)
-    return tuple(wanted)
+    return (*wanted, *checking.again(state))
 
 
 def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Effects]:
@@ -61,6 +62,12 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
             state, effects = for_each(state, busy, lambda s, x: renting.on_lease_tick(s, x, now))
             state, more = refilling.on_refill_tick(state, now)
             return state, (*effects, *more)
+        case told.MomentCame(lease=lease):
+            return checking.on_moment(state, lease, now)
+        case told.Looked(lease=lease, look=look):
+            return checking.on_looked(state, lease, look, now)
+        case told.LookFailed(lease=lease):
+            return checking.on_look_failed(state, lease, now)
         case told.RentRequested():
             return renting.on_rent(state, event, now)
         case told.GrowRequested(lease=lease, limits=limits):

@@ -15,7 +15,7 @@ from dockage.domain.offer import Quote
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import HOUR, Instant, after, since
+from dockage.domain.units import HOUR, MINUTE, Instant, after, since
 from dockage.protocol import messages as say
 
 from . import effects as want
@@ -37,9 +37,13 @@ from .rented import (
     store,
 )
 from .tenant_channels import abandon, proposal, propose
+from .tenant_checks import on_running_tick
 
 REQUOTES_MAX = 3
 """Quotes that may expire on one provider before the next candidate is asked."""
+
+LATE = MINUTE
+"""By how much a message can be overtaken: what it says was true then, not now."""
 
 NO_ANSWER = Reason("provider.no-answer", "the provider does not answer")
 NO_CANDIDATE = Reason("market.nothing-fits", "no offer fits what was asked for")
@@ -121,9 +125,10 @@ def _on_not_opened(state: Tenant, lease: RentedLease, reason: Reason, now: Insta
 
 
 def _not_yet(lease: RentedLease, reason: Reason | None, now: Instant) -> RentedLease:
-    """It had not begun when this was said, so no earlier time can be charged."""
+    """It had not begun when this was said, so no earlier time can be charged; it may have been said a while ago."""
     begins = lease.reason is not None and reason is None  # the wait for confirmations is over
-    return replace(lease, opened_at=now, limits_at=now, reason=reason, since=now if begins else lease.since)
+    said = Instant(max(lease.limits_at, now - LATE))
+    return replace(lease, opened_at=now, limits_at=said, reason=reason, since=now if begins else lease.since)
 
 
 def _noted(lease: RentedLease, reason: Reason) -> tuple[tuple[NodeKey, Reason], ...]:
@@ -193,7 +198,9 @@ def on_lease_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tena
     policy, waited = state.policy, since(lease.since, now)
     match lease.state:
         case LeaseState.RUNNING | LeaseState.PAUSED:
-            return _on_silence(state, lease, now)
+            state, effects = _on_silence(state, lease, now)
+            state, more = on_running_tick(state, state.leases[lease.id], now)
+            return state, (*effects, *more)
         case LeaseState.QUOTING if waited > policy.answer_within:
             return next_candidate(state, lease, NO_ANSWER, now)
         case LeaseState.QUOTING:

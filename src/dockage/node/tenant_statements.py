@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dockage.domain import channel as channels
+from dockage.domain.checks import after_statement
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import METERED
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.statement import Statement, View, contradiction, fault, overcharge
-from dockage.domain.units import Duration, Instant, Sat
+from dockage.domain.units import Duration, Instant, Sat, since
 from dockage.protocol import messages as say
 
 from . import effects as want
@@ -23,15 +24,22 @@ from .rented import (
     RentedLease,
     Tenant,
     account,
+    accused,
     channels_to,
+    disputed,
     end,
     paced,
     paying_channels,
     put_channel,
+    reconciled,
     store,
 )
+from .tenant_checks import BY_LOOKS
 from .tenant_refill import is_refilling
 
+HEALS = frozenset({"statement.impossible"})
+"""Faults that a later statement can make right: one side was late, or its counters were."""
+DISPUTED = Reason("lease.disputed", "what is stated is not what we know, and it did not heal")
 BILLED = METERED | LEAVING
 EXHAUSTED = Reason("channel.exhausted", "the channel is used up; open a larger one")
 BLIND = View(sent_bytes=0, received_bytes=0, elapsed=Duration(0))
@@ -53,16 +61,24 @@ def on_statement(
         return state, ()  # overtaken on the way: totals are cumulative, so nothing is missed
     wrong = _fault(lease, statement, view or BLIND, now)
     if wrong is not None:
-        state, effects = _on_fault(state, replace(lease, heard_at=now, faults=lease.faults + 1), wrong, now)
-        return state, (*_accuse(lease, statement, signature), *effects)
+        proof = _accuse(lease, statement, signature)
+        faulty = replace(lease, heard_at=now, faults=lease.faults + 1)
+        state, effects = _on_fault(state, accused(faulty, wrong, now) if proof else faulty, wrong, now)
+        return state, (*proof, *effects)
+    if lease.dispute is not None and not lease.dispute.code.startswith(BY_LOOKS):
+        lease = reconciled(lease)
+    checks = after_statement(lease.checks, statement, now)
     agreed = replace(
         lease,
         heard_at=now,
         last=statement,
         last_signature=signature,
-        pace=paced(lease, statement),
         faults=0,
+        checks=checks,
+        pace=paced(lease, statement),
     )
+    if is_unsettled(state, agreed, now):
+        return end(store(state, agreed), agreed, agreed.dispute or DISPUTED, now)
     state, effects = _pay(store(state, agreed), agreed, statement.received_sat, now)
     return state, (*effects, *_leave_again(agreed, now))
 
@@ -71,6 +87,12 @@ def _fault(lease: RentedLease, statement: Statement, view: View, now: Instant) -
     seen = View(view.sent_bytes, view.received_bytes, lease.elapsed(now))
     assert lease.quote is not None
     return fault(statement, lease.last, lease.most, lease.quote, seen, lease.allowed)
+
+
+def is_unsettled(state: Tenant, lease: RentedLease, now: Instant) -> bool:
+    """A dispute that only a look could have healed, and none did in time."""
+    waited = since(lease.disputed_at, now)
+    return lease.dispute is not None and waited > state.policy.dispute_max and lease.state in METERED
 
 
 def _accuse(lease: RentedLease, statement: Statement, signature: bytes) -> Effects:
@@ -83,9 +105,14 @@ def _accuse(lease: RentedLease, statement: Statement, signature: bytes) -> Effec
 
 
 def _on_fault(state: Tenant, lease: RentedLease, wrong: Reason, now: Instant) -> tuple[Tenant, Effects]:
-    """After a few wrong statements in a row we leave."""
+    """Payment pauses. What can't heal is a breach after a few in a row; what can, once it takes too long."""
+    hopeless = wrong.code not in HEALS and lease.faults >= state.policy.faults_max
+    lease = disputed(lease, wrong, now)
+    too_long = wrong.code in HEALS and since(lease.disputed_at, now) > state.policy.dispute_max
+    if hopeless or too_long:
+        lease = accused(lease, wrong, now)
     state = store(state, lease)
-    if lease.faults >= state.policy.faults_max and lease.state in METERED:
+    if (hopeless or too_long) and lease.state in METERED:
         return end(state, lease, wrong, now)
     return state, _leave_again(lease, now)
 

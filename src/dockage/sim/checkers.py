@@ -52,6 +52,18 @@ def always(town: Town) -> None:
     nobody_is_unpaid_beyond_the_limit(town)
     nobody_signed_more_than_was_agreed(town)
     nobody_sells_what_it_has_not(town)
+    no_honest_provider_is_condemned(town)
+
+
+def no_honest_provider_is_condemned(town: Town) -> None:
+    """Whatever its machine, the weather and the tenants' load do."""
+    for node, state in tenants(town):
+        for lease in state.leases.values():
+            provider = town.nodes.get(lease.provider)
+            if provider is not None and is_honest(provider):
+                need(town, not lease.breaches, f"{node} accuses {provider}: {lease.breaches}")
+                by_look = lease.dispute is not None and lease.dispute.code.startswith("meter.")
+                need(town, not by_look, f"{node} disputes the bills of {provider}: {lease.dispute}")
 
 
 def money_is_conserved(town: Town) -> None:
@@ -80,7 +92,8 @@ def _limit(town: Town, node: Node, state: Provider, leases: list[SoldLease]) -> 
     frozen = Duration(policy.grace + policy.patience + 3 * town.plan.meter + MINUTE)
     down = Duration(node.lives * (town.plan.down_most + policy.patience + 3 * town.plan.meter))
     total = sum(
-        policy.exposure(x.limits) + ceiling(x.limits, x.tariff, Duration(frozen + down)) for x in leases
+        policy.exposure(x.limits, x.tariff) + ceiling(x.limits, x.tariff, Duration(frozen + down))
+        for x in leases
     )
     return Msat(total + 1000)
 

@@ -11,6 +11,7 @@ from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.pricing import price
 from dockage.domain.statement import GENESIS, Statement, digest
 from dockage.domain.units import Sat
+from dockage.domain.usage import Usage
 from dockage.node import effects as want
 from dockage.protocol import messages as say
 
@@ -23,6 +24,7 @@ class Overbiller(Node):
     """States three times what was used, with the arithmetic and the chain in order."""
 
     factor = 3
+    lines = Usage.__struct_fields__
 
     def say(self, to: NodeKey, message: say.AnyMessage) -> None:
         super().say(to, self._exaggerated(message) if type(message) is Statement else message)
@@ -30,7 +32,9 @@ class Overbiller(Node):
     def _exaggerated(self, statement: Statement) -> Statement:
         assert self.provider is not None
         usage = statement.usage
-        more = type(usage)(*(getattr(usage, name) * self.factor for name in usage.__struct_fields__))
+        more = msgspec.structs.replace(
+            usage, **{name: getattr(usage, name) * self.factor for name in self.lines}
+        )
         tariff = self.provider.leases[statement.lease].tariff
         said = self.__dict__.setdefault("said", {})
         previous = said.get(statement.lease)
@@ -42,6 +46,30 @@ class Overbiller(Node):
         )
         said[statement.lease] = lie
         return lie
+
+
+class CpuDoubler(Overbiller):
+    """States twice the CPU that was used, and nothing else: where a lease is half idle that is quite possible."""
+
+    factor = 2
+    lines = ("cpu_ns",)
+
+
+class Skimper(Node):
+    """Sells cores and gives halves; its bills are true."""
+
+    def start(self) -> None:
+        self.host.given = 0.5
+        super().start()
+
+
+class Forker(Node):
+    """States one thing, and a moment later another with the same number."""
+
+    def say(self, to: NodeKey, message: say.AnyMessage) -> None:
+        super().say(to, message)
+        if type(message) is Statement:
+            super().say(to, msgspec.structs.replace(message, containers=message.containers + 1))
 
 
 class Freeloader(Node):

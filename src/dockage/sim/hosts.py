@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from dockage.domain.checks import Beside, Counted, Look, Probe
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB, MILLISECOND, Instant
@@ -35,10 +36,17 @@ class Room:
     runs: int = 0
 
 
+WALL_NS = 500 * MILLISECOND
+STEAL_MOST = 0.3
+"""Of a core, that an honest machine may lose for a moment: a hypervisor, a busy neighbour."""
+
+
 class Host:
     def __init__(self, name: str, random: Random) -> None:
-        self._name, self._random = name, random
+        self._name, self._random, self._busy = name, random, Random(name)
         self._boot = 0
+        self.given = 1.0
+        """Share of what it sold that its containers can really get."""
         self.rooms: dict[LeaseId, Room] = {}
         self.history: dict[LeaseId, Usage] = {}
         """The truth about every lease that was ever here."""
@@ -101,6 +109,26 @@ class Host:
             containers=0 if room.frozen else 1,
         )
 
+    def look(self, lease: LeaseId, now: Instant) -> Look | None:
+        """What the tenant sees from inside: the truth, on a machine that is busy now and then."""
+        room = self.rooms.get(lease)
+        if room is None or room.frozen:
+            return None
+        self._catch_up(lease, room, now)
+        cpu = room.used.cpu_ns - room.base.cpu_ns
+        memory = int(room.limits.memory_bytes * room.filled)
+        counted = Counted("web", f"{self._name}/{self._boot}", cpu, memory)
+        return Look((counted,), probe=self._probe(room))
+
+    def _probe(self, room: Room) -> Probe:
+        """A container more: it gets what the other leaves, and at least half."""
+        there = room.limits.cpu_milli / 1000 * self.given * (1 - self._busy.uniform(0, STEAL_MOST))
+        wanted = room.limits.cpu_milli / 1000 * room.busy
+        ours = max(there - wanted, there / 2)
+        around = int(WALL_NS * (min(wanted, there - ours) + 2 * min(wanted, there)))
+        cpu = int(WALL_NS * ours)
+        return Probe(WALL_NS, cpu, cpu // 1000, beside=Beside(around, 3 * WALL_NS, 1024))
+
     def _catch_up(self, lease: LeaseId, room: Room, now: Instant) -> None:
         ms = now // MILLISECOND - room.touched // MILLISECOND
         moving = 0 if room.frozen else ms
@@ -108,7 +136,7 @@ class Host:
         disk = int(room.limits.disk_bytes * room.filled)
         carried = room.rate * moving // 1000
         room.used += Usage(
-            cpu_ns=int(room.limits.cpu_milli * room.busy) * moving * 1000,
+            cpu_ns=int(room.limits.cpu_milli * min(room.busy, self.given)) * moving * 1000,
             memory_mib_ms=-(-memory * ms // MIB),
             disk_mib_ms=-(-disk * ms // MIB),
             net_in_bytes=carried,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 
 from dockage.domain.identity import NodeKey
-from dockage.domain.offer import Offer, Wish, rank
+from dockage.domain.offer import Offer, Risk, Wish, nobody, rank
 
 
 class Market:
@@ -23,8 +23,8 @@ class Market:
     def withdraw(self, provider: NodeKey) -> None:
         self._offers.pop(provider, None)
 
-    def search(self, wish: Wish, most: int = 4) -> tuple[Offer, ...]:
+    def search(self, wish: Wish, risk: Risk = nobody, most: int = 4) -> tuple[Offer, ...]:
         """The best of a random part of the market: nobody sees all of it."""
         offers = list(self._offers.values())
         seen = self._random.sample(offers, min(self._shard, len(offers)))
-        return rank(tuple(seen), wish)[:most]
+        return rank(tuple(seen), wish, risk)[:most]

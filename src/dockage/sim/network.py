@@ -52,7 +52,7 @@ class Network:
     def send(self, sender: NodeKey, to: NodeKey, frame: bytes) -> None:
         weather, chance = self.weather, self._world.random.random
         self.counts["sent"] += 1
-        if chance() < weather.loss or not self._reachable(sender, to):
+        if chance() < weather.loss or not self.reaches(sender, to):
             self.counts["lost"] += 1
             return
         self._deliver(sender, to, frame, 0)
@@ -61,7 +61,7 @@ class Network:
         if chance() < weather.replay:
             self._deliver(sender, to, frame, int(chance() * 60 * SECOND))
 
-    def _reachable(self, one: NodeKey, other: NodeKey) -> bool:
+    def reaches(self, one: NodeKey, other: NodeKey) -> bool:
         return self._island.get(one, 0) == self._island.get(other, 0) and other in self._nodes
 
     def _deliver(self, sender: NodeKey, to: NodeKey, frame: bytes, extra: int) -> None:

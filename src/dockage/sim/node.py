@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
+from random import Random
 from typing import NamedTuple
 
 from dockage.domain.channel import Channel, ChannelState, SpendingTx
@@ -42,6 +43,7 @@ FUND_FEE, CLOSE_FEE, REFUND_FEE = Sat(154), Sat(204), Sat(137)
 MISSING_MAX = Duration(5 * MINUTE)
 NO_COINS = Reason("wallet.insufficient", "not enough coins in the wallet")
 NOT_WORTH_IT = Reason("channel.not-worth-closing", "less was paid than a close costs")
+NOT_SEEN = Reason("probe.refused", "the provider cannot be reached")
 ANY_SIGNATURE = bytes(64)
 
 
@@ -78,6 +80,8 @@ class Node:
         self.peer_errors: Counter[str] = Counter()
         self.dies_in = 0
         """Crash after so many more journal writes, before their effects; 0: does not."""
+        self._moments = Random(name.hex())
+        """Of looks: a dice of its own, so that who looks changes nobody's luck."""
         self.proofs: list[proofs.Proof] = []
         """Against providers that contradicted themselves."""
         self._locked: set[chains.Coin] = set()
@@ -260,6 +264,11 @@ class Node:
                 self.soon(int(2 * rand() * SECOND), partial(self._fund, effect))
             case want.Settle(channel=channel):
                 self.soon(int(2 * rand() * SECOND), partial(self._settle, channel))
+            case want.Moment(lease=lease, within=within):
+                moment = int(self._moments.random() * within)
+                self.soon(moment, partial(self.tell_tenant, told.MomentCame(lease)))
+            case want.Look(lease=lease):
+                self._look(lease)
             case want.Accuse():
                 self.proofs.append(
                     proofs.make(
@@ -270,6 +279,16 @@ class Node:
                 )
             case want.Refund(channel=channel):
                 self.soon(int(2 * rand() * SECOND), partial(self._refund, channel))
+
+    def _look(self, lease: LeaseId) -> None:
+        """Through the same network as everything: a provider that is cut off shows nothing."""
+        rented = self.tenant.leases.get(lease) if self.tenant else None
+        host = self.around.hosts.get(rented.provider) if rented else None
+        seen = host.look(lease, self.world.now) if host is not None else None
+        if rented is None or seen is None or not self.around.network.reaches(self.name, rented.provider):
+            self.soon(SECOND, partial(self.tell_tenant, told.LookFailed(lease, NOT_SEEN)))
+        else:
+            self.soon(SECOND, partial(self.tell_tenant, told.Looked(lease, seen)))
 
     def _on_host(self, lease: LeaseId, takes: int, work: Callable[[], None]) -> None:
         """The machine's work on one lease keeps its order."""

@@ -11,11 +11,12 @@ import msgspec
 
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import METERED, LeaseState
-from dockage.domain.offer import Offer, Wish, hourly_ceiling
+from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.units import MINUTE, Duration, Instant, Sat
 from dockage.node import events as told
+from dockage.node.evidence import known
 
 from .market import Market
 from .node import Node
@@ -64,8 +65,12 @@ class User:
         self.attempts += 1
         self.lease = LeaseId(self.node.world.random.randbytes(16))
         wish = Wish(self.node.name, self.limits, architecture="x86_64", network="sim")
-        candidates = tuple(self._candidate(offer) for offer in self.market.search(wish))
+        candidates = tuple(self._candidate(offer) for offer in self.market.search(wish, self._risk()))
         self.node.tell_tenant(told.RentRequested(self.lease, "web", self.limits, candidates))
+
+    def _risk(self) -> Risk:
+        mind = self.node.tenant
+        return known(mind, self.node.world.now).risk if mind else nobody
 
     def _candidate(self, offer: Offer) -> told.Candidate:
         plan = None if offer.tariff.is_free else self.node.plan(self.capacity)

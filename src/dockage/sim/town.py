@@ -71,6 +71,10 @@ def tenant_policy(meter: Duration) -> TenantPolicy:
         open_within=Duration(90 * SECOND),
         end_within=Duration(20 * SECOND),
         silence=Duration(meter * 5 // 2),
+        dispute_max=Duration(4 * meter),
+        check_every=Duration(20 * meter),
+        check_soon=Duration(3 * meter),
+        check_limit=Duration(2 * meter),
     )
 
 

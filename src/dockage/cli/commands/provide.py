@@ -37,6 +37,8 @@ LINES = (
     examples=(
         "dockage provide                                     # everything, at the preset `fair`",
         "dockage provide --price-preset cheap --cpus 2 --memory 4G --disk 50G --detach",
+        "dockage provide --free-for 6f1c...e2                # your own machines for nothing, others pay",
+        "dockage provide --price-policy utilisation          # cheaper while idle, dearer when nearly full",
         "dockage provide --free --only-for 6f1c...e2         # a private cloud for your own key",
     ),
 )
@@ -47,6 +49,14 @@ LINES = (
     "--tariff",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Own prices: a TOML file of the fields of [provider.tariff], in msat.",
+)
+@click.option(
+    "--price-policy",
+    type=click.Choice(["fixed", "utilisation", "pegged"]),
+    help="How prices move for new leases; pegged needs [peg] in config.toml or --set peg.reference=... .",
+)
+@click.option(
+    "--free-for", multiple=True, metavar="KEY", help="This node pays nothing (see `dockage id` there)."
 )
 @click.option("--free", is_flag=True, help="The same as --price-preset free.")
 @click.option("--cpus", type=CORES, help="How many cores to sell; all if not set.")
@@ -84,6 +94,8 @@ def command(session: Session, /, detach: bool, **flags: Any) -> None:
 def _selling(
     price_preset: str | None,
     tariff: Path | None,
+    price_policy: str | None,
+    free_for: tuple[str, ...],
     free: bool,
     cpus: int | None,
     memory: int | None,
@@ -97,6 +109,8 @@ def _selling(
     given = {
         "price_preset": "free" if free else price_preset,
         "tariff": _read_tariff(tariff) if tariff else None,
+        "price_policy": price_policy,
+        "free_for": list(free_for) or None,
         "cpu_milli": cpus,
         "memory_mib": memory and max(1, memory // MIB),
         "disk_mib": disk and max(1, disk // MIB),
@@ -133,6 +147,8 @@ def summary(status: Json) -> str:
             ("region", provider["region"]),
             ("machine", _machine(status["machine"])),
             ("addresses", ", ".join(status["addresses"])),
+            ("prices", _policy(provider)),
+            ("free for", ", ".join(show.short(key) for key in provider["free_for"])),
             ("market", _market(provider["published_at"])),
         ]
     )
@@ -145,6 +161,12 @@ def prices(tariff: Json) -> str:
         return "for free"
     rows = [(what, f"{show.sat(tariff[f'{name}_msat'])} per {unit}") for name, what, unit in LINES]
     return table(("ONE", "PRICE"), [row for row in rows if not row[1].startswith("0 sat")])
+
+
+def _policy(provider: Json) -> str:
+    if provider["unpriced"]:
+        return f"none now, nothing new is sold: {provider['unpriced']['text']}"
+    return "" if provider["price_policy"] == "fixed" else f"{provider['price_policy']}, now as below"
 
 
 def _resources(of: Json) -> str:
