@@ -214,7 +214,7 @@ class LocalMarket:
     def _tenant_config(self) -> str:
         return (
             f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\n'
-            f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = {self._linger_sec}\n'
+            f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = {self._linger_sec}\nchecks = false\n'
             f"[channel]\nlargest_sat = {self._channel_sat}\n" + self.chain.config("tenant")
         )
 

@@ -60,9 +60,10 @@ def test_earnings(call: Call) -> None:
 @pytest.mark.usefixtures("node")
 def test_market_prices_the_size_asked_about(call: Call) -> None:
     assert call("market", "--cpus", "1").stdout == (
-        "PROVIDER  REGION  ARCH    FREE CORES  MEMORY     DISK     AT MOST    A MONTH  FITS\n"
-        "8a2f1a73  earth   x86_64           4   8 GiB  100 GiB  10.1 sat/h  7,272 sat  yes\n"
-        "96cf7bf0  earth   x86_64         0.5   8 GiB  100 GiB  10.1 sat/h  7,272 sat  only 0.5 cores left\n"
+        "PROVIDER  REGION  ARCH    FREE CORES  MEMORY     DISK     AT MOST    A MONTH  RISK                  FITS\n"
+        "8a2f1a73  earth   x86_64           4   8 GiB  100 GiB  10.1 sat/h  7,272 sat  +59% provider.silent  yes\n"
+        "96cf7bf0  earth   x86_64         0.5   8 GiB  100 GiB  10.1 sat/h  7,272 sat  "
+        "+10% new              only 0.5 cores left\n"
     )
 
 

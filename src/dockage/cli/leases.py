@@ -64,7 +64,12 @@ def _row(lease: Json, rates: Rates | None) -> tuple[str, ...]:
 
 def reasons(leases: Iterable[Json]) -> list[str]:
     """A line for each lease that has one."""
-    return [f"{show.short(x['lease'])}: {why(x['reason'])}" for x in leases if x["reason"]]
+    return [
+        f"{show.short(x['lease'])}: {said}{why(x[kind])}"
+        for x in leases
+        for kind, said in (("reason", ""), ("dispute", "nothing is paid: "), ("warning", "warning: "))
+        if x.get(kind)
+    ]
 
 
 def why(reason: Json) -> str:

@@ -24,6 +24,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND, Duration, Instant, Sat, since
 from dockage.node import events as told
 from dockage.node import provider as selling
+from dockage.node.evidence import known
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
@@ -176,10 +177,11 @@ class Control:
         wish = self._node.renting.wish(limits, wishes)
         found = await self._node.market.search(wish.region)
         now = self._node.clock.now()
-        offers = [views.offer(x, wish, now) for x in found]
-        offers.sort(key=lambda o: (bool(o["obstacles"]), o["msat_hour_max"], o["provider"]))
+        seen = known(self._node.tenant.state, now)
+        offers = [views.offer(x, wish, now, seen) for x in found]
+        offers.sort(key=views.offer_order)
         fits = any(not o["obstacles"] for o in offers)
-        why = "" if fits else explain([x.offer for x in found], wish)
+        why = "" if fits else explain([x.offer for x in found], wish, seen.risk)
         return _json({"offers": offers, "why": why})
 
     async def _quote(self, request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
-from dockage.domain.offer import Offer, Wish, hourly_ceiling, obstacles, rank
+from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody, obstacles, rank
 from dockage.domain.units import Instant, after
 from dockage.ports import Address, Clock, Directory, Keys, PeerLink
 from dockage.protocol.records import (
@@ -137,22 +137,24 @@ class Market:
         return Found(record.body.offer.as_seen_by(self._keys.node), address, record.seq)
 
 
-def choose(found: Sequence[Found], wish: Wish) -> tuple[Offer, ...]:
+def choose(found: Sequence[Found], wish: Wish, risk: Risk = nobody) -> tuple[Offer, ...]:
     """The offers that fit *wish*, best first. Raises UsageError("market.nothing-fits") with what stands in the
     way and the offer that comes nearest."""
     offers = tuple(x.offer for x in found)
-    fitting = rank(offers, wish)
+    fitting = rank(offers, wish, risk)
     if fitting:
         return fitting
-    raise UsageError("market.nothing-fits", explain(offers, wish))
+    raise UsageError("market.nothing-fits", explain(offers, wish, risk))
 
 
-def explain(offers: Sequence[Offer], wish: Wish) -> str:
+def explain(offers: Sequence[Offer], wish: Wish, risk: Risk = nobody) -> str:
     """Why none of *offers* fits, and the smallest change that would help."""
     if not offers:
         return "there is no offer on the market at all: is a seed configured, and has a provider published?"
-    nearest = min(offers, key=lambda o: (len(obstacles(o, wish)), hourly_ceiling(o, wish.limits), o.provider))
-    whys = obstacles(nearest, wish)
+    nearest = min(
+        offers, key=lambda o: (len(obstacles(o, wish, risk)), hourly_ceiling(o, wish.limits), o.provider)
+    )
+    whys = obstacles(nearest, wish, risk)
     return (
         f"none of {len(offers)} offers fits; the nearest is {nearest.provider.hex()[:8]}: "
         f"{', '.join(whys)}. It would fit if that were changed."

@@ -17,7 +17,7 @@ from dockage.domain.channel import Channel
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED, LeaseState
-from dockage.domain.offer import Offer, Wish, hourly_ceiling
+from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
@@ -55,10 +55,11 @@ class Renting:
         counts: TunnelCounts,
         planner: Planner | None,
         architecture: str,
+        risk: Callable[[], Risk] = lambda: nobody,
     ) -> None:
         self._driver, self._market, self._open_stream = driver, market, open_stream
         self._network, self._counts, self._planner = network, counts, planner
-        self._architecture = architecture
+        self._architecture, self._risk = architecture, risk
         self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # -- ports.Leases --------------------------------------------------------------------------------
@@ -191,7 +192,8 @@ class Renting:
             found = tuple(x for x in found if x.offer.provider.hex().startswith(wishes.provider))
             if not found:
                 raise UsageError("market.nothing-fits", f"there is no offer of a provider {wishes.provider}")
-        offers = choose(found, self.wish(need, wishes))
+        risk = nobody if wishes.provider else self._risk()  # whom our user names is our user's choice
+        offers = choose(found, self.wish(need, wishes), risk)
         return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
 
     async def _candidate(self, offer: Offer, need: Resources, wishes: Wishes) -> Candidate:

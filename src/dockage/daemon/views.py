@@ -13,6 +13,7 @@ import msgspec
 
 from dockage.domain.channel import Channel
 from dockage.domain.history import NO_LINE, Spent
+from dockage.domain.identity import NodeKey
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.offer import Wish, hourly_ceiling, obstacles
 from dockage.domain.pricing import FIELDS, PRESETS, Tariff, ceiling, parts, price
@@ -20,6 +21,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.units import HOUR, MILLISECOND, SECOND, Duration, Instant, since
 from dockage.domain.usage import Usage
+from dockage.node.evidence import Known
 from dockage.node.provider import Provider, SoldLease
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.protocol.bitcoin.settlement import overhead
@@ -50,7 +52,7 @@ def cost_lines(used: Usage, by: Tariff) -> Json:
     return {f"{name}_msat": value for name, value in parts(used, by).items()}
 
 
-def offer(found: Found, wish: Wish, now: Instant) -> Json:
+def offer(found: Found, wish: Wish, now: Instant, seen: Known) -> Json:
     """With the price of *this* deployment, and what stands in its way ([] if it fits)."""
     of = found.offer
     return {
@@ -63,8 +65,28 @@ def offer(found: Found, wish: Wish, now: Instant) -> Json:
         "free": resources(of.free),
         "tariff": tariff(of.tariff),
         "msat_hour_max": hourly_ceiling(of, wish.limits),
-        "obstacles": list(obstacles(of, wish)),
+        "obstacles": list(obstacles(of, wish, seen.risk)),
+        "risk_permille": seen.risk(of.provider),
+        "evidence": evidence(seen, of.provider),
         "age_sec": since(found.seen, now) // SECOND,
+    }
+
+
+def offer_order(of: Json) -> tuple[bool, int, str]:
+    """As placement ranks them: what fits first, then by price times (1 + risk)."""
+    return bool(of["obstacles"]), of["msat_hour_max"] * (1000 + of["risk_permille"]), of["provider"]
+
+
+def evidence(seen: Known, provider: NodeKey) -> Json:
+    """What this node itself has seen of *provider*."""
+    of = seen.of(provider)
+    return {
+        "statements_agreed": of.ticks,
+        "due_msat": of.due_msat,
+        "channels_settled": of.settled,
+        "settled_sat": of.settled_sat,
+        "speed": of.score,
+        "breaches": [{"at_ns": x.at, **(reason(x.reason) or {})} for x in of.breaches],
     }
 
 
@@ -81,6 +103,16 @@ def rented(lease: RentedLease, now: Instant) -> Json:
         "provider": lease.provider.hex() if lease.candidates else "",
         "state": lease.state.value,
         "reason": reason(lease.reason),
+        "dispute": reason(lease.dispute),
+        "warning": reason(lease.warning),
+        "checks": {
+            "looks": lease.checks.looks,
+            "unchecked": lease.checks.unchecked,
+            "speed": lease.checks.score,
+            "touch_ns": lease.checks.touch_ns,
+            "cost_ns": lease.checks.cost_ns,
+        },
+        "breaches": [reason(x.reason) for x in lease.breaches],
         "refusals": [{"provider": p.hex(), **(reason(r) or {})} for p, r in lease.refusals],
         "limits": resources(lease.limits),
         "tariff": tariff(lease.tariff),

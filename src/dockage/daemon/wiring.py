@@ -21,6 +21,7 @@ from dockage.node import events as told
 from dockage.node import provider as selling
 from dockage.node import records
 from dockage.node import tenant as renting
+from dockage.node.evidence import known
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.ports import (
     Clock,
@@ -179,6 +180,7 @@ def _renting(
         counts,
         planner,
         ground.architecture,
+        lambda: known(tenant.state, ground.clock.now()).risk,
     )
 
 

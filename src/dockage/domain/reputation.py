@@ -28,7 +28,7 @@ WEIGHTS = {
     "statement.backwards": 20_000,
     "statement.sum": 10_000,
     "statement.terms": 10_000,
-    "statement.impossible": 6_000,
+    "statement.impossible": 2_000,
     "meter.overstated": 6_000,
     "meter.short": 2_000,
     "provider.silent": 500,

@@ -33,6 +33,8 @@ from .policy import TenantPolicy
 Effects = tuple[want.AnyEffect, ...]
 
 FREE = Tariff()
+BY_LOOKS = "meter."
+"""Reasons that only a look can find, and only a look can heal, begin so."""
 NOBODY = NodeKey(b"")
 LEAVING = frozenset({LeaseState.ENDING, LeaseState.ENDED})
 
@@ -205,9 +207,10 @@ def rolled(lease: RentedLease, now: Instant) -> RentedLease:
 
 
 def disputed(lease: RentedLease, why: Reason, now: Instant) -> RentedLease:
-    """Payment pauses: what was agreed on before stays paid, nothing is added."""
+    """Payment pauses: what was agreed on before stays paid, nothing is added. What a look found no statement heals."""
     if lease.dispute is not None:
-        return replace(lease, dispute=why)
+        kept = lease.dispute.code.startswith(BY_LOOKS) and not why.code.startswith(BY_LOOKS)
+        return lease if kept else replace(lease, dispute=why)
     return replace(lease, dispute=why, disputed_at=now, agreed=lease.stated)
 
 

@@ -17,15 +17,13 @@ from dockage.domain.reason import Reason
 from dockage.domain.units import MIB, Duration, Instant, after
 
 from . import effects as want
-from .rented import Effects, RentedLease, Tenant, accused, disputed, end, reconciled, store
+from .rented import BY_LOOKS, Effects, RentedLease, Tenant, accused, disputed, end, reconciled, store
 
 TOUCH_MAX = 32 * MIB
 """Memory that a look touches: never more than a quarter of what the lease has free."""
 ENDS_AT = SURE + 1
 """Looks in a row that found too much stated, after which we leave."""
 SHORT = "meter.short"
-BY_LOOKS = "meter."
-"""Reasons that only a look can find, and only a look can heal, begin so."""
 
 
 def on_running_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:

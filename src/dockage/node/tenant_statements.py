@@ -19,6 +19,7 @@ from dockage.protocol import messages as say
 
 from . import effects as want
 from .rented import (
+    BY_LOOKS,
     LEAVING,
     Effects,
     RentedLease,
@@ -34,7 +35,6 @@ from .rented import (
     reconciled,
     store,
 )
-from .tenant_checks import BY_LOOKS
 from .tenant_refill import is_refilling
 
 HEALS = frozenset({"statement.impossible"})

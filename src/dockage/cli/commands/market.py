@@ -16,7 +16,11 @@ from dockage.cli.session import Session
 from dockage.cli.table import table
 
 SORTS: dict[str, Callable[[Json], Any]] = {
-    "price": lambda offer: (bool(offer["obstacles"]), offer["msat_hour_max"], offer["provider"]),
+    "price": lambda offer: (
+        bool(offer["obstacles"]),
+        offer["msat_hour_max"] * (1000 + offer["risk_permille"]),
+        offer["provider"],
+    ),
     "region": lambda offer: (offer["region"], offer["msat_hour_max"], offer["provider"]),
     "cpus": lambda offer: (-offer["free"]["cpu_milli"], offer["provider"]),
     "memory": lambda offer: (-offer["free"]["memory_bytes"], offer["provider"]),
@@ -49,7 +53,8 @@ SORTS: dict[str, Callable[[Json], Any]] = {
 def command(session: Session, /, provider: str, sort: str, watch: bool, **size: Any) -> None:
     """List all offers, priced for a deployment of the size given.
 
-    The price is the worst case: every limit used to the full, network aside. You pay for what is used.
+    The price is the worst case: every limit used to the full, network aside. You pay for what is used. RISK is what
+    your own node has seen of a provider; the order is by price times (1 + risk).
     """
     wanted = need(**size)
 
@@ -65,11 +70,30 @@ def command(session: Session, /, provider: str, sort: str, watch: bool, **size: 
 def draw(answer: Json) -> str:
     if not answer["offers"]:
         return str(answer["why"]) or "no such offer"
-    head = ("PROVIDER", "REGION", "ARCH", "FREE CORES", "MEMORY", "DISK", "AT MOST", "A MONTH", "FITS")
+    head = (
+        "PROVIDER",
+        "REGION",
+        "ARCH",
+        "FREE CORES",
+        "MEMORY",
+        "DISK",
+        "AT MOST",
+        "A MONTH",
+        "RISK",
+        "FITS",
+    )
     listing = table(
         head, map(_row, answer["offers"]), right=("FREE CORES", "MEMORY", "DISK", "AT MOST", "A MONTH")
     )
     return f"{listing}\n\n{answer['why']}" if answer["why"] else listing
+
+
+def _risk(offer: Json) -> str:
+    """What this node has seen of the provider makes it seem so much dearer."""
+    seen, percent = offer["evidence"], offer["risk_permille"] // 10
+    if seen["breaches"]:
+        return f"+{percent}% {seen['breaches'][-1]['code']}"
+    return f"+{percent}%" if seen["statements_agreed"] else f"+{percent}% new"
 
 
 def _row(offer: Json) -> tuple[str, ...]:
@@ -83,5 +107,6 @@ def _row(offer: Json) -> tuple[str, ...]:
         show.size(free["disk_bytes"]),
         show.hourly(price),
         show.monthly(price),
+        _risk(offer),
         "; ".join(offer["obstacles"]) or "yes",
     )

@@ -61,6 +61,15 @@ def story(answer: Json) -> str:
     return "\n\n".join(parts)
 
 
+def _looks(checks: Json) -> str:
+    """What our own looks into the lease showed."""
+    if not checks["looks"]:
+        return ""
+    speed = f", {checks['speed']} hashes per core-ms" if checks["speed"] else ""
+    unsure = f", the last {checks['unchecked']} could compare nothing" if checks["unchecked"] else ""
+    return f"{checks['looks']}, costing {show.cpu_time(checks['cost_ns'])}{speed}{unsure}"
+
+
 def _lease(lease: Json) -> str:
     refused = [(f"refused by {show.short(r['provider'])}", why(r)) for r in lease["refusals"]]
     return facts(
@@ -70,6 +79,10 @@ def _lease(lease: Json) -> str:
             ("provider", lease["provider"]),
             ("state", f"{lease['state']} after {show.duration(lease['running_sec'])}"),
             ("why", why(lease["reason"]) if lease["reason"] else ""),
+            ("not paid", why(lease["dispute"]) if lease["dispute"] else ""),
+            ("warning", why(lease["warning"]) if lease["warning"] else ""),
+            *[("found", why(breach)) for breach in lease["breaches"]],
+            ("looks", _looks(lease["checks"])),
             *refused,
             ("silent for", show.duration(lease["silent_sec"]) if lease["silent_sec"] else ""),
             ("due", show.sat(lease["due_msat"])),
