@@ -26,13 +26,18 @@ class Bare:
     def __init__(self, folder: Path, leases: FakeLeases) -> None:
         self.folder, self.leases, self.limit = folder, leases, LIMIT
         self.journal = SqliteJournal(folder / "bare.db")
+        self.told: list[tuple[str, str]] = []
 
     def front(self) -> DockerFront:
         store = OwnImages(self.folder / "own", SystemClock(), self.limit)
         sender = ImageSender(store)
 
         async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
-            return await sender.send(lambda: self.leases.layers(lease), reference)
+            return await sender.send(
+                lambda: self.leases.layers(lease),
+                reference,
+                lambda done, total: progress(f"{done} of {total}"),
+            )
 
         socket = self.folder / "bare.sock"
         return DockerFront(
@@ -42,6 +47,7 @@ class Bare:
             send_image,
             self.journal,
             store=store,
+            tell=lambda deployment, line: self.told.append((deployment, line)),
             clock=SystemClock(),
             linger_sec=0.1,
         )
@@ -67,7 +73,9 @@ async def tenant(bare: Bare, leases: FakeLeases, folder: Path, docker_config: Pa
     bare.journal.close()
 
 
-async def test_an_archive_is_loaded_named_shown_saved_and_run(tenant: Tenant, folder: Path) -> None:
+async def test_an_archive_is_loaded_named_shown_saved_and_run(
+    bare: Bare, tenant: Tenant, folder: Path
+) -> None:
     assert await tenant.docker("load", "-i", str(base_image())) == f"Loaded image: {IMAGE}"
     [shown] = json.loads(await tenant.docker("image", "inspect", IMAGE))
     id_ = shown["Id"]
@@ -92,6 +100,9 @@ async def test_an_archive_is_loaded_named_shown_saved_and_run(tenant: Tenant, fo
 
     assert await tenant.docker("run", "--rm", *LIMITS, "mine", "echo", "runs") == "runs"
     assert await tenant.docker("run", "--rm", *LIMITS, id_[7:19], "echo", "again") == "again"
+    lines = [line for _, line in bare.told]
+    assert any(" of " in line for line in lines), "whoever waits can see how far the image is"
+    assert lines[-1] == ""
 
 
 async def test_what_is_there_outlives_the_daemon_and_is_kept_while_a_container_needs_it(

@@ -90,6 +90,7 @@ class Control:
                 web.get("/v1/machine", self._machine),
                 web.post("/v1/market", self._market),
                 web.post("/v1/quote", self._quote),
+                web.get("/v1/progress", self._progress),
                 web.get("/v1/spend", self._spend),
                 web.get("/v1/earnings", self._earnings),
                 web.post("/v1/spend/history", self._spend_history),
@@ -224,6 +225,10 @@ class Control:
         return _json({"leases": leases, "channels": channels})
 
     # -- leases and money ----------------------------------------------------------------------------
+    async def _progress(self, _: web.Request) -> web.Response:
+        steps = self._node.steps.all()
+        return _json({"deployments": [{"deployment": name, "step": line} for name, line in steps.items()]})
+
     async def _spend(self, _: web.Request) -> web.Response:
         return _json(views.spend(self._node.tenant.state, self._node.clock.now()))
 

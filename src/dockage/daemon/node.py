@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dockage.domain.units import Instant
@@ -17,6 +17,7 @@ from .market import Market, Notice
 from .peers import Reception
 from .rail import Rail
 from .renting import Renting
+from .steps import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,4 @@ class Node:
     notice: Notice | None
     host: ContainerHost | None
     history: History
+    steps: Steps = field(default_factory=Steps)

@@ -406,6 +406,7 @@ def _front(home: Path, config: Config, node: Node, journal: Journal, stack: Asyn
         clock=clock,
         bind_host=tenant.bind_host,
         store=store,
+        tell=node.steps.tell,
         linger_sec=tenant.linger_sec,
     )
 

@@ -30,7 +30,7 @@ from .engines import LeaseEngines
 from .hub import EventHub
 from .local import LocalEngine
 from .parts import Parts
-from .placing import Placing, SendImage
+from .placing import Placing, SendImage, Tell
 from .published import Published
 from .tasks import spawn
 from .tenancy import Tenancy
@@ -74,13 +74,14 @@ class DockerFront:
         clock: Clock,
         bind_host: str = "127.0.0.1",
         store: ImageStore | None = None,
+        tell: Tell = lambda _deployment, _line: None,
         linger_sec: float = LINGER,
     ) -> None:
         """*local_engine*: the socket of the tenant's own engine, None if there is none; then *store* has the images.
-        *bind_host*: where published
-        ports listen unless they name an address. *linger_sec*: how long an empty deployment keeps its lease."""
+        *bind_host*: where published ports listen unless they name an address. *tell*: is told what is being done for a
+        deployment. *linger_sec*: how long an empty deployment keeps its lease."""
         self._path, self._leases, self._send_image = socket_path, leases, send_image
-        self._bind_host, self._linger, self._clock = bind_host, linger_sec, clock
+        self._bind_host, self._linger, self._clock, self._tell = bind_host, linger_sec, clock, tell
         self._local = LocalEngine(local_engine, store)
         self._books = Books(journal)
         self._clients = 0
@@ -116,7 +117,8 @@ class DockerFront:
         tenancy = Tenancy(self._books, self._leases, engines, tasks, self._linger)
         watch = Watch(self._books, engines, published, hub, self._clock, tasks, tenancy.settle)
         tenancy.watch = watch
-        placing = Placing(self._books, engines, self._local, tenancy, watch, self._send_image, self._clock)
+        hands = (self._send_image, self._clock, self._tell)
+        placing = Placing(self._books, engines, self._local, tenancy, watch, *hands)
         return Parts(self._books, engines, self._local, published, hub, watch, tenancy, placing, self._clock)
 
     def _resume(self, parts: Parts) -> None:

@@ -37,6 +37,8 @@ log = structlog.get_logger("dockage.front")
 
 SendImage = Callable[[str, LeaseId, Progress], Awaitable[str]]
 """(image reference at the local engine, lease, progress) -> its id at the lease's engine, once it is there."""
+Tell = Callable[[str, str], None]
+"""(deployment, what is being done for it; "" = nothing any more)"""
 HOW = "calm brisk amber quiet steady northern silver bright early salty windy tidal".split()
 WHAT = "harbour pier ferry anchor buoy jetty lantern gull wharf mast keel crane".split()
 
@@ -63,10 +65,11 @@ class Placing:
         watch: Watch,
         send_image: SendImage,
         clock: Clock,
+        tell: Tell,
     ) -> None:
         self._books, self._engines, self._local = books, engines, local
         self._tenancy, self._watch = tenancy, watch
-        self._send_image, self._clock = send_image, clock
+        self._send_image, self._clock, self._tell = send_image, clock, tell
         self._names: set[str] = set()
 
     # -- create --------------------------------------------------------------------------------------
@@ -98,9 +101,9 @@ class Placing:
         more = create.shortfall([need], container.need)
         if more == Resources():
             return
-        progress = _progress(container.deployment)
         async with self._tenancy.on_its_way(container.deployment, more):
-            lease = await self._tenancy.lease_for(container.deployment, more, {}, progress)
+            with self._told(container.deployment) as progress:
+                lease = await self._tenancy.lease_for(container.deployment, more, {}, progress)
         if lease != container.lease:
             raise Unavailable("lease.ended", f"the lease of container {container.name} is ending")
 
@@ -211,14 +214,31 @@ class Placing:
         return found - {""}
 
     async def _place(self, plan: Plan) -> tuple[LeaseId, str, list[str]]:
-        progress = _progress(plan.deployment)
         async with self._tenancy.on_its_way(plan.deployment, plan.need):
-            lease = await self._tenancy.lease_for(plan.deployment, plan.need, plan.body, progress)
-            image_id = await self._prepare(plan, lease, progress)
+            with self._told(plan.deployment) as progress:
+                lease = await self._tenancy.lease_for(plan.deployment, plan.need, plan.body, progress)
+                image_id = await self._prepare(plan, lease, progress)
             remote_ids = {ref: self._books.container(ref).remote for ref in create.peers(plan.body)}
             body = create.forwarded(plan.body, image_id, remote_ids)
             made = await self._made(lease, plan.name, body)
         return lease, id_of(made), _texts(made.get("Warnings"))
+
+    @contextmanager
+    def _told(self, deployment: str) -> Iterator[Progress]:
+        """Steps of *deployment* for whoever asks, and at most a line a second for the log."""
+        loop, said = asyncio.get_running_loop(), -1.0
+
+        def progress(line: str) -> None:
+            nonlocal said
+            self._tell(deployment, line)
+            if loop.time() - said >= 1.0:
+                said = loop.time()
+                log.info("progress", deployment=deployment, step=line)
+
+        try:
+            yield progress
+        finally:
+            self._tell(deployment, "")
 
     async def _prepare(self, plan: Plan, lease: LeaseId, progress: Progress) -> str:
         """The image's id there. Networks and volumes are made meanwhile: each takes as long as a small image."""
@@ -252,16 +272,3 @@ class Placing:
 
 def _texts(value: object) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else []
-
-
-def _progress(deployment: str) -> Progress:
-    """Into the log, at most a line a second: the Engine API has no word for it."""
-    loop, said = asyncio.get_running_loop(), -1.0
-
-    def tell(line: str) -> None:
-        nonlocal said
-        if loop.time() - said >= 1.0:
-            said = loop.time()
-            log.info("progress", deployment=deployment, step=line)
-
-    return tell

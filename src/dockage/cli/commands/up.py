@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
 from dockage.cli import compose, process
 from dockage.cli import format as show
-from dockage.cli.client import Json
+from dockage.cli.client import Client, Json
 from dockage.cli.errors import Unavailable, UsageError
 from dockage.cli.options import Command, json_option, yes_option
 from dockage.cli.session import Session
 from dockage.cli.table import facts
+from dockage.domain.errors import DockageError
 from dockage.domain.resources import Resources
 
 LIVE = ("running", "paused")
@@ -58,9 +62,10 @@ def command(
     session.say(price.pop("text"))
     if price["grows"]:
         session.confirm("Go ahead?", yes=yes)
-    code = files.run(
-        "up", "-d", *(["--build"] if build else []), *services, socket=socket, quiet=session.json
-    )
+    with _telling(session, project.name):
+        code = files.run(
+            "up", "-d", *(["--build"] if build else []), *services, socket=socket, quiet=session.json
+        )
     if code:
         session.say(f"docker compose ended with {code}; `dockage why {project.name}` may tell more")
         raise click.exceptions.Exit(130 if code == 130 else 1)
@@ -141,6 +146,29 @@ def _channel(quote: Json) -> str:
         f"a new one of {show.whole_sat(size)}; opening and closing it costs about {show.whole_sat(fees)} "
         f"({100 * fees / size:.1f} %) at {quote['feerate'] / 1000:g} sat/vB, and what is not spent comes back"
     )
+
+
+@contextmanager
+def _telling(session: Session, deployment: str) -> Iterator[None]:
+    """What the daemon does for *deployment* meanwhile, a line whenever it changed: compose only shows that it waits."""
+    done = threading.Event()
+
+    def watch() -> None:
+        said = ""
+        while not done.wait(POLL_SEC):
+            with suppress(DockageError):
+                steps = Client(session.home).get("progress")["deployments"]
+                step = next((one["step"] for one in steps if one["deployment"] == deployment), "")
+                if step and step != said:
+                    session.say(said := step)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join(POLL_SEC)
 
 
 # -- until it is up ----------------------------------------------------------------------------------
