@@ -22,7 +22,6 @@ from .conftest import LIMITS, Tenant
 from .test_isolation import ask
 
 
-@pytest.mark.both_engines
 async def test_a_memory_bomb_is_killed_alone(ours: Tenant, theirs: Tenant, lab: Lab) -> None:
     """Also one made of files in memory, and one of many containers that each stay below."""
     other = await theirs.run("IMAGE", "sleep", "100")
@@ -57,7 +56,6 @@ async def test_a_busy_loop_has_its_cores_and_no_more(ours: Tenant, host: DockerH
     assert used <= (time.monotonic_ns() - began) * LIMITS.cpu_milli / 1000 + 200_000_000  # two periods' slack
 
 
-@pytest.mark.both_engines
 async def test_a_log_bomb_fills_two_small_files(ours: Tenant, lab: Lab) -> None:
     id = await ours.run(
         "IMAGE", "sh", "-c", "head -c 40000000 /dev/zero | tr '\\0' x | fold -w 1000; echo over; sleep 100"

@@ -22,7 +22,6 @@ async def test_run_shows_output_and_exit_code(ours: Tenant) -> None:
     assert (out, err) == (b"out\n", b"err\n")
 
 
-@pytest.mark.both_engines
 async def test_stdin_ends_and_the_answer_still_comes(ours: Tenant) -> None:
     out, _ = await ours.split(
         "run", "--rm", "-i", *ours.with_image("IMAGE", "sha256sum"), stdin=b"x" * 300_000
@@ -150,7 +149,6 @@ async def test_anonymous_volumes_go_with_their_container(ours: Tenant) -> None:
     assert await ours.docker("volume", "ls", "-q") == ""
 
 
-@pytest.mark.both_engines
 async def test_containers_of_a_network_find_each_other_by_name(ours: Tenant) -> None:
     await ours.docker("network", "create", "back")
     await ours.run("--name", "db", "--network", "back", "--network-alias", "store", "IMAGE", "sleep", "100")

@@ -100,6 +100,7 @@ async def test_only_what_is_new_travels_to_it_and_it_runs(
     assert second not in current.docker("images", "-aq", "--no-trunc")
 
 
+@pytest.mark.parametrize("current", ["containerd_lab"], indirect=True)
 async def test_layers_that_the_engine_showed_but_has_not_are_asked_for_once_more(
     current: Lab,
     engine_lab: Lab,
@@ -125,6 +126,7 @@ async def test_layers_that_the_engine_showed_but_has_not_are_asked_for_once_more
     assert content_of(current, lease_tag(lease, image), "/app", tmp_path) == b"gone"
 
 
+@pytest.mark.parametrize("current", ["containerd_lab"], indirect=True)
 async def test_an_engine_that_takes_no_archive_pulls_from_the_loopback(
     current: Lab,
     engine_lab: Lab,
@@ -163,6 +165,7 @@ async def breaking(stream: Stream) -> None:
     stream.abort()
 
 
+@pytest.mark.parametrize("current", ["current_lab"], indirect=True)
 async def test_a_replica_gets_its_layers_from_another_provider_past_liars(
     current: Lab,
     engine_lab: Lab,
@@ -214,6 +217,7 @@ async def test_a_replica_gets_its_layers_from_another_provider_past_liars(
     await first.close()
 
 
+@pytest.mark.parametrize("current", ["current_lab"], indirect=True)
 async def test_without_an_honest_source_the_tenant_sends_it(
     engine_lab: Lab, receiving: DockerHost, sender: ImageSender, lease_of: Leases, tmp_path: Path
 ) -> None:
