@@ -66,8 +66,12 @@ def firewall() -> Iterator[str]:
 
 
 def loops() -> Iterator[str]:
+    """Only those on files of this run: the kernel shows the devices of every sandbox to all of them."""
+    ours = [os.environ[name] for name in ("TMPDIR", "DOCKAGE_SUITE") if name in os.environ]
     for device in Path("/sys/block").glob("loop*/loop/backing_file"):
-        yield f"{device.parent.parent.name} {device.read_text().strip()}"
+        file = device.read_text().strip()
+        if not ours or any(file.startswith(folder) for folder in ours):
+            yield f"{device.parent.parent.name} {file}"
 
 
 def cgroups() -> Iterator[str]:
