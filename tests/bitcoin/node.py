@@ -181,6 +181,7 @@ def _options(port: int, p2p_port: int, user: str, password: str) -> list[str]:
         "-discover=0",
         "-keypool=4",  # a wallet makes 8,000 keys otherwise
         "-fallbackfee=0.00002",
+        "-mempooltruc=enforce",  # as Core does; Knots would only accept version 3
         f"-rpcuser={user}",
         f"-rpcpassword={password}",
         f"-rpcport={port}",

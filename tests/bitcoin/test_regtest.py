@@ -3,81 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
 
 import pytest
 
-from bitcoin.node import Node, NodeRefused, RegtestWorld
-from dockage.adapters.secp import ChannelKeys, Secp
+from bitcoin.life import CURVE, RATE, Life
+from bitcoin.node import NodeRefused
 from dockage.domain.channel import Terms
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.units import Sat
-from dockage.ports import Outpoint, Wallet
+from dockage.ports import Outpoint
 from dockage.protocol.bitcoin.address import encode
 from dockage.protocol.bitcoin.channel import Commitment, check_funding
 from dockage.protocol.bitcoin.descriptor import descriptor
 from dockage.protocol.bitcoin.script import funding
-from dockage.protocol.bitcoin.settlement import Claim, Settlement, bumped, closing, refund
-from dockage.protocol.bitcoin.tx import Tx, TxOut, parse
-
-RATE = 2000
-CURVE = Secp()
-
-
-@pytest.fixture
-async def world(bitcoind: Node) -> AsyncIterator[RegtestWorld]:
-    world = RegtestWorld(bitcoind)
-    yield world
-    await world.close()
-
-
-class Life:
-    """A tenant and a provider with wallets of their own, and their channels."""
-
-    def __init__(self, world: RegtestWorld, tenant: Wallet, provider: Wallet) -> None:
-        self.world, self.chain = world, world.chain
-        self.tenant, self.provider = tenant, provider
-        self.tenant_keys = ChannelKeys(secrets.token_bytes(32), CURVE)
-        self.provider_keys = ChannelKeys(secrets.token_bytes(32), CURVE)
-        self.funding_fee = 0
-
-    async def terms(self, name: bytes, capacity: int, blocks: int) -> Terms:
-        return Terms(
-            self.tenant_keys.public("tenant", name),
-            self.provider_keys.public("provider", name),
-            await self.chain.height() + blocks,
-            Sat(capacity),
-            await self.tenant.script(),
-        )
-
-    async def open(self, *terms: Terms) -> list[Commitment]:
-        """All in one transaction, confirmed once."""
-        outputs = [(funding(one, CURVE).script, one.capacity) for one in terms]
-        tx = await self.tenant.fund(outputs, RATE)
-        self.funding_fee += tx.fee
-        await self.chain.broadcast(tx.raw)
-        await self.world.mine(1)
-        parsed = parse(tx.raw)
-        vouts = [parsed.find(*output) for output in outputs]
-        assert None not in vouts
-        return [
-            Commitment(one, Outpoint(tx.txid, vout or 0), CURVE)
-            for one, vout in zip(terms, vouts, strict=True)
-        ]
-
-    def pay(self, name: bytes, commitment: Commitment, *totals: int) -> Claim:
-        """Each update as the provider takes it; the claim of the last."""
-        sign, paid, signature = self.tenant_keys.signer("tenant", name), 0, b""
-        for total in totals:
-            signature = commitment.pay(Sat(total), sign)
-            commitment.check_payment(Sat(paid), Sat(total), signature)
-            paid = total
-        return Claim(commitment, Sat(paid), signature, self.provider_keys.signer("provider", name))
-
-
-@pytest.fixture
-async def life(world: RegtestWorld) -> Life:
-    return Life(world, await world.wallet(Sat(1_000_000)), await world.wallet())
+from dockage.protocol.bitcoin.settlement import Settlement, bumped, closing, refund
+from dockage.protocol.bitcoin.tx import TxOut, parse
 
 
 async def test_a_channel_from_funding_to_a_replaced_close(life: Life) -> None:
@@ -129,7 +69,10 @@ async def test_ten_channels_open_in_one_transaction_and_close_in_one(life: Life)
     claims = [life.pay(name, one, 7_000 + name[0]) for name, one in zip(names, commitments, strict=True)]
     close = closing(claims, await life.provider.script(), RATE)
     await life.chain.broadcast(close.tx.encode())
+    assert life.world.node.rpc("getmempoolentry", close.tx.txid)["vsize"] == 1561
     await life.world.mine(1)
+    assert len({one.outpoint[0] for one in commitments}) == 1
+    assert (life.opened.version, life.opened.vsize) == (2, 541)
     assert await life.provider.balance() == (70_045 - close.fee, 0)
     assert await life.tenant.balance() == (1_000_000 - 70_045 - life.funding_fee, 0)
     assert close.tx.vsize == 1561
@@ -220,34 +163,6 @@ async def test_a_funding_of_the_wrong_script_is_refused(life: Life) -> None:
     with pytest.raises(PeerError) as caught:
         check_funding(Commitment(said, made.outpoint, CURVE), coin, await life.chain.height())
     assert caught.value.code == "channel.script"
-
-
-async def test_both_together_spend_by_the_key_path(life: Life) -> None:
-    """The internal key is MuSig2(T,P), so that a cooperative close can come later without a new script."""
-    from btclib_secp256k1 import musig
-
-    from dockage.adapters.secp import channel_secret
-    from dockage.protocol.bitcoin.hashes import tagged_hash
-    from dockage.protocol.bitcoin.sighash import DEFAULT, taproot_digest
-
-    seeds = secrets.token_bytes(32), secrets.token_bytes(32)
-    life.tenant_keys, life.provider_keys = (ChannelKeys(seed, CURVE) for seed in seeds)
-    (commitment,) = await life.open(await life.terms(b"a", 100_000, 600))
-    tx = Tx(3, (commitment.input,), (commitment.change(30_000), TxOut(29_000, await life.provider.script())))
-    digest = taproot_digest(tx, 0, (commitment.coin,), DEFAULT)
-    pairs = [
-        (commitment.terms.tenant_key, channel_secret(seeds[0], "tenant", b"a")),
-        (commitment.terms.provider_key, channel_secret(seeds[1], "provider", b"a")),
-    ]
-    cache = musig.KeyAggCache(sorted(key for key, _ in pairs))
-    fund = commitment.funding
-    cache.pubkey_xonly_tweak_add(tagged_hash("TapTweak", fund.internal_key + fund.root))
-    nonces = [musig.nonce_gen(key, secret, digest, cache) for key, secret in pairs]
-    session = musig.Session(musig.nonce_agg([nonce.pubnonce for nonce in nonces]), digest, cache)
-    parts = [nonce.partial_sign(pair[1], cache, session) for nonce, pair in zip(nonces, pairs, strict=True)]
-    signed = tx._replace(witnesses=((session.partial_sig_agg(parts),),))
-    await life.chain.broadcast(signed.encode())
-    assert signed.vsize == 154
 
 
 async def test_the_backup_line_alone_gets_the_money_back(life: Life) -> None:

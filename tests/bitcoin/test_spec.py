@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 from btclib_secp256k1 import ssa
+from ecc.ecc import musig2
 
 from bitcoin.parts import PROVIDER, SPEC_VECTORS, TENANT, Pair
 from dockage.adapters.secp import channel_secret
@@ -15,8 +16,10 @@ from dockage.domain.channel import Terms
 from dockage.domain.units import Sat
 from dockage.protocol.bitcoin.address import encode
 from dockage.protocol.bitcoin.channel import Commitment
+from dockage.protocol.bitcoin.curve import Joint, Part
 from dockage.protocol.bitcoin.descriptor import descriptor
 from dockage.protocol.bitcoin.settlement import Claim, Settlement, closing, refund
+from dockage.protocol.bitcoin.together import agreement
 
 SPEC = json.loads((SPEC_VECTORS / "channel.json").read_text())
 KEYS, TERMS, FUNDING, SETTLEMENT = (SPEC[part] for part in ("keys", "terms", "funding", "settlement"))
@@ -105,6 +108,48 @@ def test_batch_close(commitment: Commitment) -> None:
     claims = [claim(commitment, 100_000), claim(second.commitment, other["paid_sat"])]
     payout, feerate = bytes.fromhex(SETTLEMENT["payout_script"]), SETTLEMENT["feerate_sat_per_kvb"]
     assert numbers(closing(claims, payout, feerate)) == batch
+
+
+TOGETHER = SETTLEMENT["together"]
+
+
+@pytest.mark.parametrize("close", TOGETHER["closes"], ids=lambda close: close["what"])
+def test_close_by_both(commitment: Commitment, close: dict[str, str | int]) -> None:
+    payout, feerate = bytes.fromhex(SETTLEMENT["payout_script"]), SETTLEMENT["feerate_sat_per_kvb"]
+    agreed = agreement(commitment, Sat(int(close["paid_sat"])), payout, feerate)
+    assert (agreed.fee, agreed.returned, agreed.received) == (
+        close["fee_sat"],
+        close["returned_sat"],
+        close["received_sat"],
+    )
+    joint = agreed.joint
+    assert (joint.digest.hex(), joint.tweak.hex()) == (close["digest"], TOGETHER["tweak"])
+    tenant, provider = _nonces(joint)
+    assert (tenant[1].hex(), provider[1].hex()) == (close["tenant_nonce"], close["provider_nonce"])
+    session = musig2.SessionContext(
+        musig2.nonce_agg_var([tenant[1], provider[1]]),
+        musig2.key_sort(joint.keys),
+        [joint.tweak],
+        [True],
+        joint.digest,
+    )
+    halves = [
+        musig2.sign(secret, int.from_bytes(key, "big"), session)
+        for secret, key in ((tenant[0], TENANT), (provider[0], PROVIDER))
+    ]
+    assert [half.hex() for half in halves] == [close["tenant_partial"], close["provider_partial"]]
+    parts = (Part(joint.keys[0], tenant[1], halves[0]), Part(joint.keys[1], provider[1], halves[1]))
+    tx = agreed.signed(PAIR.curve, *parts)
+    assert (tx.vsize, tx.txid, tx.encode().hex()) == (close["vsize"], close["txid"], close["raw"])
+
+
+def _nonces(joint: Joint) -> list[tuple[bytearray, bytes]]:
+    """By the signer in pure Python: what we ship can not be told which randomness to take."""
+    rands = (bytes([0x11]) * 32, bytes([0x22]) * 32)
+    return [
+        musig2.nonce_gen_(rand, int.from_bytes(secret, "big"), key, None, joint.digest)
+        for rand, secret, key in zip(rands, (TENANT, PROVIDER), joint.keys, strict=True)
+    ]
 
 
 def test_refund(commitment: Commitment) -> None:

@@ -90,7 +90,8 @@ def fund_otherwise(peer: Peer, *, value: int = 0, script: bytes = b"") -> None:
     peer.wallet.fund = fund  # type: ignore[method-assign]
     rail: Any = peer.node.rail
 
-    async def funded(channel: Any, terms: Any) -> told.FundingBuilt:
+    async def funded(opening: Any) -> told.FundingBuilt:
+        ((channel, terms),) = opening.items()
         tx = await fund([(rail_script(peer, terms), terms.capacity)], 1000)
         return told.FundingBuilt(channel, tx.txid, 0, tx.raw, tx.fee)
 
@@ -366,19 +367,32 @@ async def test_after_the_expiry_the_tenant_of_a_vanished_provider_gets_everythin
     await until(lambda: tenant.rented(lease).is_over, 700)  # silence_max
 
 
-async def test_a_tenant_that_never_paid_is_told_so_and_gets_everything_back(world: World) -> None:
+async def test_a_tenant_that_never_paid_gets_everything_back_at_once(world: World) -> None:
+    provider, tenant = await world.provider(), await world.tenant()
+    lease = await rent_paid(world, tenant)
+    before = await tenant.worth()
+    await tenant.node.renting.release(lease)
+    await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
+    await until(lambda: world.chain.mempool)
+    assert tenant.paying.reason.code == "channel.nothing-paid"
+    await world.mine(6)
+    assert tenant.paying.state is provider.earning.state is CLOSED
+    assert await tenant.worth() == before + tenant.paying.terms.capacity - 111
+    assert await provider.worth() == 0
+
+
+async def test_a_tenant_that_never_paid_gets_everything_back_after_the_expiry_without_the_provider(
+    world: World,
+) -> None:
     provider, tenant = await world.provider(), await world.tenant(config=SHORT)
     lease = await rent_paid(world, tenant)
     await tenant.node.renting.release(lease)
+    await provider.stop()
     await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
-    await until(lambda: tenant.paying.reason is not None)
-    assert tenant.paying.reason.code == "channel.nothing-paid"
-    assert not world.chain.mempool
     await world.mine(441)
     await until(lambda: world.chain.mempool)
     await world.mine(6)
     assert tenant.paying.state is CLOSED
-    assert await provider.worth() == 0
 
 
 async def test_the_fundings_coins_are_free_again_when_the_channel_was_given_up_meanwhile(
@@ -389,9 +403,9 @@ async def test_the_fundings_coins_are_free_again_when_the_channel_was_given_up_m
     rail: Any = tenant.node.rail
     inner = rail.fund
 
-    async def slow(channel: Any, terms: Any) -> Any:
+    async def slow(opening: Any) -> Any:
         await asyncio.sleep(3)
-        return await inner(channel, terms)
+        return await inner(opening)
 
     rail.fund = slow
     renting = world.spawn(rent(tenant))

@@ -43,9 +43,9 @@ def replaces(later: SpendingTx, earlier: SpendingTx) -> bool:
 
 async def test_a_close_made_again_pays_enough_to_replace_the_one_before() -> None:
     _, provider, channel = await paid_channel()
-    first = await provider.settle(channel)
-    second = await provider.settle(replace(channel, spending=(first,)))
-    third = await provider.settle(replace(channel, spending=(first, second)))
+    first, _ = await provider.settle([channel])
+    second, _ = await provider.settle([replace(channel, spending=(first,))])
+    third, _ = await provider.settle([replace(channel, spending=(first, second))])
     assert replaces(second, first)
     assert replaces(third, second)
 
@@ -58,5 +58,5 @@ async def test_a_refund_made_again_pays_enough_to_replace_the_one_before() -> No
 
 async def test_the_first_close_pays_what_the_chain_asks() -> None:
     _, provider, channel = await paid_channel()
-    first = await provider.settle(channel)
+    first, _ = await provider.settle([channel])
     assert first.fee == -(-parse(first.raw).vsize * await provider.chain.feerate(6) // 1000)

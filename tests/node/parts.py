@@ -36,6 +36,11 @@ TENANT_KEY, PROVIDER_KEY, SCRIPT = b"\2" * 33, b"\3" * 33, b"\x51\x20" + bytes(3
 TXID, VOUT = "ab" * 32, 1
 CLOSE_TX = SpendingTx("cd" * 32, b"close", Sat(204))
 REFUND_TX = SpendingTx("ef" * 32, b"refund", Sat(137))
+TOGETHER_TX = SpendingTx("bc" * 32, b"together", Sat(154))
+NONCE, HALF = b"\2" * 66, b"\5" * 32
+ASK = want.ProposeClose(CHANNEL, give_back=True)
+"""The tests pay little: less than any close costs."""
+ALONE = want.Settle((CHANNEL,))
 SIG, SIG64 = b"s" * 64, b"\7" * 64
 WHY = Reason("test.reason", "because")
 

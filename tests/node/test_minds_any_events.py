@@ -91,9 +91,13 @@ def test_a_provider_keeps_its_books_whatever_it_is_told(policy: ProviderPolicy, 
             assert account.due >= sum(x.due for x in after.leases.values() if x.tenant == tenant)
         assert sum(account.credited for account in after.accounts.values()) <= policy.credit_total_sat
         for effect in effects:
-            assert not isinstance(effect, want.Pay | want.Fund | want.Refund)
+            assert not isinstance(effect, want.Pay | want.Fund | want.CoSign | want.Refund)
             if isinstance(effect, want.Settle):
-                assert after.channels[effect.channel].paid > 0
+                assert all(after.channels[id_].paid > 0 for id_ in effect.channels)
+            if isinstance(effect, want.ProposeClose):
+                closing = after.channels[effect.channel]
+                assert closing.asked_until
+                assert not closing.settled_txid
         selling.outstanding(after)
         assert selling.offer(after, draws.NODES[0]).is_sane
 
@@ -113,7 +117,11 @@ def test_a_tenant_signs_only_for_what_it_agreed_to_whatever_it_is_told(history: 
             grown = ours > sum(c.paid for c in before.channels.values() if c.peer == provider)
             assert not grown or ours <= whole_sat(account.due) or _caught_up(before, after, provider)
         for effect in effects:
-            assert not isinstance(effect, want.Prepare | want.Pause | want.Thaw | want.Finish | want.Settle)
+            assert not isinstance(effect, want.Prepare | want.Pause | want.Thaw | want.Finish)
+            assert not isinstance(effect, want.Settle | want.ProposeClose)
+            if isinstance(effect, want.CoSign):
+                assert effect.proposal.paid <= after.channels[effect.proposal.channel].paid
+                assert not after.channels[effect.proposal.channel].is_live
             if isinstance(effect, want.Pay):
                 assert effect.paid == after.channels[effect.channel].paid
         renting.outstanding(after)

@@ -304,6 +304,19 @@ def test_who_has_signed_for_everything_is_waited_for_while_the_funding_confirms(
     )
 
 
+def test_a_confirmation_after_more_than_the_grace_thaws_even_before_the_next_reading() -> None:
+    mind = feed(used(lent(), 4), now=at(4))
+    assert (
+        Playbook(mind, now=at(4))
+        >> Wait(3600)
+        >> told.FundingSeen(CHANNEL, 1)
+        << told_of_channel(ChannelState.OPEN)
+        >> told.Ticked()
+        << want.Thaw(LEASE)
+        << told_of(LEASE, LeaseState.RUNNING)
+    )
+
+
 def test_who_has_not_is_not() -> None:
     mind = feed(used(lent(), 3), reads(4, 4), now=at(4))
     assert mind.state.leases[LEASE].state is LeaseState.PAUSED

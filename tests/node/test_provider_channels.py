@@ -164,7 +164,7 @@ def test_a_close_with_a_lease_running_waits_for_the_last_bill() -> None:
         << told_of(LEASE, LeaseState.ENDED)
         >> pays(2)
         << told_of_channel(ChannelState.CLOSING, paid=2)
-        << want.Settle(CHANNEL)
+        << ASK
     )
 
 
@@ -179,7 +179,7 @@ def test_a_close_does_not_wait_for_ever_for_the_last_bill() -> None:
         >> told.Ticked()
         << billed(due=2000)
         << CLOSING
-        << want.Settle(CHANNEL)
+        << ASK
     )
 
 
@@ -191,33 +191,44 @@ def test_a_close_with_another_channel_to_pay_from_ends_no_lease() -> None:
         told.FundingSeen(CHANNEL2, 1),
         pays(5),
     )
-    assert Playbook(mind) >> says(say.CloseChannel(CHANNEL)) << CLOSING << want.Settle(CHANNEL)
+    assert Playbook(mind) >> says(say.CloseChannel(CHANNEL)) << CLOSING << ASK
 
 
-def test_nothing_paid_is_nothing_to_settle_and_said_once() -> None:
+def test_nothing_paid_is_nothing_to_settle_and_all_given_back_if_the_tenant_signs() -> None:
     nothing = told_of_channel(ChannelState.OPEN, reason=Like(Reason, code="channel.nothing-paid"))
     assert (
-        Playbook(channelled())
+        Playbook(channelled(), restarts=False)
         >> says(say.CloseChannel(CHANNEL))
         << nothing
+        << ASK
+        >> Wait(5)
+        >> told.Ticked()
         >> told.Ticked()
         >> told.BlockSeen(EXPIRY - 100)
-        >> told.BlockSeen(EXPIRY - 99)
+        << nothing
+        << ASK
+        >> told.BlockSeen(EXPIRY - 100)
+        >> told.CloseAgreed(CHANNEL, Sat(0), TOGETHER_TX)
+        << told_of_channel(ChannelState.CLOSING, closing_txid=TOGETHER_TX.txid)
+        << want.Broadcast(CHANNEL, b"together")
     )
 
 
 def test_the_user_of_the_provider_may_close_too() -> None:
     mind = feed(channelled(), pays(5))
-    assert Playbook(mind) >> told.CloseRequested(CHANNEL) << CLOSING << want.Settle(CHANNEL)
+    assert Playbook(mind) >> told.CloseRequested(CHANNEL) << CLOSING << ASK
 
 
 def test_a_close_that_fails_is_tried_again_at_each_block() -> None:
     mind = feed(channelled(), pays(5), says(say.CloseChannel(CHANNEL)))
     assert (
-        Playbook(mind)
+        Playbook(mind, restarts=False)  # a restart asks the tenant once more
+        >> Wait(5)
+        >> told.Ticked()
+        << ALONE
         >> told.SpendFailed(CHANNEL, WHY)
         >> told.BlockSeen(HEIGHT)
-        << want.Settle(CHANNEL)
+        << ALONE
         >> told.SpendBuilt(CHANNEL, CLOSE_TX)
         << CLOSING
         << want.Broadcast(CHANNEL, b"close")
@@ -237,7 +248,11 @@ def test_a_close_that_does_not_confirm_is_built_again_every_six_blocks() -> None
         << want.Broadcast(CHANNEL, b"close")
         >> told.BlockSeen(HEIGHT + 6)
         << want.Broadcast(CHANNEL, b"close")
-        << want.Settle(CHANNEL)
+        << CLOSING
+        << ASK
+        >> Wait(5)
+        >> told.Ticked()
+        << ALONE
         >> told.SpendBuilt(CHANNEL, DEARER_CLOSE)
         << told_of_channel(ChannelState.CLOSING, closing_txid=DEARER_CLOSE.txid)
         << want.Broadcast(CHANNEL, b"dearer close")
@@ -254,7 +269,7 @@ def test_a_close_that_does_not_confirm_is_built_again_every_six_blocks() -> None
 
 def test_a_restart_while_closing_broadcasts_again() -> None:
     mind = feed(channelled(), pays(5), says(say.CloseChannel(CHANNEL)))
-    assert mind.copy().restart(START) == (want.Settle(CHANNEL),)
+    assert mind.copy().restart(START) == ()  # the first look at the chain asks for it
     feed(mind, told.SpendBuilt(CHANNEL, CLOSE_TX))
     assert mind.restart(START) == (want.Broadcast(CHANNEL, b"close"),)
 
@@ -296,7 +311,7 @@ def test_a_channel_that_is_used_up_is_closed_once_another_carries_on() -> None:
         >> pays(CAPACITY - 330)
         >> told.BlockSeen(HEIGHT)
         << CLOSING
-        << want.Settle(CHANNEL)
+        << want.ProposeClose(CHANNEL, give_back=False)
         >> pays(1, CHANNEL2)
     )
     assert mind.state.leases[LEASE].state is LeaseState.RUNNING
@@ -306,7 +321,7 @@ def test_a_channel_that_is_used_up_is_left_open_while_leases_have_nothing_else()
     mind = feed(serving(), pays(CAPACITY - 330))
     assert Playbook(mind) >> told.BlockSeen(HEIGHT)
     ended = feed(mind, says(say.EndLease(LEASE)), told.HostCleared(LEASE))
-    assert Playbook(ended) >> told.BlockSeen(HEIGHT) << CLOSING << want.Settle(CHANNEL)
+    assert Playbook(ended) >> told.BlockSeen(HEIGHT) << CLOSING << want.ProposeClose(CHANNEL, give_back=False)
 
 
 def test_no_lease_stops_before_the_expiry_where_a_successor_is_on_its_way() -> None:
@@ -337,7 +352,7 @@ def test_a_reorganisation_that_undoes_a_refund_lets_the_close_race_it_again() ->
         >> told.BlockSeen(EXPIRY)
         >> told.SpendSeen(CHANNEL, REFUND_TX.txid, 0)
         >> told.BlockSeen(EXPIRY)
-        << want.Settle(CHANNEL)
+        << ALONE
     )
 
 
@@ -345,7 +360,7 @@ def test_a_reorganisation_that_undoes_a_refund_lets_the_close_race_it_again() ->
 def test_leases_stop_two_days_and_the_channel_settles_one_day_before_the_expiry() -> None:
     mind = feed(serving(), reads(1, 1), pays(1), now=at(1))
     assert (
-        Playbook(mind, now=at(1))
+        Playbook(mind, now=at(1), restarts=False)
         >> told.BlockSeen(EXPIRY - 289)
         >> told.BlockSeen(EXPIRY - 288)
         << told_of(LEASE, LeaseState.ENDING, reason=Like(Reason, code="channel.expiring"))
@@ -358,15 +373,20 @@ def test_leases_stop_two_days_and_the_channel_settles_one_day_before_the_expiry(
         >> told.BlockSeen(EXPIRY - 145)
         >> told.BlockSeen(EXPIRY - 144)
         << CLOSING
-        << want.Settle(CHANNEL)
+        << ASK
         >> told.BlockSeen(EXPIRY - 143)
-        << want.Settle(CHANNEL)
+        >> Wait(5)
+        >> told.Ticked()
+        << ALONE
+        >> told.BlockSeen(EXPIRY - 142)
+        << CLOSING
+        << ASK
     )
 
 
 def test_a_provider_that_slept_settles_at_the_first_block_it_sees() -> None:
     mind = feed(channelled(), pays(5))
-    assert Playbook(mind) >> told.BlockSeen(EXPIRY - 1) << CLOSING << want.Settle(CHANNEL)
+    assert Playbook(mind) >> told.BlockSeen(EXPIRY - 1) << CLOSING << ASK
 
 
 def test_a_lease_moves_to_a_successor_channel_before_the_first_expires() -> None:
@@ -376,7 +396,7 @@ def test_a_lease_moves_to_a_successor_channel_before_the_first_expires() -> None
         >> told.BlockSeen(EXPIRY - 288)
         >> told.BlockSeen(EXPIRY - 144)
         << CLOSING
-        << want.Settle(CHANNEL)
+        << ASK
         >> pays(7, CHANNEL2)
     )
     assert mind.state.leases[LEASE].state is LeaseState.RUNNING

@@ -74,8 +74,8 @@ def test_a_paid_lease_from_proposal_to_a_buried_close() -> None:
         >> told.HostCleared(LEASE)
         << told_of(LEASE, LeaseState.ENDED)
         << told_of_channel(ChannelState.CLOSING, paid=2, signature=SIG64)
-        << want.Settle(CHANNEL)
-        >> told.SpendBuilt(CHANNEL, CLOSE_TX)
+        << ASK
+        >> told.CloseAgreed(CHANNEL, Sat(2), CLOSE_TX)
         << told_of_channel(ChannelState.CLOSING, closing_txid=CLOSE_TX.txid)
         << want.Broadcast(CHANNEL, b"close")
         >> told.SpendSeen(CHANNEL, CLOSE_TX.txid, 0)

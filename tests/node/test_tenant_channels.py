@@ -187,6 +187,9 @@ def test_a_wish_to_close_is_said_again_until_it_happens() -> None:
         >> notes(ChannelState.CLOSING)
         >> told.BlockSeen(HEIGHT)
         >> told.CloseRequested(CHANNEL)
+        << CLOSE
+        >> told.SpendSeen(CHANNEL, CLOSE_TX.txid, 1)
+        >> told.CloseRequested(CHANNEL)
     )
 
 

@@ -21,6 +21,7 @@ from dockage.protocol import messages as say
 from .driver import Driver
 from .peers import Postman
 from .rail import Rail
+from .together import Together
 from .tunnels import TunnelCounts
 
 WORTH_A_WORD = ("lease.unknown", "channel.unknown", "channel.not-open", "provider.none")
@@ -35,11 +36,13 @@ class Edge:
         tenant: Driver[Tenant],
         keys: Keys,
         rail: Rail | None,
+        together: Together | None,
         postman: Postman,
         counts: TunnelCounts,
         clock: Clock,
     ) -> None:
         self._provider, self._tenant, self._keys, self._rail = provider, tenant, keys, rail
+        self._together = together
         self._postman, self._counts, self._clock = postman, counts, clock
 
     async def handle(self, peer: NodeKey, message: say.AnyMessage, body: bytes, signature: bytes) -> None:
@@ -67,6 +70,8 @@ class Edge:
             case say.ProposeChannel():
                 key, setup = self._key_for(peer, message), await self._setup_for(message)
                 await self._provider.tell(Received(peer, message, our_key=key, our_setup=setup))
+            case say.AgreeClose():
+                await self._take_half(peer, message)
             case say.Payment(channel=channel, paid=paid, signature=signature):
                 if self._is_new(peer, channel, paid, signature):
                     await self._provider.tell(Received(peer, message))
@@ -102,6 +107,16 @@ class Edge:
         if paid > channel.paid:
             self._rail.check_payment(channel, Sat(paid), signature)
         return True
+
+    async def _take_half(self, peer: NodeKey, answer: say.AgreeClose) -> None:
+        """The tenant's half of a close, made whole with ours. One that comes too late is nobody's fault."""
+        assert self._provider is not None
+        channel = self._provider.state.channels.get(answer.channel)
+        if channel is None or channel.peer != peer or self._together is None:
+            raise PeerError("channel.unknown", "no such channel of yours here")
+        agreed = self._together.finish(answer)
+        if agreed is not None:
+            await self._provider.tell(agreed)
 
     async def _to_tenant(self, peer: NodeKey, message: say.AnyMessage, signature: bytes) -> None:
         match message:

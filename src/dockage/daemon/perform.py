@@ -6,14 +6,14 @@ What the world answers comes back as an event. The host's work on one lease keep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, assert_never
 from weakref import WeakValueDictionary
 
 import structlog
 
-from dockage.domain.channel import Channel, ChannelState, Terms
+from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey, short
 from dockage.domain.lease import METERED, LeaseState
@@ -26,13 +26,14 @@ from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
 from dockage.ports import ChainTx, ContainerHost, Evidence, Prober
 from dockage.protocol import proof as proofs
-from dockage.protocol.messages import Payment
+from dockage.protocol.messages import AgreeClose, DeclineClose, Payment, ProposeClose
 
 from .driver import Driver
 from .peers import Postman
 from .planning import Planner
 from .rail import Rail
 from .tasks import Jobs
+from .together import Together
 
 log = structlog.get_logger("dockage.perform")
 
@@ -43,6 +44,18 @@ LOOK_TIMEOUT = 45.0
 """For one look into a lease: a probe on a tenth of a core takes a few seconds."""
 CLEAR_AGAIN = 5.0
 """Between two tries to remove a lease from the machine."""
+
+GATHER_MIN_SEC = 0.1
+"""For which a funding waits for others of the same moment, that our user has only begun to ask for."""
+GATHER_SEC = 1.0
+"""For which a funding waits for channels that are being agreed on at the same time."""
+FUND_TOGETHER = 50
+"""Channels in one funding transaction."""
+
+NOT_WORTH_ADDING = Reason(
+    "channel.uneconomic",
+    "less was paid than closing this channel, too, would cost: wait for a lower fee rate",
+)
 
 
 def reason_of(error: DockageError) -> Reason:
@@ -87,6 +100,7 @@ class ProviderPerformer(Performer):
         self._ready: set[LeaseId] = set()
         """Prepared since the daemon started."""
         self._finishing: set[LeaseId] = set()
+        self.together = Together(rail) if rail is not None else None
         self.driver: Driver[Provider]
 
     def perform(self, effect: want.AnyEffect) -> None:
@@ -101,14 +115,17 @@ class ProviderPerformer(Performer):
                 self._on_host(lease, lambda: self._freeze_or_thaw(lease), "thaw")
             case want.Finish(lease=lease):
                 self._begin_finish(lease)
-            case want.Settle(channel=channel):
-                self._once("settle", channel, lambda rail: self._settle(rail, channel))
+            case want.ProposeClose(channel=channel, give_back=give_back):
+                self._once("propose", channel, lambda _: self._propose(channel, give_back=give_back))
+            case want.Settle(channels=channels):
+                self._once("settle", channels[0], lambda rail: self._settle(rail, channels))
             case want.Broadcast(channel=channel, raw=raw):
                 self._broadcast(channel, raw)
             case (
                 want.Pay()
                 | want.PlanChannel()
                 | want.Fund()
+                | want.CoSign()
                 | want.Refund()
                 | want.Accuse()
                 | want.Moment()
@@ -197,13 +214,34 @@ class ProviderPerformer(Performer):
                 log.warning("lease.not-cleared", lease=short(lease), why=str(error) or "timeout")
                 await asyncio.sleep(CLEAR_AGAIN)
 
-    async def _settle(self, rail: Rail, channel: ChannelId) -> None:
+    async def _propose(self, id_: ChannelId, *, give_back: bool) -> None:
+        assert self.together is not None
+        channel = self.driver.state.channels[id_]
         try:
-            tx = await rail.settle(self.driver.state.channels[channel])
+            proposal = await self.together.propose(channel, give_back=give_back)
         except UsageError as error:
-            await self.driver.post(told.SpendFailed(channel, reason_of(error)))
+            await self.driver.post(told.SpendFailed(id_, reason_of(error)))
         else:
-            await self.driver.post(told.SpendBuilt(channel, tx))
+            self._postman.send(channel.peer, proposal)
+
+    async def _settle(self, rail: Rail, ids: tuple[ChannelId, ...]) -> None:
+        """Nobody's half is waited for any more."""
+        assert self.together is not None
+        for id_ in ids:
+            self.together.forget(id_)
+        channels = [self.driver.state.channels[id_] for id_ in ids]
+        try:
+            tx, closed = await rail.settle([c for c in channels if not c.settled_txid])
+        except UsageError as error:
+            await self._not_settled(ids, reason_of(error))
+        else:
+            first, *also = [id_ for id_ in ids if id_ in closed]
+            await self.driver.post(told.SpendBuilt(first, tx, tuple(also)))
+            await self._not_settled([id_ for id_ in ids if id_ not in closed], NOT_WORTH_ADDING)
+
+    async def _not_settled(self, ids: Sequence[ChannelId], why: Reason) -> None:
+        for id_ in ids:
+            await self.driver.post(told.SpendFailed(id_, why))
 
 
 class TenantPerformer(Performer):
@@ -222,6 +260,8 @@ class TenantPerformer(Performer):
         self.prober: Prober | None = None
         self._waiting: set[LeaseId] = set()
         """Leases whose moment has not come yet."""
+        self._to_fund: dict[ChannelId, None] = {}
+        """Channels that wait for coins, the oldest first."""
         self.driver: Driver[Tenant]
 
     def perform(self, effect: want.AnyEffect) -> None:
@@ -232,8 +272,11 @@ class TenantPerformer(Performer):
                 self._pay(to, channel, paid)
             case want.PlanChannel(to=to, capacity=capacity, setup_sat=setup):
                 self._once("plan", to, lambda _: self._plan(to, capacity, setup))
-            case want.Fund(channel=channel, terms=terms):
-                self._once("fund", channel, lambda rail: self._fund(rail, channel, terms))
+            case want.Fund(channel=channel):
+                self._to_fund[channel] = None
+                self._once("fund", ChannelId(b""), self._fund_all)
+            case want.CoSign(to=to, proposal=proposal):
+                self._once("co-sign", proposal.channel, lambda rail: self._co_sign(rail, to, proposal))
             case want.Refund(channel=channel):
                 self._once("refund", channel, lambda rail: self._refund(rail, channel))
             case want.Broadcast(channel=channel, raw=raw):
@@ -244,7 +287,14 @@ class TenantPerformer(Performer):
                 self._in_a_while(lease, within)
             case want.Look():
                 self._look(effect)
-            case want.Prepare() | want.Pause() | want.Thaw() | want.Finish() | want.Settle():
+            case (
+                want.Prepare()
+                | want.Pause()
+                | want.Thaw()
+                | want.Finish()
+                | want.Settle()
+                | want.ProposeClose()
+            ):
                 raise AssertionError(f"a tenant does not want {effect!r}")
             case _:
                 assert_never(effect)
@@ -314,18 +364,69 @@ class TenantPerformer(Performer):
         else:
             await self.driver.post(told.ChannelPlanned(to, plan))
 
-    async def _fund(self, rail: Rail, channel: ChannelId, terms: Terms) -> None:
-        if self._channel(channel).state is not ChannelState.OPENING:
+    async def _fund_all(self, rail: Rail) -> None:
+        """What is opened at one time goes out in one transaction."""
+        await self._gather()
+        while self._to_fund:
+            wanted = list(self._to_fund)[:FUND_TOGETHER]
+            for id_ in wanted:
+                del self._to_fund[id_]
+            await self._fund(rail, wanted)
+
+    async def _gather(self) -> None:
+        """Not longer than it takes other providers to quote and to accept: usually there are none."""
+        await asyncio.sleep(GATHER_MIN_SEC)
+        try:
+            async with asyncio.timeout(GATHER_SEC):
+                while self._others_are_coming():
+                    await self.driver.moved()
+        except TimeoutError:
+            pass
+
+    def _others_are_coming(self) -> bool:
+        state = self.driver.state
+        quoting = (x for x in state.leases.values() if x.state is LeaseState.QUOTING)
+        opening = (c for c in state.channels.values() if c.state is ChannelState.OPENING)
+        return any(x.candidates and x.candidates[0].plan for x in quoting) or any(
+            c.id not in self._to_fund for c in opening
+        )
+
+    def _is_fundable(self, id_: ChannelId) -> bool:
+        channel = self._channel(id_)
+        return channel.state is ChannelState.OPENING and bool(channel.terms.provider_key)
+
+    async def _fund(self, rail: Rail, ids: Sequence[ChannelId]) -> None:
+        opening = {id_: self._channel(id_).terms for id_ in ids if self._is_fundable(id_)}
+        if not opening:
             return
         try:
-            rail.check_proposal(terms)
-            built = await rail.fund(channel, terms)
+            for terms in opening.values():
+                rail.check_proposal(terms)
+            built = await rail.fund(opening)
         except DockageError as error:
-            await self.driver.tell(told.FundingFailed(channel, reason_of(error)))
+            await self._not_funded(rail, list(opening), error)
             return
         await self.driver.tell(built)
-        if self._channel(channel).txid != built.txid:  # given up meanwhile: its coins are free again
+        if any(self._channel(id_).txid != built.txid for id_ in opening):
+            # One was given up meanwhile: the transaction was not used, its coins are free again.
             await rail.wallet.forget(ChainTx(built.txid, built.raw, built.fee))
+            self._to_fund |= dict.fromkeys(id_ for id_ in opening if self._is_fundable(id_))
+
+    async def _not_funded(self, rail: Rail, ids: Sequence[ChannelId], why: DockageError) -> None:
+        """What cannot be had together may be had one by one."""
+        if len(ids) == 1:
+            await self.driver.tell(told.FundingFailed(ids[0], reason_of(why)))
+            return
+        for id_ in ids:
+            await self._fund(rail, [id_])
+
+    async def _co_sign(self, rail: Rail, to: NodeKey, proposal: ProposeClose) -> None:
+        channel = self._channel(proposal.channel)
+        try:
+            answer: AgreeClose | DeclineClose = await Together(rail).co_sign(channel, proposal, self._me)
+        except DockageError as error:
+            answer = DeclineClose(channel.id, proposal.nonce, reason_of(error))
+        self._postman.send(to, answer)
 
     async def _refund(self, rail: Rail, channel: ChannelId) -> None:
         try:

@@ -198,7 +198,8 @@ def spend(state: Tenant, now: Instant) -> Json:
 
 def earnings(state: Provider, now: Instant) -> Json:
     leases = list(state.leases.values())
-    settled = [c for c in state.channels.values() if c.settled_txid]
+    settled = [c for c in state.channels.values() if c.settled_txid and not _given_back(c)]
+    closes = {tx.txid: tx for c in settled for tx in c.spending if tx.txid == c.settled_txid}
     return {
         "leases": [sold(x, now) for x in leases],
         "running": sum(1 for x in leases if x.state in METERED),
@@ -206,8 +207,12 @@ def earnings(state: Provider, now: Instant) -> Json:
         "due_msat": sum(x.due for x in leases),
         "paid_sat": sum(c.paid for c in state.channels.values()),
         "settled_sat": sum(c.paid for c in settled),
-        "fees_sat": sum(c.spending[-1].fee for c in settled if c.spending),
+        "fees_sat": sum(tx.fee for tx in closes.values()),
     }
+
+
+def _given_back(of: Channel) -> bool:
+    return any(tx.given_back for tx in of.spending if tx.txid == of.settled_txid)
 
 
 def history(spans: Sequence[Spent], step: Duration) -> Json:

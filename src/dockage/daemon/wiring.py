@@ -106,12 +106,12 @@ def wire(
     )
     tenant = _tenant(ground, tenant_hands, patience or _tenant_policy(ground))
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions)
-    provider = notice = None
+    provider = notice = together = None
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
     if policy is not None and ground.host is not None:
-        provider, notice = _sell(
-            ground, policy, ProviderPerformer(postman, ground.rail, jobs, ground.host), reach
-        )
+        hands = ProviderPerformer(postman, ground.rail, jobs, ground.host)
+        provider, notice = _sell(ground, policy, hands, reach)
+        together = hands.together
         loops += _selling_loops(ground, provider, notice)
     rents = _renting(ground, tenant, market, reach, counts, planner)
     if ground.prober is not None:
@@ -120,7 +120,8 @@ def wire(
     loops += _clockwork(ground, tenant, provider, counts)
     history = History(ground.journal, clock)
     loops.append(lambda: every(THIN_SEC, history.thin, "history"))
-    ground.reception.handle = Edge(provider, tenant, keys, ground.rail, postman, counts, clock).handle
+    edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, clock)
+    ground.reception.handle = edge.handle
     node = Node(
         ground.home,
         ground.config,

@@ -112,6 +112,9 @@ class SpendingTx(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     txid: str
     raw: bytes
     fee: Sat
+    """Of the whole transaction, also where it closes several channels."""
+    given_back: bool = False
+    """Provider: what was paid was not worth a fee and went back to the tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class Channel:
     """When the newest of them was built."""
     close_at: Instant = NEVER
     """Set once somebody wants it closed: no lease starts on it, and after this moment no payment is waited for."""
+    asked_until: Instant = NEVER
+    """Provider: how long the tenant's half of a close by both is waited for."""
     settled_txid: str = ""
     """The transaction that did spend it, once it is on the chain."""
     reason: Reason | None = None

@@ -13,6 +13,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.statement import Statement
 from dockage.domain.units import Duration, Instant, Sat
 from dockage.protocol.messages import AnyMessage
+from dockage.protocol.messages import ProposeClose as ProposeCloseMessage
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -74,10 +75,26 @@ class Fund(Effect, frozen=True):
     terms: Terms
 
 
-class Settle(Effect, frozen=True):
-    """Build and sign the close for what was paid. Answered by SpendBuilt or SpendFailed."""
+class ProposeClose(Effect, frozen=True):
+    """Offer the tenant a close by both. Answered by its CloseAgreed or DeclineClose, by SpendFailed, or by nothing."""
 
     channel: ChannelId
+    give_back: bool
+    """What was paid may be given up where the fee would eat it."""
+
+
+class CoSign(Effect, frozen=True):
+    """Add our half to the provider's close and send it; or decline, if its amounts are not ours."""
+
+    to: NodeKey
+    proposal: ProposeCloseMessage
+
+
+class Settle(Effect, frozen=True):
+    """Build and sign the close for what was paid, of all *channels* in one transaction, without their tenants.
+    Answered by SpendBuilt or SpendFailed."""
+
+    channels: tuple[ChannelId, ...]
 
 
 class Refund(Effect, frozen=True):
@@ -132,6 +149,8 @@ AnyEffect: TypeAlias = (
     | Finish
     | PlanChannel
     | Fund
+    | ProposeClose
+    | CoSign
     | Settle
     | Refund
     | Broadcast

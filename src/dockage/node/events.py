@@ -117,6 +117,8 @@ class FundingBuilt(Event, frozen=True):
     vout: int
     raw: bytes
     fee: Sat
+    also: tuple[FundingBuilt, ...] = ()
+    """The other channels that the same transaction opens: all of them or none, each with its share of the fee."""
 
 
 class FundingFailed(Event, frozen=True):
@@ -146,6 +148,16 @@ class SpendBuilt(Event, frozen=True):
     """A close (provider) or refund (tenant): signed, not broadcast."""
 
     channel: ChannelId
+    tx: SpendingTx
+    also: tuple[ChannelId, ...] = ()
+    """Provider: the other channels that the same transaction closes."""
+
+
+class CloseAgreed(Event, frozen=True):
+    """Provider: both signed the close for *paid*; not broadcast."""
+
+    channel: ChannelId
+    paid: Sat
     tx: SpendingTx
 
 
@@ -240,6 +252,7 @@ AnyEvent: TypeAlias = (
     | FundingMissed
     | FundingGone
     | SpendBuilt
+    | CloseAgreed
     | SpendFailed
     | SpendSeen
     | MomentCame

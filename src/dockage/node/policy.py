@@ -40,6 +40,8 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     """How long frozen containers are held before the lease ends."""
     fund_within: Duration = Duration(6 * HOUR)
     """How long room is kept for a tenant whose funding waits for confirmations."""
+    cooperate_within: Duration = Duration(5 * SECOND)
+    """How long a tenant's half of a close is waited for before we close alone."""
     prepare_within: Duration = Duration(2 * MINUTE)
     """Before a lease that our machine can't get ready ends."""
     remember: Duration = Duration(1 * HOUR)

@@ -25,7 +25,8 @@ from dockage.protocol import messages as say
 from . import effects as want
 from . import events as told
 from . import provider_billing as billing
-from . import provider_channels as closing
+from . import provider_channels as earning
+from . import provider_closing as closing
 from . import provider_leases as selling
 from .ledger import Account, put
 from .policy import ProviderPolicy
@@ -77,9 +78,7 @@ def outstanding(state: Provider) -> Effects:
             wanted.append(want.Prepare(lease.id, lease.growing or lease.limits))
             if lease.state is LeaseState.PAUSED:
                 wanted.append(want.Pause(lease.id))
-    for channel in state.channels.values():
-        wanted += closing.keep_settling(channel, state.height)
-    return tuple(wanted)
+    return (*wanted, *closing.broadcast_again(state))
 
 
 def offer(state: Provider, me: NodeKey) -> Offer:
@@ -120,27 +119,29 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
         case told.HostCleared(lease=lease):
             return _then_close(selling.on_cleared(state, lease, now), now)
         case told.BlockSeen(height=height):
-            return closing.on_block(state, height, now)
+            return earning.on_block(state, height, now)
         case told.FundingSeen(channel=channel, confirmations=confirmations):
-            seen = closing.on_channel(state, channel, lambda c: channels.confirm(c, confirmations))
+            seen = earning.on_channel(state, channel, lambda c: channels.confirm(c, confirmations))
             return _then_begin(seen, channel, now)
         case told.FundingMissed(channel=channel):
-            return closing.on_channel(state, channel, channels.miss)
+            return earning.on_channel(state, channel, channels.miss)
         case told.FundingGone(channel=channel, reason=reason):
-            gone = closing.on_channel(state, channel, lambda c: channels.vanish(c, reason))
+            gone = earning.on_channel(state, channel, lambda c: channels.vanish(c, reason))
             return _then_begin(gone, channel, now)
-        case told.SpendBuilt(channel=channel, tx=tx):
-            return closing.on_close_built(state, channel, tx)
+        case told.SpendBuilt():
+            return closing.on_built(state, event)
+        case told.CloseAgreed():
+            return closing.on_agreed(state, event)
         case told.SpendFailed(channel=channel, reason=reason):
-            return closing.on_channel(state, channel, lambda c: c if c.is_over else replace(c, reason=reason))
+            return earning.on_channel(state, channel, lambda c: c if c.is_over else replace(c, reason=reason))
         case told.SpendSeen(channel=channel, txid=txid, depth=depth):
-            return closing.on_channel(state, channel, lambda c: channels.settle(c, txid, depth))
+            return earning.on_channel(state, channel, lambda c: channels.settle(c, txid, depth))
         case told.EndRequested(lease=lease, reason=reason):
             mine = state.leases.get(lease)
             return end_lease(state, mine, reason, now) if mine else (state, ())
         case told.CloseRequested(channel=channel):
             ours = state.channels.get(channel)
-            return closing.close(state, ours, now) if ours else (state, ())
+            return earning.close(state, ours, now) if ours else (state, ())
         case _:
             return state, ()  # the tenant's own events: this node may be both
 
@@ -166,13 +167,15 @@ def _on_message(state: Provider, event: told.Received, now: Instant) -> tuple[Pr
         case say.EndLease(lease=lease):
             return end_lease(state, owned(state, peer, lease), ENDED_BY_TENANT, now)
         case say.ProposeChannel() as proposal:
-            return closing.on_proposal(state, peer, proposal, event.our_key, event.our_setup)
+            return earning.on_proposal(state, peer, proposal, event.our_key, event.our_setup)
         case say.AnnounceFunding(channel=channel) as announced:
-            return closing.on_funding(state, peer, announced, own_channel(state, peer, channel))
+            return earning.on_funding(state, peer, announced, own_channel(state, peer, channel))
         case say.ResumeChannel(channel=channel):
             return state, (want.Send(peer, describe(own_channel(state, peer, channel))),)
         case say.CloseChannel(channel=channel):
-            return closing.close(state, own_channel(state, peer, channel), now)
+            return earning.close(state, own_channel(state, peer, channel), now)
+        case say.DeclineClose(channel=channel):
+            return closing.on_declined(state, own_channel(state, peer, channel))
         case message:
             raise PeerError("message.unexpected", f"a provider does not take a {type(message).__name__}")
 
@@ -180,7 +183,7 @@ def _on_message(state: Provider, event: told.Received, now: Instant) -> tuple[Pr
 def _then_close(so_far: tuple[Provider, Effects], now: Instant) -> tuple[Provider, Effects]:
     """A lease has ended or a bill was paid: a channel that waited for it may close now."""
     state, effects = so_far
-    state, more = closing.finish_closes(state, now)
+    state, more = earning.finish_closes(state, now)
     return state, (*effects, *more)
 
 
@@ -202,5 +205,6 @@ def _on_tick(state: Provider, now: Instant) -> tuple[Provider, Effects]:
         act = selling.on_lease_tick if lease.state in MACHINE_IS_ASKED else billing.on_account_tick
         state, more = act(state, lease, now)
         effects += more
-    state, more = closing.finish_closes(billing.retire(state, now), now)
-    return state, (*effects, *more)
+    state, late = closing.on_tick(state, now)
+    state, more = earning.finish_closes(billing.retire(state, now), now)
+    return state, (*effects, *late, *more)

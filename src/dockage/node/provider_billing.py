@@ -171,6 +171,9 @@ def freeze_or_thaw(state: Provider, tenant: NodeKey, now: Instant) -> tuple[Prov
 def on_account_tick(state: Provider, lease: SoldLease, now: Instant) -> tuple[Provider, Effects]:
     policy, waited = state.policy, since(lease.since, now)
     if lease.state is LeaseState.PAUSED and waited >= _held(state, lease.tenant):
+        account = account_of(state, lease.tenant)
+        if not account.owed_sat and not account.credited:  # confirmed since the last reading
+            return freeze_or_thaw(state, lease.tenant, now)
         return end_lease(state, lease, NEVER_PAID, now)
     if not lease.is_over:
         return state, ()

@@ -1,7 +1,8 @@
-"""The provider's side of its channels: agree on one, watch its funding, close it in time.
+"""The provider's side of its channels: agree on one, watch its funding, begin to close it in time.
 
-Counterpart: ``tenant_channels.py``. The one rule: after the expiry the tenant's refund races our close, so
-everything that leads there starts a day early and is asked for again at every look at the chain.
+Counterpart: ``tenant_channels.py``; how it is closed: ``provider_closing.py``. The one rule: after the expiry the
+tenant's refund races our close, so everything that leads there starts a day early and is asked for again at every
+look at the chain.
 """
 
 from __future__ import annotations
@@ -10,14 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dockage.domain import channel as channels
-from dockage.domain.channel import (
-    BUMP_AFTER,
-    FORGET_UNFUNDED,
-    Channel,
-    ChannelState,
-    Terms,
-    with_setup,
-)
+from dockage.domain.channel import FORGET_UNFUNDED, Channel, ChannelState, Terms, with_setup
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.reason import Reason
@@ -25,6 +19,7 @@ from dockage.domain.units import Duration, Instant, after
 from dockage.protocol import messages as say
 
 from . import effects as want
+from . import provider_closing as closing
 from .sold import (
     Effects,
     Provider,
@@ -40,7 +35,6 @@ Change = Callable[[Channel], Channel]
 
 CHANNEL_CLOSING = Reason("channel.closing", "the channel that pays for the lease is being closed")
 EXPIRING = Reason("channel.expiring", "the channel is too near to its expiry to be served on")
-NOTHING_PAID = Reason("channel.nothing-paid", "nothing was paid: the refund returns all after the expiry")
 UNFUNDED = Reason("channel.unfunded", "no funding was announced for a day")
 
 
@@ -131,7 +125,7 @@ def close(state: Provider, channel: Channel, now: Instant) -> tuple[Provider, Ef
     if channel.state is ChannelState.OPENING:
         return with_channel(state, channels.move(channel, ChannelState.ABANDONED), tell=True)
     if not channel.is_live or channel.close_at:
-        return state, (want.Send(channel.peer, describe(channel)),)
+        return closing.on_asked(state, channel, now)
     leases = [] if _carried_by_another(state, channel) else _paid_leases(state, channel.peer)
     effects: list[want.AnyEffect] = []
     for lease in leases:
@@ -151,12 +145,7 @@ def finish_close(state: Provider, id_: ChannelId, now: Instant) -> tuple[Provide
     to_come = account_of(state, channel.peer).owed_sat and channel.remaining
     if now < channel.close_at and (to_come or _serving(state, channel)):
         return state, ()
-    if channel.paid:
-        state, told = with_channel(state, channels.move(channel, ChannelState.CLOSING), tell=True)
-        return state, (*told, want.Settle(id_))
-    if channel.reason == NOTHING_PAID:
-        return state, ()
-    return with_channel(state, replace(channel, reason=NOTHING_PAID), tell=True)
+    return closing.begin(state, channel, now)
 
 
 def finish_closes(state: Provider, now: Instant) -> tuple[Provider, Effects]:
@@ -185,24 +174,16 @@ def _serving(state: Provider, channel: Channel) -> bool:
     return any(not x.tariff.is_free and not x.is_over for x in leases_of(state, channel.peer))
 
 
-def on_close_built(state: Provider, id_: ChannelId, tx: channels.SpendingTx) -> tuple[Provider, Effects]:
-    channel = state.channels.get(id_)
-    if channel is None or channel.state is not ChannelState.CLOSING:
-        return state, ()
-    spent = replace(channels.spend(channel, tx, ChannelState.CLOSING), spent_height=state.height)
-    state, told = with_channel(state, spent, tell=spent.spending != channel.spending)
-    return state, (*told, want.Broadcast(id_, tx.raw))
-
-
 # -- blocks ------------------------------------------------------------------------------------------
 def on_block(state: Provider, height: int, now: Instant) -> tuple[Provider, Effects]:
     """At each look: what must settle now settles; what is closing is asked for again until it is buried."""
-    state = replace(state, height=height)
+    fresh, state = height != state.height, replace(state, height=height)
     effects: list[want.AnyEffect] = []
     for channel in list(state.channels.values()):
         state, more = _on_height(state, channel, height, now)
         effects += more
-    return state, tuple(effects)
+    state, more = closing.keep_settling(state, now, fresh=fresh)
+    return state, (*effects, *more)
 
 
 def _on_height(state: Provider, channel: Channel, height: int, now: Instant) -> tuple[Provider, Effects]:
@@ -214,7 +195,7 @@ def _on_height(state: Provider, channel: Channel, height: int, now: Instant) -> 
         return _stop_serving(state, channel, now)
     if channel.state is ChannelState.OPENING and height - channel.opened_height > FORGET_UNFUNDED:
         return with_channel(state, channels.move(channel, ChannelState.ABANDONED, UNFUNDED), tell=True)
-    return state, keep_settling(channel, height)
+    return state, ()
 
 
 def _is_used_up(state: Provider, channel: Channel) -> bool:
@@ -232,15 +213,3 @@ def _stop_serving(state: Provider, channel: Channel, now: Instant) -> tuple[Prov
         state, more = end_lease(state, lease, EXPIRING, now)
         effects += more
     return state, tuple(effects)
-
-
-def keep_settling(channel: Channel, height: int) -> Effects:
-    """Until it is buried: a reorganisation may take a close back, a low fee may keep it waiting."""
-    if channel.state is not ChannelState.CLOSING or channel.is_spent_by_other:
-        return ()
-    if not channel.spending:
-        return (want.Settle(channel.id),)
-    again = want.Broadcast(channel.id, channel.spending[-1].raw)
-    if not channel.settled_txid and height - channel.spent_height >= BUMP_AFTER:
-        return (again, want.Settle(channel.id))
-    return (again,)

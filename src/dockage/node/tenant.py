@@ -24,6 +24,7 @@ from . import effects as want
 from . import events as told
 from . import tenant_channels as paying
 from . import tenant_checks as checking
+from . import tenant_closing as closing
 from . import tenant_leases as renting
 from . import tenant_refill as refilling
 from .policy import TenantPolicy
@@ -126,6 +127,8 @@ def _on_message(state: Tenant, peer: NodeKey, event: told.Received, now: Instant
             return paying.on_accept(state, peer, accept, now)
         case say.ChannelNotice() as notice:
             return paying.on_channel_notice(state, peer, notice, ours=event.ours)
+        case say.ProposeClose(channel=channel) as proposal:
+            return closing.on_proposal(state, paying.own_channel(state, peer, channel), proposal)
         case _:
             raise PeerError("message.unexpected", f"a tenant does not take a {type(event.message).__name__}")
 

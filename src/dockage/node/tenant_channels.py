@@ -107,14 +107,27 @@ def on_accept(
 
 
 def on_funding_built(state: Tenant, event: told.FundingBuilt, now: Instant) -> tuple[Tenant, Effects]:
-    """The leases ask for their room at once: it is kept while the funding confirms."""
-    channel = state.channels.get(event.channel)
-    if channel is None or channel.state is not ChannelState.OPENING or not channel.terms.provider_key:
+    """The leases ask for their room at once: it is kept while the funding confirms. A transaction that also funds
+    a channel which was given up meanwhile is not used at all: coins would lie in it that nobody remembers."""
+    opened = (event, *event.also)
+    if not all(_waits_for_funding(state.channels.get(one.channel)) for one in opened):
         return state, ()
-    funded = channels.fund(channel, event.txid, event.vout, state.height)
+    effects: list[want.AnyEffect] = []
+    for one in opened:
+        state, more = _funded(state, one, now)
+        effects += more
+    return state, tuple(effects)
+
+
+def _waits_for_funding(channel: Channel | None) -> bool:
+    return channel is not None and channel.state is ChannelState.OPENING and bool(channel.terms.provider_key)
+
+
+def _funded(state: Tenant, event: told.FundingBuilt, now: Instant) -> tuple[Tenant, Effects]:
+    funded = channels.fund(state.channels[event.channel], event.txid, event.vout, state.height)
     funded = replace(funded, funding_raw=event.raw, funding_fee=event.fee)
     state, asked = for_each(
-        put_channel(state, funded), waiting_for(state, channel.peer), lambda s, x: ask_to_open(s, x, now)
+        put_channel(state, funded), waiting_for(state, funded.peer), lambda s, x: ask_to_open(s, x, now)
     )
     return state, (*announce(funded), *asked)
 
@@ -212,10 +225,12 @@ def pay_again(channel: Channel) -> Effects:
 def on_close(state: Tenant, id_: ChannelId, now: Instant) -> tuple[Tenant, Effects]:
     """Asked for again at each look at the chain, until the provider closes or the expiry comes."""
     channel = state.channels.get(id_)
-    if channel is None or not (channel.is_live or channel.state is ChannelState.OPENING):
+    if channel is None or channel.is_over or channel.settled_txid:
         return state, ()
     if channel.state is ChannelState.OPENING:
         return abandon(state, channel, None)
+    if not channel.is_live:
+        return state, (want.Send(channel.peer, say.CloseChannel(id_)),)
     wished = replace(channel, close_at=after(now, state.policy.end_within))
     return put_channel(state, wished), (want.Send(channel.peer, say.CloseChannel(id_)),)
 

@@ -26,6 +26,9 @@ MESSAGE_MAX = 16 * 1024
 MONEY_MAX = 2_100_000_000_000_000
 """Satoshis that can ever exist."""
 TIME_MAX = 1 << 63
+FEERATE_MAX = 100_000_000
+"""sat per 1000 vB: a bound for arithmetic, far above any fee ever paid."""
+NONCE_SIZE = 66
 SIGNING_CONTEXT = b"dockage/1\0message\0"
 
 
@@ -102,6 +105,25 @@ class CloseChannel(Message, frozen=True, tag="close-channel"):
     channel: ChannelId
 
 
+class AgreeClose(Message, frozen=True, tag="agree-close"):
+    """The tenant's half of a close by both."""
+
+    channel: ChannelId
+    asked: bytes
+    """The provider's nonce that this answers, 66 bytes."""
+    nonce: bytes
+    signature: bytes
+    """Partial, 32 bytes (BIP327)."""
+
+
+class DeclineClose(Message, frozen=True, tag="decline-close"):
+    """The provider closes alone."""
+
+    channel: ChannelId
+    asked: bytes
+    reason: Reason
+
+
 # -- provider to tenant ------------------------------------------------------------------------------
 class Refusal(Message, frozen=True, tag="refusal"):
     """``about`` is the lease's or channel's id."""
@@ -132,6 +154,18 @@ class ChannelNotice(Message, frozen=True, tag="channel-notice"):
     reason: Reason | None
 
 
+class ProposeClose(Message, frozen=True, tag="propose-close"):
+    """What both need to build the same key-path close. Answered by AgreeClose or DeclineClose."""
+
+    channel: ChannelId
+    paid: Sat
+    payout_script: bytes
+    feerate: int
+    """sat per 1000 vB; the provider's to pay."""
+    nonce: bytes
+    """Public, 66 bytes (BIP327)."""
+
+
 class LeaseNotice(Message, frozen=True, tag="lease-notice"):
     """Signed: a lease's state, why, and the limits in force."""
 
@@ -153,9 +187,12 @@ AnyMessage: TypeAlias = (
     | Payment
     | ResumeChannel
     | CloseChannel
+    | AgreeClose
+    | DeclineClose
     | Refusal
     | AcceptChannel
     | ChannelNotice
+    | ProposeClose
     | LeaseNotice
     | Quote
     | Statement
@@ -171,6 +208,8 @@ FOR_PROVIDER = (
     Payment,
     ResumeChannel,
     CloseChannel,
+    AgreeClose,
+    DeclineClose,
 )
 """What a tenant says; everything else is what a provider says."""
 SIGNED = (Quote, Statement, LeaseNotice)
@@ -225,6 +264,13 @@ def _check(message: AnyMessage) -> None:
             sane = len(key) == 33 and 0 <= confirmations <= 100 and _sane_setup(message)
         case Payment(paid=paid, signature=signature):
             sane = paid > 0 and len(signature) == 64
+        case AgreeClose(asked=asked, nonce=nonce, signature=signature):
+            sane = len(asked) == len(nonce) == NONCE_SIZE and len(signature) == 32
+        case DeclineClose(asked=asked):
+            sane = len(asked) == NONCE_SIZE
+        case ProposeClose(paid=paid, payout_script=script, feerate=feerate, nonce=nonce):
+            sane = 0 <= paid < MONEY_MAX and len(script) <= 42 and len(nonce) == NONCE_SIZE
+            sane = sane and 1000 <= feerate <= FEERATE_MAX
         case AnnounceFunding(txid=txid, vout=vout):
             sane = len(txid) == 64 and all(c in "0123456789abcdef" for c in txid) and 0 <= vout < 1 << 32
         case AskQuote(limits=limits) | GrowLease(limits=limits) | LeaseNotice(limits=limits):

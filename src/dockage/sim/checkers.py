@@ -203,7 +203,7 @@ def nothing_is_left(town: Town) -> None:
 def every_satoshi_arrived(town: Town) -> None:
     """Wallets hold what channels paid or gave back, less the fees that their owner chose."""
     for node, state in providers(town):
-        settled = sum(_income(channel) for channel in state.channels.values())
+        settled = _income(state)
         balance = town.chain.balance(node.name)
         need(town, balance == settled, f"{node} has {balance} sat and settled {settled}")
     for node, renting in tenants(town):
@@ -217,19 +217,23 @@ def every_satoshi_arrived(town: Town) -> None:
         )
 
 
-def _income(channel: Channel) -> Sat:
-    ours = [tx for tx in channel.spending if tx.txid == channel.settled_txid]
-    return Sat(channel.paid - ours[0].fee) if ours else Sat(0)
+def _income(state: Provider) -> int:
+    """One fee for each close, however many channels it closed; the tenant bore that of what was given back."""
+    settled = [(c, tx) for c in state.channels.values() for tx in c.spending if tx.txid == c.settled_txid]
+    earned = [(c, tx) for c, tx in settled if not tx.given_back]
+    return sum(c.paid for c, _ in earned) - sum({tx.txid: tx.fee for _, tx in earned}.values())
 
 
 def _cost(town: Town, channel: Channel) -> Sat:
     """What the close took is what the provider held; ``both_sides_agree`` bounds the difference to what we signed."""
     if channel.state is ChannelState.ABANDONED:
         return Sat(0)
-    refund = [tx for tx in channel.spending if tx.txid == channel.settled_txid]
     there = town.nodes[channel.peer].provider
-    held = there.channels[channel.id].paid if there else Sat(0)
-    return Sat(channel.funding_fee + (refund[0].fee if refund else held))
+    other = there.channels[channel.id] if there else channel
+    closes = {tx.txid: tx for tx in (*other.spending, *channel.spending)}
+    by = closes.get(channel.settled_txid)
+    refunded = by is not None and (by.given_back or by in channel.spending)
+    return Sat(channel.funding_fee + (by.fee if by and refunded else other.paid))
 
 
 def the_good_happened(town: Town, *, at_first: Duration, share: float) -> None:

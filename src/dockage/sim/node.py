@@ -31,6 +31,7 @@ from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
 from dockage.protocol import messages as say
 from dockage.protocol import proof as proofs
+from dockage.protocol.messages import AgreeClose, ProposeClose
 
 from . import chain as chains
 from .chain import Chain, Output
@@ -39,7 +40,7 @@ from .network import Network
 from .world import World
 
 WORTH_A_WORD = ("lease.unknown", "channel.unknown")
-FUND_FEE, CLOSE_FEE, REFUND_FEE = Sat(154), Sat(204), Sat(137)
+FUND_FEE, CLOSE_FEE, TOGETHER_FEE, REFUND_FEE = Sat(154), Sat(204), Sat(154), Sat(137)
 MISSING_MAX = Duration(5 * MINUTE)
 NO_COINS = Reason("wallet.insufficient", "not enough coins in the wallet")
 NOT_WORTH_IT = Reason("channel.not-worth-closing", "less was paid than a close costs")
@@ -87,6 +88,8 @@ class Node:
         self._locked: set[chains.Coin] = set()
         self._busy_until: dict[LeaseId, Instant] = {}
         self._missing: dict[ChannelId, Instant] = {}
+        self._asked: dict[ChannelId, tuple[bytes, Sat, SpendingTx | None]] = {}
+        """Closes proposed to tenants: their nonces are in no journal."""
         around.network.join(name, self)
         around.hosts[name] = self.host
 
@@ -107,7 +110,7 @@ class Node:
 
     def restart(self, *, reboot: bool = False) -> None:
         """From the journal alone."""
-        self.alive, self._locked, self._missing, self._busy_until = True, set(), {}, {}
+        self.alive, self._locked, self._missing, self._busy_until, self._asked = True, set(), {}, {}, {}
         self.dies_in = 0
         now = self.world.now
         self.host.reboot(now) if reboot else self.host.restart_meter(now)
@@ -209,6 +212,9 @@ class Node:
             return
         try:
             self._check(sender, message)
+            if type(message) is say.AgreeClose:
+                self._take_half(sender, message)
+                return
             key = our_key(self.name, message.channel) if type(message) is say.ProposeChannel else b""
             self.tell_provider(told.Received(sender, message, our_key=key))
         except PeerError as error:
@@ -262,8 +268,6 @@ class Node:
                 self.soon(int(rand() * SECOND), partial(self._plan, to, capacity))
             case want.Fund():
                 self.soon(int(2 * rand() * SECOND), partial(self._fund, effect))
-            case want.Settle(channel=channel):
-                self.soon(int(2 * rand() * SECOND), partial(self._settle, channel))
             case want.Moment(lease=lease, within=within):
                 moment = int(self._moments.random() * within)
                 self.soon(moment, partial(self.tell_tenant, told.MomentCame(lease)))
@@ -277,6 +281,12 @@ class Node:
                         (effect.second, effect.second_signature),
                     )
                 )
+            case want.ProposeClose():
+                self.soon(int(2 * rand() * SECOND), partial(self._propose, effect))
+            case want.CoSign(to=to, proposal=proposal):
+                self.soon(int(2 * rand() * SECOND), partial(self._co_sign, to, proposal))
+            case want.Settle(channels=ids):
+                self.soon(int(2 * rand() * SECOND), partial(self._settle, ids))
             case want.Refund(channel=channel):
                 self.soon(int(2 * rand() * SECOND), partial(self._refund, channel))
 
@@ -345,17 +355,53 @@ class Node:
         self._locked.add(coin)
         self.tell_tenant(told.FundingBuilt(effect.channel, tx.txid, 0, tx.raw, FUND_FEE))
 
-    def _settle(self, id_: ChannelId) -> None:
+    def _settle(self, ids: tuple[ChannelId, ...]) -> None:
         assert self.provider is not None
-        channel = self.provider.channels[id_]
-        fee = Sat(channel.spending[-1].fee * 3 // 2 if channel.spending else CLOSE_FEE)
-        mine = Sat(channel.paid - fee)
+        ready = [c for c in (self.provider.channels[id_] for id_ in ids) if not c.settled_txid]
+        before = {c.spending[-1].txid: c.spending[-1].fee for c in ready if c.spending}
+        fee = Sat(CLOSE_FEE * len(ready) + sum(before.values()) * 3 // 2)
+        mine = Sat(sum(c.paid for c in ready) - fee)
         if mine < 330:
-            self.tell_provider(told.SpendFailed(id_, NOT_WORTH_IT))
+            for channel in ready:
+                self.tell_provider(told.SpendFailed(channel.id, NOT_WORTH_IT))
             return
-        back = Output(channel.peer, Sat(channel.terms.capacity - channel.paid))
-        tx = chains.make(((channel.txid, channel.vout),), (back, Output(self.name, mine)), fee)
-        self._spend(channel, tx, self.tell_provider)
+        changes = tuple(Output(c.peer, Sat(c.terms.capacity - c.paid)) for c in ready)
+        inputs = tuple((c.txid, c.vout) for c in ready)
+        tx = self.chain.build(chains.make(inputs, (*changes, Output(self.name, mine)), fee))
+        also = tuple(c.id for c in ready[1:])
+        self.tell_provider(told.SpendBuilt(ready[0].id, SpendingTx(tx.txid, tx.raw, tx.fee), also))
+
+    def _propose(self, effect: want.ProposeClose) -> None:
+        assert self.provider is not None
+        channel = self.provider.channels[effect.channel]
+        fee = Sat(channel.spending[-1].fee * 3 // 2 if channel.spending else TOGETHER_FEE)
+        mine = Sat(channel.paid - fee) if channel.paid - fee >= 330 else Sat(0)
+        if not mine and not effect.give_back:
+            self.tell_provider(told.SpendFailed(channel.id, NOT_WORTH_IT))
+            return
+        back = Output(channel.peer, Sat(channel.terms.capacity - fee - mine))
+        outputs = (back, Output(self.name, mine)) if mine else (back,)
+        tx = self.chain.build(chains.make(((channel.txid, channel.vout),), outputs, fee))
+        nonce = b"\2" + blake2b(b"%d" % self.world.now, key=channel.id, digest_size=64).digest() + b"\2"
+        self._asked[channel.id] = (nonce, channel.paid, SpendingTx(tx.txid, tx.raw, fee, given_back=not mine))
+        self.say(channel.peer, say.ProposeClose(channel.id, channel.paid, b"", 1000, nonce))
+
+    def _co_sign(self, to: NodeKey, proposal: ProposeClose) -> None:
+        assert self.tenant is not None
+        half = sign_half(self.tenant.channels[proposal.channel], proposal.nonce)
+        self.say(to, say.AgreeClose(proposal.channel, proposal.nonce, proposal.nonce, half))
+
+    def _take_half(self, sender: NodeKey, answer: AgreeClose) -> None:
+        channel = self.provider.channels.get(answer.channel) if self.provider else None
+        if channel is None or channel.peer != sender:
+            raise PeerError("channel.unknown", "no such channel of yours here")
+        nonce, paid, tx = self._asked.get(channel.id, (b"", Sat(0), None))
+        if tx is None or nonce != answer.asked:
+            return
+        del self._asked[channel.id]
+        if answer.signature != sign_half(channel, nonce):
+            raise PeerError("close.partial", "not the tenant's half")
+        self.tell_provider(told.CloseAgreed(channel.id, paid, tx))
 
     def _refund(self, id_: ChannelId) -> None:
         assert self.tenant is not None
@@ -419,3 +465,7 @@ def sign(name: NodeKey, message: say.AnyMessage) -> bytes:
 def sign_payment(channel: Channel, paid: Sat) -> bytes:
     template = b"%b %b %d" % (channel.terms.tenant_key, channel.txid.encode(), paid)
     return blake2b(template, key=channel.terms.tenant_key, digest_size=64).digest()
+
+
+def sign_half(channel: Channel, nonce: bytes) -> bytes:
+    return blake2b(nonce, key=channel.terms.tenant_key, digest_size=32).digest()

@@ -7,6 +7,7 @@ the limits. Counterpart: ``protocol/messages.py`` and ``node/events.py``.
 from __future__ import annotations
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dockage.domain.channel import ChannelState, SpendingTx
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
@@ -97,6 +98,7 @@ def statements(draw: st.DrawFn) -> Statement:
     )
 
 
+nonces = st.sampled_from([bytes([n]) * 66 for n in (2, 3)])
 proposals = st.builds(
     say.ProposeChannel,
     channels,
@@ -116,6 +118,8 @@ to_provider = st.one_of(
     st.builds(say.Payment, channels, amounts.filter(bool), signatures),
     st.builds(say.ResumeChannel, channels),
     st.builds(say.CloseChannel, channels),
+    st.builds(say.AgreeClose, channels, nonces, nonces, st.just(bytes(32))),
+    st.builds(say.DeclineClose, channels, nonces, reasons),
 )
 to_tenant = st.one_of(
     st.builds(say.Refusal, st.one_of(leases, channels), reasons),
@@ -129,6 +133,14 @@ to_tenant = st.one_of(
         signatures,
         txids,
         st.one_of(st.none(), reasons),
+    ),
+    st.builds(
+        say.ProposeClose,
+        channels,
+        amounts,
+        st.just(b"\x51\x20" + bytes(32)),
+        st.sampled_from([1000, 50_000]),
+        nonces,
     ),
     st.builds(
         say.LeaseNotice,
@@ -166,6 +178,7 @@ readings = st.builds(
     st.integers(0, 9),
 )
 spends = st.builds(SpendingTx, txids, st.binary(max_size=4), amounts)
+fundings = st.builds(told.FundingBuilt, channels, txids, st.integers(0, 2), st.just(b"raw"), amounts)
 plans = st.builds(
     told.ChannelPlan,
     channels,
@@ -189,12 +202,14 @@ events: st.SearchStrategy[told.AnyEvent] = st.one_of(
     st.builds(told.MeterRead, leases, readings, st.booleans()),
     st.builds(told.HostCleared, leases),
     st.builds(told.BlockSeen, heights),
-    st.builds(told.FundingBuilt, channels, txids, st.integers(0, 2), st.just(b"raw"), amounts),
+    fundings,
+    st.builds(lambda one, also: replace(one, also=tuple(also)), fundings, st.lists(fundings, max_size=2)),
     st.builds(told.FundingFailed, channels, reasons),
     st.builds(told.FundingSeen, channels, st.integers(0, 9)),
     st.builds(told.FundingMissed, channels),
     st.builds(told.FundingGone, channels, reasons),
-    st.builds(told.SpendBuilt, channels, spends),
+    st.builds(told.SpendBuilt, channels, spends, st.lists(channels, max_size=2).map(tuple)),
+    st.builds(told.CloseAgreed, channels, amounts, spends),
     st.builds(told.SpendFailed, channels, reasons),
     st.builds(told.SpendSeen, channels, txids, st.integers(0, 9)),
     st.builds(

@@ -13,6 +13,7 @@ from functools import lru_cache
 from btclib_secp256k1 import keys, musig, ssa, xonly
 
 from dockage.domain.errors import PeerError
+from dockage.protocol.bitcoin.curve import Half, Joint, Part
 
 SIGNERS_MAX = 1024
 """Keypairs held at once; the one used longest ago is wiped to make room."""
@@ -61,10 +62,68 @@ class Secp:
             raise bad_key() from error
         return bytes(point), int(parity)
 
+    def half(self, secret: bytes, joint: Joint) -> Half:
+        return _Half(secret, joint)
+
+    def join(self, joint: Joint, one: Part, other: Part) -> bytes:
+        cache = _aggregate(joint)
+        session = _session(joint, cache, (one.nonce, other.nonce))
+        for part in (one, other):
+            if not _is_valid(part, session, cache):
+                raise bad_part()
+        return bytes(session.partial_sig_agg((one.signature, other.signature)))
+
     def close(self) -> None:
         """Overwrite every key held."""
         while self._signers:
             self._signers.popitem()[1].wipe()
+
+
+class _Half:
+    """The secret nonce stays in the library's buffer, which refuses a second use, a copy and a pickle, and is wiped."""
+
+    def __init__(self, secret: bytes, joint: Joint) -> None:
+        self._secret, self._joint, self._cache = secret, joint, _aggregate(joint)
+        key = keys.pubkey_from_prvkey(secret)
+        self._nonce = musig.nonce_gen(key, secret, joint.digest, self._cache)
+
+    @property
+    def nonce(self) -> bytes:
+        return bytes(self._nonce.pubnonce)
+
+    def sign(self, theirs: bytes) -> bytes:
+        with self._nonce as nonce:
+            session = _session(self._joint, self._cache, (nonce.pubnonce, theirs))
+            return bytes(nonce.partial_sign(self._secret, self._cache, session))
+
+    def forget(self) -> None:
+        self._nonce.wipe()
+
+
+def _aggregate(joint: Joint) -> musig.KeyAggCache:
+    if any(len(key) != 33 for key in joint.keys):
+        raise bad_key()
+    try:
+        cache = musig.KeyAggCache(sorted(joint.keys))
+        cache.pubkey_xonly_tweak_add(joint.tweak)
+    except ValueError as error:
+        raise bad_key() from error
+    return cache
+
+
+def _session(joint: Joint, cache: musig.KeyAggCache, nonces: tuple[bytes, bytes]) -> musig.Session:
+    try:
+        together = musig.nonce_agg(nonces)
+    except ValueError as error:
+        raise bad_nonce() from error
+    return musig.Session(together, joint.digest, cache)
+
+
+def _is_valid(part: Part, session: musig.Session, cache: musig.KeyAggCache) -> bool:
+    try:
+        return bool(session.partial_sig_verify(part.signature, part.nonce, part.key, cache))
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=4096)
@@ -80,3 +139,11 @@ def _point(key: bytes) -> bytes:
 
 def bad_key() -> PeerError:
     return PeerError("channel.key", "the peer's channel key is not a point of secp256k1")
+
+
+def bad_nonce() -> PeerError:
+    return PeerError("close.nonce", "the peer's nonce for the common close is not one of BIP327")
+
+
+def bad_part() -> PeerError:
+    return PeerError("close.partial", "the peer's half of the common close does not verify")

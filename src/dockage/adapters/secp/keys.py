@@ -10,7 +10,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Literal
 
-from dockage.protocol.bitcoin.curve import Curve, Signer
+from dockage.protocol.bitcoin.curve import Curve, Half, Joint, Signer
 from dockage.protocol.bitcoin.hashes import sha_twice, tagged_hash
 
 Role = Literal["tenant", "provider"]
@@ -57,6 +57,10 @@ class ChannelKeys:
     def signer(self, role: Role, channel_id: bytes) -> Signer:
         """The same for one channel, as the templates take it; the key is derived once."""
         return partial(self._curve.sign, channel_secret(self._seed, role, channel_id))
+
+    def half(self, role: Role, channel_id: bytes, joint: Joint) -> Half:
+        """Our half of one joint signature, with a fresh nonce."""
+        return self._curve.half(channel_secret(self._seed, role, channel_id), joint)
 
     def wif(self, role: Role, channel_id: bytes, network: str) -> str:
         """The secret itself, for the tenant's backup descriptor (``protocol.bitcoin.descriptor``)."""

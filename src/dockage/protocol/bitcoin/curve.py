@@ -6,7 +6,42 @@ Keys and signatures cross as plain bytes; the protocol never sees a point or a n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Joint(NamedTuple):
+    """What two keys sign together (MuSig2, BIP327)."""
+
+    keys: tuple[bytes, bytes]
+    """33 bytes each, in either order: they are sorted."""
+    tweak: bytes
+    """32 bytes, added to the aggregate as an x-only tweak (BIP341)."""
+    digest: bytes
+
+
+class Half(Protocol):
+    """One side's half of one joint signature. Its secret nonce signs once or never, and can neither be copied nor
+    written down."""
+
+    @property
+    def nonce(self) -> bytes:
+        """The public nonce, 66 bytes."""
+
+    def sign(self, theirs: bytes) -> bytes:
+        """The partial signature, 32 bytes, with the other side's public nonce. Uses the secret nonce up, also when
+        it fails. Raises PeerError("close.nonce"); ValueError if it is used up already."""
+
+    def forget(self) -> None:
+        """Wipe the secret nonce. May be called twice."""
+
+
+class Part(NamedTuple):
+    """What one side contributes to a joint signature."""
+
+    key: bytes
+    nonce: bytes
+    signature: bytes
+    """Partial, 32 bytes."""
 
 
 class Curve(Protocol):
@@ -29,6 +64,13 @@ class Curve(Protocol):
     def tweak(self, key: bytes, tweak: bytes) -> tuple[bytes, int]:
         """BIP341: the x-only key plus ``tweak * G``, and the parity of its y.
         Raises PeerError("channel.key")."""
+
+    def half(self, secret: bytes, joint: Joint) -> Half:
+        """Begin a joint signature with a fresh nonce. Raises PeerError("channel.key")."""
+
+    def join(self, joint: Joint, one: Part, other: Part) -> bytes:
+        """The 64-byte BIP340 signature under the tweaked aggregate. Both parts are checked (PartialSigVerify).
+        Raises PeerError("close.partial" | "close.nonce" | "channel.key")."""
 
 
 Signer = Callable[[bytes], bytes]

@@ -74,6 +74,11 @@ class Funding(NamedTuple):
     close: Leaf
     refund: Leaf
 
+    @property
+    def tweak(self) -> bytes:
+        """BIP341: what is added to the internal key."""
+        return tagged_hash("TapTweak", self.internal_key + self.root)
+
 
 def funding(terms: Terms, curve: Curve) -> Funding:
     """Raises PeerError("channel.key") if a key in *terms* is not a point."""

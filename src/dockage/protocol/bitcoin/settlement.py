@@ -26,6 +26,8 @@ SETUP_VBYTES = 43
 """One more P2TR output."""
 CLOSE_VBYTES = 205
 """One channel, P2TR outputs (156 a channel in a batch of ten)."""
+ADDED_VBYTES = 151
+"""What one more channel adds to a close."""
 REFUND_VBYTES = 138
 BATCH_MAX = 60
 """Channels in one close: version 3 transactions are relayed up to 10,000 vB."""
@@ -59,6 +61,11 @@ def overhead(feerate: int, setup: Sat = NOTHING) -> Overhead:
 def bumped(feerate: int) -> int:
     """The next rate for a close or refund that does not confirm: half more, and always enough to replace."""
     return max(feerate + RELAY_FEERATE, -(-feerate * 3 // 2))
+
+
+def replacing(vsize: int, feerate: int, before: int) -> int:
+    """*feerate*, or what *vsize* vB need more to replace transactions that pay *before* sat (BIP125, rules 3 and 4)."""
+    return max(feerate, -(-before * 1000 // vsize) + RELAY_FEERATE)
 
 
 class Claim(NamedTuple):
@@ -97,6 +104,14 @@ def closing(claims: Sequence[Claim], payout_script: bytes, feerate: int) -> Sett
     _demand_worth(received, fee, "the provider's share")
     tx = Tx(VERSION, inputs, (*changes, TxOut(received, payout_script)))
     return Settlement(tx._replace(witnesses=_sign_close(tx, claims)), Sat(fee), Sat(received))
+
+
+def worth_closing(claims: Sequence[Claim], feerate: int) -> list[Claim]:
+    """Those that bring more than they add to the fee, if together they bring anything at all."""
+    added = fee_for(ADDED_VBYTES, feerate)
+    worth = [claim for claim in claims if claim.paid > added] if len(claims) > 1 else list(claims)
+    first = fee_for(CLOSE_VBYTES - ADDED_VBYTES, feerate)
+    return worth if sum(claim.paid - added for claim in worth) - first >= DUST else []
 
 
 def _sign_close(tx: Tx, claims: Sequence[Claim]) -> tuple[Witness, ...]:
