@@ -139,7 +139,8 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class LocalMarket:
-    """*prices* names the providers and says how each stands to the demo tariff, in percent."""
+    """*prices* names the providers and says how each stands to the demo tariff, in percent; *regions* says where
+    those are that are not where everybody looks."""
 
     def __init__(
         self,
@@ -151,12 +152,14 @@ class LocalMarket:
         docker_config: Path | None = None,
         channel_sat: int = CHANNEL_SAT,
         linger_sec: float = 0.5,
+        regions: dict[str, str] | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dkm-"))
         self._tenant_engine, self._provider_engine = tenant_engine, provider_engine
         self._prices, self._market_nodes = dict(prices), market_nodes
         self._provider_extra, self._docker_config = provider_extra, docker_config
         self._channel_sat, self._linger_sec = channel_sat, linger_sec
+        self._regions = regions or {}
         self.chain = Regtest(f"unix://{tenant_engine}")
         self.markets: list[NodeProcess] = []
         self.providers: dict[str, NodeProcess] = {}
@@ -206,7 +209,8 @@ class LocalMarket:
         return (
             f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\nstamp_bits = 8\n'
             f'[provider]\nenabled = true\nengine = "{self._provider_engine}"\n'
-            f"cpu_milli = 2000\nmemory_mib = 2048\ndisk_mib = 8192\n{self._provider_extra}"
+            f'region = "{self._regions.get(name, "earth")}"\n'
+            f"cpu_milli = 4000\nmemory_mib = 2048\ndisk_mib = 8192\n{self._provider_extra}"
             f"[provider.tariff]\n{tariff}"
             "[tenant]\nenabled = false\n" + self.chain.config(name)
         )

@@ -11,8 +11,10 @@ import pytest
 from devtools.localmarket import LocalMarket
 
 TENANT_SAT = 5_000_000
-PRICES = {"ada": 500, "bob": 650}
-"""In percent of the demo's: a few requests are worth the fee of a close."""
+PRICES = {"ada": 500, "bob": 650, "cal": 10}
+"""In percent of the demo's: a few requests are worth the fee of a close. At cal's, whole programs can run."""
+LAB = "lab"
+"""Where cal is: nobody looks there unasked."""
 
 
 @pytest.fixture(scope="package")
@@ -20,7 +22,9 @@ def market(
     request: pytest.FixtureRequest, tenant_engine: Path, provider_engine: Path, docker_config: Path
 ) -> Iterator[LocalMarket]:
     """Two providers, one dearer; a tenant with coins; a block every half second."""
-    world = LocalMarket(str(tenant_engine), str(provider_engine), PRICES, docker_config=docker_config)
+    world = LocalMarket(
+        str(tenant_engine), str(provider_engine), PRICES, docker_config=docker_config, regions={"cal": LAB}
+    )
     try:
         world.start()
         world.fund_tenant(TENANT_SAT)
