@@ -253,6 +253,18 @@ def test_a_late_answer_still_counts() -> None:
     assert lookup.closest() == [slow, quick]
 
 
+def test_where_all_are_slow_they_are_waited_for() -> None:
+    slow, slower = contact(1), contact(2)
+    lookup = Lookup(FREE.id(slow), [slow, slower], FREE)
+    lookup.next(NOW)
+    later = Instant(NOW + 5 * SOFT)
+    lookup.failed(slower.key)
+    assert not lookup.is_done(later)
+    lookup.answered(slow.key, [])
+    assert lookup.is_done(later)
+    assert lookup.closest() == [slow]
+
+
 def test_a_long_answer_is_cut() -> None:
     lookup = Lookup(bytes(32), [contact(1)], FREE)
     lookup.next(NOW)

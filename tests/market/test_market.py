@@ -298,6 +298,19 @@ async def test_run_finds_the_market_again_when_all_contacts_were_lost() -> None:
             assert list(await client.directory.search(topic)) == [blob]
 
 
+async def test_a_search_finds_the_market_again_when_all_contacts_were_given_up() -> None:
+    world = World(3, clients=1)
+    topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
+    async with running(world.all):
+        await acquainted(world)
+        await world.nodes[0].directory.publish(topic, blob)
+        directory = world.clients[0].directory
+        for node in world.nodes:
+            directory._asker.blame(node.link.node, "test.gone")
+        assert directory.contacts() == []
+        assert list(await directory.search(topic)) == [blob]
+
+
 async def test_run_forgets_what_is_over() -> None:
     world = World(1, limits=Limits(expire_sec=0.01))
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())

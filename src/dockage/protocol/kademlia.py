@@ -234,7 +234,10 @@ class Lookup:
         self._failed.add(key)
 
     def is_done(self, now: Instant) -> bool:
-        """After ``next`` returned nothing: no prompt answer can change the outcome any more."""
+        """After ``next`` returned nothing: no prompt answer can change the outcome any more. While nobody has
+        answered at all the slow ones are waited for, until they ``failed``: on a slow line there are no others."""
+        if not self._answered and self._pending:
+            return False
         return all(now - self._asked[key] >= SOFT for key in self._pending)
 
     def closest(self) -> list[Contact]:

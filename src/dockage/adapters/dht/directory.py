@@ -90,11 +90,12 @@ class KademliaDirectory:
         if self._is_server:
             for blob in self._store.page(topic, b"", frozenset(), now, 1 << 30).records:
                 found.put(topic, blob, now)
-        answered: set[NodeKey] = set()
-        work = [self._collect(place, topic, found, answered) for place in places(topic, now)]
-        await together(work, self._limits.lookup_sec)
-        if not answered and not self._is_server:
-            raise Unavailable("market.unreachable", "no market node answers; are any seeds configured?")
+        if not await self._collect_all(topic, found, now) and not self._is_server:
+            await (
+                self._enter()
+            )  # all were given up at once, as after a suspension: the seeds know who is there
+            if not await self._collect_all(topic, found, now):
+                raise Unavailable("market.unreachable", "no market node answers; are any seeds configured?")
         return found.page(topic, b"", frozenset(), now, 1 << 30).records
 
     # -- the daemon's side -----------------------------------------------------------------------------
@@ -195,6 +196,13 @@ class KademliaDirectory:
         answer = await self._asker.ask(holder, Put(self._me(), topic, (record,)), Taken)
         if answer is not None and answer.taken == (True,):
             accepted.append(holder.key)
+
+    async def _collect_all(self, topic: bytes, found: RecordStore, now: Instant) -> bool:
+        """Whether anybody answered."""
+        answered: set[NodeKey] = set()
+        work = [self._collect(place, topic, found, answered) for place in places(topic, now)]
+        await together(work, self._limits.lookup_sec)
+        return bool(answered)
 
     async def _collect(self, place: bytes, topic: bytes, found: RecordStore, answered: set[NodeKey]) -> None:
         """Look up *place*, taking along the records under *topic* of every node on the way."""
