@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterable
 from html import escape
 from socketserver import ThreadingMixIn
@@ -79,5 +81,6 @@ def app(request: dict[str, object], start: Callable[..., object]) -> Iterable[by
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as the first process of a container, it would be ignored
     ask(TABLE)
     make_server("0.0.0.0", 8000, app, server_class=Server).serve_forever()

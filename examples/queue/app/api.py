@@ -1,6 +1,8 @@
 """POST /jobs with a number as body, GET /jobs/ID, GET /health."""
 
 import json
+import signal
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from jobs import BELOW_MAX, add, store
@@ -40,4 +42,5 @@ class Api(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as the first process of a container, it would be ignored
     ThreadingHTTPServer(("0.0.0.0", 8000), Api).serve_forever()
