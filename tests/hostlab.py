@@ -157,9 +157,14 @@ class Lab:
 
     def run(self, lease: LeaseId, *argv: str, check: bool = True) -> str:
         """``docker run`` in the lease; *argv* may begin with more options, then image and command."""
+        return self.docker("run", *self._place(lease, argv), *argv, check=check)
+
+    def create(self, lease: LeaseId, *argv: str) -> str:
+        return self.docker("create", *self._place(lease, argv), *argv)
+
+    def _place(self, lease: LeaseId, argv: tuple[str, ...]) -> list[str]:
         place = ["--label", f"{LEASE_LABEL}={lease.hex()}", "--cgroup-parent", f"/dockage/{lease.hex()}"]
-        network = [] if "--network" in argv else ["--network", f"dkg-{lease.hex()[:12]}"]
-        return self.docker("run", *place, *network, *argv, check=check)
+        return place if "--network" in argv else [*place, "--network", f"dkg-{lease.hex()[:12]}"]
 
     def address(self, container: str) -> str:
         [found] = json.loads(self.docker("inspect", container))

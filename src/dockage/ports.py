@@ -215,6 +215,9 @@ class LeaseRoom(Protocol):
     def network_options(self, lease: LeaseId, n: int) -> dict[str, str]:
         """``Options`` of ``POST /networks/create`` for the lease's *n*-th network (driver ``bridge``)."""
 
+    async def enclose(self, lease: LeaseId, container: str) -> None:
+        """Put what *container* (a full id; created, never started) will write onto the lease's own disk."""
+
     async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
         """The host path to bind, on a file system of at most *size* bytes. Idempotent by name (the first size
         stays). Raises UsageError("volume.*") when the lease's disk is not enough or the name is bad."""

@@ -405,3 +405,42 @@ def test_a_double_spent_funding_was_no_income() -> None:
     assert mind_of.income(mind.state) == 5
     feed(mind, told.FundingGone(CHANNEL, WHY))
     assert mind_of.income(mind.state) == 0
+
+
+def fills(seconds: float, disk_bytes: int) -> told.MeterRead:
+    return told.MeterRead(LEASE, reading(seconds, 0, disk_bytes=disk_bytes))
+
+
+@pytest.mark.parametrize("of", ["channel", "nobody"])
+def test_a_disk_that_overflows_is_frozen_alone_thawed_when_it_is_freed_and_ended_when_it_is_not(
+    of: str,
+) -> None:
+    mind = serving() if of == "channel" else serving_free()
+    limit = mind.state.leases[LEASE].limits.disk_bytes
+    full = told_of(LEASE, LeaseState.PAUSED, reason=Like(Reason, code="lease.disk-full"))
+    too_much = 2 * limit + 64 * MIB + 1
+    assert (
+        Playbook(mind, restarts=False)
+        >> Wait(1)
+        >> fills(1, too_much - 1)
+        << billed(disk_bytes=too_much - 1)
+        >> Wait(1)
+        >> fills(2, too_much)
+        << billed(disk_bytes=too_much)
+        << want.Pause(LEASE)
+        << full
+        >> Wait(1)
+        >> fills(3, limit)
+        << billed(disk_bytes=limit)
+        << want.Thaw(LEASE)
+        << told_of(LEASE, LeaseState.RUNNING)
+        >> Wait(1)
+        >> fills(4, too_much)
+        << billed(disk_bytes=too_much)
+        << want.Pause(LEASE)
+        << full
+        >> Wait(60)
+        >> told.Ticked()
+        << told_of(LEASE, LeaseState.ENDING, reason=Like(Reason, code="lease.disk-full-too-long"))
+        << want.Finish(LEASE)
+    )

@@ -16,7 +16,7 @@ from dockage.domain.pricing import Tariff, ceiling, price
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import GENESIS, Statement, digest
-from dockage.domain.units import Duration, Instant, Msat, Sat, msat, since, whole_sat
+from dockage.domain.units import MIB, Duration, Instant, Msat, Sat, msat, since, whole_sat
 from dockage.domain.usage import Reading, advance
 
 from . import effects as want
@@ -44,6 +44,14 @@ UNCONFIRMED = Reason(
     "no more is served on the channel's funding before it confirms; the containers are frozen until then",
 )
 NEVER_PAID = Reason("lease.unpaid-too-long", "payment did not come within the grace time")
+DISK_FULL = Reason(
+    "lease.disk-full",
+    "the containers hold far more than the lease's disk; they are frozen until some, or volumes, are removed",
+)
+STAYED_FULL = Reason("lease.disk-full-too-long", "the disk was not freed within the grace time")
+DISK_SLACK = 64 * MIB
+"""Bytes beyond twice the disk (layers and volumes have a limit each) before a lease is frozen: where the machine has
+hard limits this is never reached, elsewhere it is what may be written between two looks."""
 
 
 # -- statements --------------------------------------------------------------------------------------
@@ -153,18 +161,24 @@ def exposure(state: Provider, tenant: NodeKey) -> Msat:
 
 
 def freeze_or_thaw(state: Provider, tenant: NodeKey, now: Instant) -> tuple[Provider, Effects]:
-    """Payment is the pair's, so all paid leases of the tenant freeze and thaw together."""
+    """Payment is the pair's, so all its paid leases freeze and thaw together; a full disk is a lease's own."""
     behind = is_behind(state, tenant, now)
     why = UNCONFIRMED if account_of(state, tenant).loose else UNPAID
-    source, target = (
-        (LeaseState.RUNNING, LeaseState.PAUSED) if behind else (LeaseState.PAUSED, LeaseState.RUNNING)
-    )
     effects: list[want.AnyEffect] = []
     for lease in leases_of(state, tenant):
-        if lease.state is source and not lease.tariff.is_free:
-            state, told = enter(state, lease, target, now, why if behind else None)
-            effects += [want.Pause(lease.id) if behind else want.Thaw(lease.id), *told]
+        reason = DISK_FULL if is_overfull(lease) else why if behind and not lease.tariff.is_free else None
+        if lease.state is LeaseState.RUNNING and reason:
+            state, told = enter(state, lease, LeaseState.PAUSED, now, reason)
+            effects += [want.Pause(lease.id), *told]
+        elif lease.state is LeaseState.PAUSED and not reason:
+            state, told = enter(state, lease, LeaseState.RUNNING, now)
+            effects += [want.Thaw(lease.id), *told]
     return state, tuple(effects)
+
+
+def is_overfull(lease: SoldLease) -> bool:
+    read = lease.meter.last
+    return read is not None and read.disk_bytes > 2 * lease.limits.disk_bytes + DISK_SLACK
 
 
 # -- time --------------------------------------------------------------------------------------------
@@ -172,6 +186,8 @@ def on_account_tick(state: Provider, lease: SoldLease, now: Instant) -> tuple[Pr
     policy, waited = state.policy, since(lease.since, now)
     if lease.state is LeaseState.PAUSED and waited >= _held(state, lease.tenant):
         account = account_of(state, lease.tenant)
+        if is_overfull(lease):
+            return end_lease(state, lease, STAYED_FULL, now)
         if not account.owed_sat and not account.credited:  # confirmed since the last reading
             return freeze_or_thaw(state, lease.tenant, now)
         return end_lease(state, lease, NEVER_PAID, now)
@@ -207,4 +223,5 @@ def retire(state: Provider, now: Instant) -> Provider:
 
 def late_before(lease: SoldLease, patience: int) -> Instant | None:
     """After a restart: a frozen lease was late already, or each restart would thaw it for one patience."""
-    return Instant(lease.since - patience) if lease.state is LeaseState.PAUSED else None
+    is_unpaid = lease.state is LeaseState.PAUSED and lease.reason != DISK_FULL
+    return Instant(lease.since - patience) if is_unpaid else None

@@ -118,6 +118,7 @@ async def _make(exchange: Exchange, name: str, wish: Creation) -> dict[str, Any]
     made = await exchange.call("POST", "/containers/create", params={"name": name}, body=wish.body)
     id = str(made["Id"])
     try:
+        await exchange.room.enclose(exchange.lease, id)
         for network, endpoint in wish.later:
             joined = {"Container": id, "EndpointConfig": endpoint}
             await exchange.call("POST", f"/networks/{network}/connect", body=joined)

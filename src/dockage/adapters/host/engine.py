@@ -22,6 +22,8 @@ from .command import together
 AT_ONCE = 8
 """Calls in flight to one engine; it works on few in parallel anyway."""
 PAUSE_ROUNDS = 5
+NO_DISK = "overlay mount"
+"""In the engine's words when a container's layer is a link to nothing (moby daemon/graphdriver/overlay2)."""
 BRIDGE_OPTION = "com.docker.network.bridge.name"
 
 
@@ -57,11 +59,12 @@ class LeaseEngine:
         await self._each([("POST", f"/containers/{each['Id']}/unpause", {}) for each in paused])
 
     async def resume(self, lease: LeaseId, guard: str) -> None:
-        """Start what the engine tried to start by itself, and could not for want of *guard*: so it was its restart
-        policy's wish, and nobody had stopped it."""
+        """Start what the engine tried to start by itself, and could not for want of *guard* or of the lease's disk: so
+        it was its restart policy's wish, and nobody had stopped it."""
         for each in await self.containers(lease, "exited"):
             found = await self._client.call("GET", f"/containers/{each['Id']}/json")
-            if found.ok and guard in str(found.json()["State"].get("Error")):
+            said = str(found.json()["State"].get("Error")) if found.ok else ""
+            if guard in said or NO_DISK in said:
                 await self._one("POST", f"/containers/{each['Id']}/start", {})
 
     async def remove_containers(self, lease: LeaseId) -> None:

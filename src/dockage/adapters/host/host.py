@@ -24,6 +24,7 @@ from dockage.wire.engine import EngineClient
 from . import cgroup, machine, names
 from .command import Run, run, together
 from .disk import WritableLayers
+from .enclosure import Enclosure
 from .engine import LeaseEngine, network_options
 from .firewall import Carried, Firewall, unavailable
 from .guard import Guards
@@ -38,7 +39,7 @@ from .volumes import Volumes
 UNCOUNTED = (
     "what a lease's containers send to each other is not counted: load the module br_netfilter to sell it"
 )
-PAUSED = "the lease is paused until its provider is paid"
+PAUSED = "the lease is paused; `dockage why` tells what for (its provider was not paid, or its disk is full)"
 
 
 class Gate(Protocol):
@@ -101,6 +102,7 @@ class DockerHost:
         self._guards = Guards()
         self._slices = Slices(execute)
         self._volumes = Volumes(self._ledger, execute)
+        self._enclosure = Enclosure(self._ledger, self._client, execute)
         self._layers = WritableLayers(engine_socket, time.monotonic, random or SystemRandom(), disk_every)
         self._tunnels = Tunnels(self._client, time.monotonic)
         self._receiver = LayerReceiver(EngineImages(self._client, share_layers), self._ledger)
@@ -123,12 +125,14 @@ class DockerHost:
                 room.gauge.close()
         self._rooms.clear()
         await asyncio.to_thread(self._layers.close)
+        await asyncio.to_thread(self._enclosure.close)
         await self._client.close()
 
     # -- ContainerHost -----------------------------------------------------------------------------
     async def facts(self) -> HostFacts:
         warnings = [*await self._wall_warnings(), *filter(None, [self._guards.warning])]
-        self._facts = await machine.ask(self._client, self._home, warnings)
+        self._facts, info = await machine.ask(self._client, self._home, warnings)
+        self._enclosure.look(info)
         return self._facts
 
     async def _ask_once(self) -> None:
@@ -151,11 +155,19 @@ class DockerHost:
             self._ledger.enter(lease, limits)
             # At once: there is no container yet, or, after a restart, the walls and the network stand already.
             wall = [self._raise_wall(lease)] if self._walled else []
-            await together([*wall, self._engine.make_network(lease), self._make_group(lease, limits)])
+            walls = [*wall, self._engine.make_network(lease), self._make_group(lease, limits)]
+            await together([*walls, self._enclosure.prepare(lease)])
             await self._volumes.mount_all(lease)
+            await self._enclose_forgotten(lease)
             self._open_gauge(lease, room)
             if self._guards.set(lease):
                 await self._engine.resume(lease, self._guards.path(lease))
+
+    async def _enclose_forgotten(self, lease: LeaseId) -> None:
+        """A crash may have come between the making of a container and its enclosure."""
+        if self._enclosure.works:
+            for each in await self._engine.containers(lease, "created"):
+                await self._enclosure.enclose(lease, each["Id"])
 
     async def _raise_wall(self, lease: LeaseId) -> None:
         if not self._firewall.works and (wrong := await self._firewall.check()):
@@ -191,13 +203,16 @@ class DockerHost:
             run=self._run_id,
             cpu_ns=sample.cpu_ns,
             memory_bytes=sample.working_set,
-            disk_bytes=self._volumes.held(lease) + self._layers.held(lease),
+            disk_bytes=self._volumes.held(lease) + self._written(lease),
             tunnel_in_bytes=room.count.into,
             tunnel_out_bytes=room.count.out,
             internet_out_bytes=carried.internet,
             replica_out_bytes=carried.replica,
             containers=sample.containers,
         )
+
+    def _written(self, lease: LeaseId) -> int:
+        return self._enclosure.held(lease) if self._enclosure.works else self._layers.held(lease)
 
     async def teardown(self, lease: LeaseId) -> None:
         """Raises Unavailable while the engine is silent or something is stuck: call again."""
@@ -212,6 +227,7 @@ class DockerHost:
             await self._engine.remove_networks(lease)
             await self._engine.remove_images(lease)
             await self._volumes.remove_all(lease)
+            await self._enclosure.remove(lease)
             if self._walled:
                 await self._firewall.remove(lease)
             await self._remove_group(lease, room)
@@ -274,6 +290,10 @@ class DockerHost:
 
     def network_options(self, lease: LeaseId, n: int) -> dict[str, str]:
         return network_options(lease, n)
+
+    async def enclose(self, lease: LeaseId, container: str) -> None:
+        async with self._known(lease).lock:
+            await self._enclosure.enclose(lease, container)
 
     async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
         async with self._known(lease).lock:

@@ -18,13 +18,13 @@ LAYERED = ("overlay2", "fuse-overlayfs")
 """Storage drivers that show a container's writable layer as a folder."""
 
 
-async def ask(client: EngineClient, home: Path, warnings: Sequence[str]) -> HostFacts:
-    """Raises Unavailable("engine.unreachable" or "engine.old")."""
+async def ask(client: EngineClient, home: Path, warnings: Sequence[str]) -> tuple[HostFacts, dict[str, Any]]:
+    """And all that the engine said. Raises Unavailable("engine.unreachable" or "engine.old")."""
     info: dict[str, Any] = await client.must("GET", "/info")
     version = str(info["ServerVersion"])
     _check_version(version)
     folders = [home, Path(info.get("DockerRootDir") or "/")]
-    return HostFacts(
+    facts = HostFacts(
         engine_version=version,
         cgroup_version=int(info.get("CgroupVersion") or 1),
         cgroup_driver=str(info.get("CgroupDriver") or "cgroupfs"),
@@ -32,6 +32,7 @@ async def ask(client: EngineClient, home: Path, warnings: Sequence[str]) -> Host
         capacity=Resources(int(info["NCPU"]) * 1000, int(info["MemTotal"]), min(map(_free, folders))),
         warnings=(*warnings, *_complaints(info)),
     )
+    return facts, info
 
 
 def _check_version(version: str) -> None:
@@ -51,9 +52,10 @@ def _free(folder: Path) -> int:
 
 def _complaints(info: dict[str, Any]) -> list[str]:
     complaints = []
-    if info.get("Driver") not in LAYERED:
-        how = "its containers' writable layers are not billed; use overlay2"
-        complaints.append(f"the engine stores images with {info.get('Driver')}: {how}")
+    if (driver := info.get("Driver")) != "overlay2":
+        billed = "have no hard limit" if driver in LAYERED else "are not limited and not billed"
+        how = f"its containers' writable layers {billed}; use overlay2"
+        complaints.append(f"the engine stores images with {driver}: {how}")
     if os.geteuid() != 0:
         complaints.append("not running as root: cgroups, firewall and volumes cannot be made")
     return complaints
