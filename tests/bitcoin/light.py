@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ class Light:
     """One light client: node, chain and wallet."""
 
     def __init__(self, file: Path, *peers: str) -> None:
+        self.folder = file.parent
         self.node = LightNode(file, peers, SystemClock(), lookahead=LOOKAHEAD)
         self.chain = LightChain(self.node)
         self.wallet = LightWallet(self.node, self.chain)
@@ -73,17 +75,18 @@ class LightWorld:
         """A client that has caught up."""
         light = Light(file or new_wallet(self._folder / str(len(self.lights))), self.node.peer)
         self.lights.append(light)
-        self.start(light.node.run)
+        self._running.append(self._tasks.create_task(light.node.run()))
         await light.follow(self.node)
         return light
 
-    def start(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        async def run() -> None:
-            await work()
-
-        task = self._tasks.create_task(run())
-        self._running.append(task)
-        return task
+    async def lose(self, light: Light) -> None:
+        """Its machine is gone, with all files."""
+        at = self.lights.index(light)
+        self.lights.pop(at)
+        task = self._running.pop(at)
+        task.cancel()
+        await asyncio.wait([task])
+        shutil.rmtree(light.folder)
 
     # -- ChainWorld ------------------------------------------------------------------------------------
     @property

@@ -26,7 +26,7 @@ from dockage.domain.units import GIB, MIB, SECOND, Duration, Sat
 from dockage.node import events as told
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import Journal, PricePolicy
+from dockage.ports import Clock, Journal, PricePolicy
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.directory import MemoryDirectory
 from dockage.testing.evidence import MemoryEvidence
@@ -64,8 +64,9 @@ FREE_POLICY = ProviderPolicy(tariff=FREE, capacity=ROOM, region="earth")
 class World:
     """One network, one chain and one board for all nodes of a test; takes everything down at the end."""
 
-    def __init__(self) -> None:
-        self.clock, self.network, self.chain = LoopClock(), MemoryNetwork(), FakeChain()
+    def __init__(self, clock: Clock | None = None) -> None:
+        """*clock*: of a loop with real time, where threads ask it, too."""
+        self.clock, self.network, self.chain = clock or LoopClock(), MemoryNetwork(), FakeChain()
         self.board = MemoryDirectory(verify, self.clock)
         self.chain.mine(500)
         self._tasks = asyncio.TaskGroup()
@@ -130,6 +131,7 @@ class Peer:
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
+        self.channel_seed = self.keys.seed
         self.host, self.evidence = FakeHost(world.clock), MemoryEvidence()
         self.chain, self.wallet = purse or _purse(world.chain, f"wallet {number}", coins, light=light)
         self._prices, self._prober = prices or Fixed(), prober
@@ -146,7 +148,7 @@ class Peer:
         curve, entered = Secp(), asyncio.Event()
         entered.set()
         link = world.network.link(self.keys.node, f"127.0.0.1:{2000 + number}")
-        rail = Rail(curve, ChannelKeys(self.keys.seed, curve), self.chain, self.wallet)
+        rail = Rail(curve, ChannelKeys(self.channel_seed, curve), self.chain, self.wallet)
         ground = Ground(
             home=Path("nowhere"),
             config=self.config,

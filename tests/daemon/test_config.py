@@ -117,3 +117,24 @@ def test_the_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert config.default_home() == tmp_path
     monkeypatch.delenv("DOCKAGE_HOME")
     assert config.default_home() == Path.home() / ".dockage"
+
+
+@pytest.mark.parametrize(
+    ("said", "chain"),
+    [
+        ("bitcoin", "main"),
+        ("testnet", "test"),
+        ("testnet4", "testnet4"),
+        ("signet", "signet"),
+        ("main", "main"),
+    ],
+)
+def test_a_network_has_the_name_that_people_use(tmp_path: Path, said: str, chain: str) -> None:
+    flag = "i_understand_mainnet_is_experimental = true\n"
+    bitcoin = load(tmp_path, f'[bitcoin]\nnetwork = "{said}"\nwallet = "light"\n{flag}').bitcoin
+    assert (bitcoin.network, bitcoin.wallet) == (chain, "light")
+
+
+def test_there_are_two_kinds_of_wallets(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="bitcoind, light"):
+        load(tmp_path, '[bitcoin]\nnetwork = "signet"\nwallet = "paper"\n')

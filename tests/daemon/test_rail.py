@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.daemon.rail import Rail
+from dockage.daemon.system import refuse_foreign_channels
 from dockage.domain.channel import Channel, ChannelState, SpendingTx, Terms
+from dockage.domain.errors import UsageError
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.units import Sat
+from dockage.node import records
+from dockage.ports import Row
 from dockage.protocol.bitcoin.tx import parse
 from dockage.testing.chain import FakeChain, FakeWallet
 
@@ -60,3 +66,23 @@ async def test_the_first_close_pays_what_the_chain_asks() -> None:
     _, provider, channel = await paid_channel()
     first, _ = await provider.settle([channel])
     assert first.fee == -(-parse(first.raw).vsize * await provider.chain.feerate(6) // 1000)
+
+
+def test_a_home_whose_channels_were_opened_with_another_wallet_does_not_start() -> None:
+    """Its closes and refunds could not be signed."""
+    mine, other = rail(b"1" * 32), rail(b"2" * 32)
+    terms = Terms(
+        mine.our_key("tenant", ID, ME),
+        Secp().pubkey(bytes([9]) * 32),
+        900,
+        Sat(9_000),
+        b"\x51\x20" + bytes(32),
+    )
+    channel = Channel(ID, NodeKey(bytes(32)), terms, ChannelState.OPEN, "ab" * 32)
+    rows = [Row(records.PAYING, ID, records.encode_channel(channel))]
+    refuse_foreign_channels(mine, rows, ME)
+    with pytest.raises(UsageError) as caught:
+        refuse_foreign_channels(other, rows, ME)
+    assert caught.value.code == "wallet.other-keys"
+    over = replace(channel, state=ChannelState.CLOSED)
+    refuse_foreign_channels(other, [Row(records.PAYING, ID, records.encode_channel(over))], ME)

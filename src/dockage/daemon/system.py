@@ -136,7 +136,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         directory = _directory(config, keys, clock, link, reception)
         rail, beside = await _rail(home, config, keys, clock, stack)
         if rail is not None:
-            _refuse_foreign_channels(rail, rows, keys.node)
+            refuse_foreign_channels(rail, rows, keys.node)
         host = await _host(home, config, stack) if config.provider.enabled else None
         ground = Ground(
             home,
@@ -210,7 +210,7 @@ def _no_loops(_: Node) -> list[Loop]:
     return []
 
 
-def _refuse_foreign_channels(rail: Rail, rows: Sequence[Row], me: NodeKey) -> None:
+def refuse_foreign_channels(rail: Rail, rows: Sequence[Row], me: NodeKey) -> None:
     """With another wallet's seed we could neither close nor refund what is open: better not to start."""
     roles: dict[str, Role] = {records.PAYING: "tenant", records.EARNING: "provider"}
     open_ = [(roles[r.kind], records.decode_channel(r.value)) for r in rows if r.kind in roles]

@@ -21,7 +21,7 @@ from .bitcoin.hashes import tagged_hash
 
 PREFIX = "dockage-channel:1:"
 NOTE_MAX = 1024
-"""Characters; a note has about 350."""
+"""Characters; a note has about 500."""
 
 
 RESTORED = Reason(
