@@ -135,6 +135,7 @@ async def test_what_no_close_is_worth_is_back_at_once(world: World) -> None:
     assert tx.vsize == 111
     assert await tenant.worth() == before + tenant.paying.terms.capacity - 111
     assert await provider.worth() == 0
+    assert provider.earning.is_given_back
 
 
 async def test_high_fees_are_waited_out_and_nothing_is_given_back(world: World) -> None:
@@ -448,6 +449,7 @@ async def test_tenants_that_are_away_are_closed_in_one_transaction(world: World)
     assert {c.state for c in closed} == {CLOSED}
     paid = sum(c.paid for c in closed)
     assert await provider.worth() == paid - closed_fee(closed)
+    assert sum(c.spending[-1].share for c in closed) - closed_fee(closed) in range(3)
     for tenant in tenants:
         assert await tenant.worth() == 100_000 - tenant.paying.funding_fee - tenant.paying.paid
 

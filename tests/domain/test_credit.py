@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_tx
 
 from dockage.domain.channel import Channel, ChannelState, SpendingTx, Terms
 from dockage.domain.credit import SHARE, credit
@@ -43,6 +44,12 @@ def test_only_what_the_chain_has_buried_counts(state: str) -> None:
 
 def test_what_the_tenant_took_back_was_not_paid() -> None:
     assert credit([channel("closed", 90_000, settled="ee" * 32)], Sat(0), Sat(1_000)) == 0
+
+
+def test_what_went_back_because_it_was_not_worth_a_close_was_not_earned() -> None:
+    """Else paying a little and asking for it back would build a history for nothing."""
+    returned = replace(channel("closed", 400), spending=(replace_tx(OURS, given_back=True),))
+    assert credit([returned] * 10, Sat(0), Sat(1_000)) == 0
 
 
 def test_a_funding_that_was_lost_under_payments_ends_it() -> None:

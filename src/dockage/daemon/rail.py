@@ -139,7 +139,8 @@ class Rail:
             worth = worth_closing(list(claims.values()), feerate) or list(claims.values())
         built = closing(worth, await self.payout(), feerate)
         self.payout_used()
-        return _spending(built), frozenset(id_ for id_, claim in claims.items() if claim in worth)
+        spending = msgspec.structs.replace(_spending(built), channels=len(worth))
+        return spending, frozenset(id_ for id_, claim in claims.items() if claim in worth)
 
     def _claim(self, channel: Channel) -> Claim:
         signer = self._signer("provider", channel, channel.peer)

@@ -157,7 +157,7 @@ def sold(lease: SoldLease, now: Instant) -> Json:
 
 def channel(of: Channel, role: str, height: int, feerate: int) -> Json:
     fees = overhead(feerate, of.terms.setup_sat)
-    spent_fee = of.spending[-1].fee if of.spending else 0
+    spent_fee = of.spending[-1].share if of.spending else 0
     whole = (of.funding_fee or fees.open) + (spent_fee or fees.close)
     return {
         "channel": of.id.hex(),
@@ -198,7 +198,7 @@ def spend(state: Tenant, now: Instant) -> Json:
 
 def earnings(state: Provider, now: Instant) -> Json:
     leases = list(state.leases.values())
-    settled = [c for c in state.channels.values() if c.settled_txid and not _given_back(c)]
+    settled = [c for c in state.channels.values() if c.settled_txid and not c.is_given_back]
     closes = {tx.txid: tx for c in settled for tx in c.spending if tx.txid == c.settled_txid}
     return {
         "leases": [sold(x, now) for x in leases],
@@ -209,10 +209,6 @@ def earnings(state: Provider, now: Instant) -> Json:
         "settled_sat": sum(c.paid for c in settled),
         "fees_sat": sum(tx.fee for tx in closes.values()),
     }
-
-
-def _given_back(of: Channel) -> bool:
-    return any(tx.given_back for tx in of.spending if tx.txid == of.settled_txid)
 
 
 def history(spans: Sequence[Spent], step: Duration) -> Json:

@@ -112,9 +112,16 @@ class SpendingTx(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     txid: str
     raw: bytes
     fee: Sat
-    """Of the whole transaction, also where it closes several channels."""
+    """Of the whole transaction."""
+    channels: int = 1
+    """How many it closes."""
     given_back: bool = False
     """Provider: what was paid was not worth a fee and went back to the tenant."""
+
+    @property
+    def share(self) -> Sat:
+        """This channel's part of the fee, rounded up."""
+        return Sat(-(-self.fee // self.channels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,11 @@ class Channel:
     def is_spent_by_other(self) -> bool:
         """The chain shows a transaction that we did not make: broadcasting ours again is in vain."""
         return bool(self.settled_txid) and all(tx.txid != self.settled_txid for tx in self.spending)
+
+    @property
+    def is_given_back(self) -> bool:
+        """It was closed so that all of it went back to the tenant: what was paid on it earned nothing."""
+        return any(tx.given_back for tx in self.spending if tx.txid == self.settled_txid)
 
     @property
     def remaining(self) -> Sat:

@@ -23,6 +23,7 @@ def credit(history: Iterable[Channel], stranger: Sat, most: Sat) -> Sat:
     for channel in history:
         if channel.state is ChannelState.ABANDONED and channel.paid:
             return Sat(0)
-        if channel.state is ChannelState.CLOSED and not channel.is_spent_by_other:
+        earned = not (channel.is_spent_by_other or channel.is_given_back)
+        if channel.state is ChannelState.CLOSED and earned:
             settled += channel.paid
     return Sat(min(max(stranger, most), stranger + settled // SHARE))
