@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +227,35 @@ def _answers(home: Path) -> bool:
     with suppress(NotRunning):
         return bool(Client(home).get("status"))
     return False
+
+
+@contextmanager
+def docker_socket(home: Path, answers: dict[str, Any]) -> Iterator[None]:
+    """What the docker socket of *home* says to each path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path in answers
+            data = json.dumps(answers.get(self.path, {"message": "no such thing"})).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    class Server(socketserver.ThreadingUnixStreamServer):
+        daemon_threads = True
+
+    with Server(str(home / "docker.sock"), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join(10)

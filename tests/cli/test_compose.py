@@ -120,7 +120,9 @@ def test_up_shows_the_price_first(call: Call, home: Path, shop: compose.Files, t
     assert done.stderr.startswith(
         "deployment  new: 1 container, 0.5 cores, 256 MiB memory, 1 GiB disk\n"
         "provider    8a2f1a73 (1 other would do)\n"
+        "where       earth, x86_64; opacity open, isolation container\n"
         "price       at most 5.1 sat/h (3,672 sat a month), network aside; you pay for what is used\n"
+        "usually     0.91 sat/h: a tenth of its CPU, half its memory\n"
         "channel     no new one is needed\n"
     )
     assert "dockage why new" in done.stderr
@@ -133,6 +135,20 @@ def test_a_deployment_that_runs_goes_on_in_its_lease(
         done = call("up", *written(tmp_path, FITS.format(name="shop")).words, "-y")
     assert "lease       11111111 at 8a2f1a73, running" in done.stderr
     assert "so far 5.1 sat/h" in done.stderr
+    assert "until now   7.446 sat/h on average, 1.241 sat due" in done.stderr
+
+
+def test_a_scaled_service_is_quoted_as_often_as_it_runs(
+    call: Call, home: Path, shop: compose.Files, tmp_path: Path
+) -> None:
+    files = written(tmp_path, FITS.format(name="new"))
+    assert compose.read(files, scale={"web": 3}).need.cpu_milli == 1500
+    assert compose.read(files, scale={"web": 0}).need.cpu_milli == 0
+    with served(home, bitcoin={"network": "regtest"}):
+        done = call("up", *files.words, "-d", "-y", "--scale", "web=3")
+        assert "new: 3 containers, 1.5 cores" in done.stderr
+        assert call("up", *files.words, "--scale", "db=2").stderr.endswith("(compose.scale)\n")
+    assert call("up", "--scale", "web").exit_code == 2
 
 
 def test_up_says_why_nothing_fits_and_starts_nothing(

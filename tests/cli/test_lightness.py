@@ -12,7 +12,7 @@ import pytest
 from dockage.cli.main import COMMANDS
 
 from .conftest import Call
-from .parts import CHEAP, DEAR, served
+from .parts import CHEAP, DEAR, RUNNING, docker_socket, served
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLI = ROOT / "src" / "dockage" / "cli"
@@ -89,6 +89,28 @@ def test_commands_and_names_are_completed(call: Call, home: Path) -> None:
         assert completed(call, *at_home, "channels", "close", "") == {"aaaaaaaa", "cccccccc"}
         keys = {CHEAP.node.hex(), DEAR.node.hex()}
         assert completed(call, *at_home, "market", "--provider", "") == keys
+
+
+def test_containers_are_completed_and_explained_by_their_lease(call: Call, home: Path) -> None:
+    labels = {"dockage.lease": RUNNING.hex()}
+    listed = [{"Id": "ab" * 32, "Names": ["/shop-web-1"], "Labels": labels, "State": "running"}]
+    with served(home), docker_socket(home, {"/containers/json?all=1": listed}):
+        assert completed(call, "dockage", "--home", str(home), "why", "shop-") == {"shop-web-1"}
+        for name in ("shop-web-1", "abab"):
+            assert call("why", name).stdout.startswith(f"lease       {RUNNING.hex()}\n")
+        assert call("why", "shop-db-1").exit_code == 1
+
+
+def test_services_and_deployments_are_completed(
+    call: Call, home: Path, tmp_path: Path, docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config))
+    file = tmp_path / "compose.yaml"
+    file.write_text("services: {web: {image: a}, worker: {image: b}, db: {image: c}}")
+    at_home = ("dockage", "--home", str(home))
+    assert completed(call, *at_home, "up", "-f", str(file), "w") == {"web", "worker"}
+    with served(home):
+        assert completed(call, *at_home, "up", "-p", "") == {"shop"}
 
 
 def test_without_a_daemon_nothing_is_completed(call: Call, home: Path) -> None:

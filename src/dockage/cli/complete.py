@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -12,6 +13,12 @@ from .client import Client, Json
 
 TIMEOUT = 0.5
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def deployments(client: Client) -> Iterator[str]:
+    for lease in client.get("spend", timeout=TIMEOUT)["leases"]:
+        if lease["state"] != "ended":
+            yield lease["deployment"]
 
 
 def leases(client: Client) -> Iterator[str]:
@@ -35,15 +42,36 @@ def providers(client: Client) -> Iterator[str]:
     )
 
 
+def containers(client: Client) -> Iterator[str]:
+    """As docker calls them, those that have ended too."""
+    from .containers import ask
+
+    tenant = client.get("status", timeout=TIMEOUT)["tenant"]
+    for one in ask(tenant["socket"], "/containers/json?all=1", TIMEOUT):
+        yield one["Names"][0].removeprefix("/")
+
+
+def services(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Of the compose files that the line names so far."""
+    from . import compose
+
+    names = ("paths", "project_name", "profiles", "env_files")
+    given = [ctx.params.get(name) or () for name in names]
+    try:
+        found = compose.files(given[0], given[1] or None, given[2], given[3]).ask("config", "--services")
+    except Exception:
+        return []
+    return sorted(name for name in found.split() if name.startswith(typed))
+
+
 def of(*sources: Callable[[Client], Iterator[str]]) -> Completer:
     """A ``shell_complete`` that offers the names of all *sources*."""
 
     def complete(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-        client = Client(_home(ctx))
-        try:
-            names = {name for source in sources for name in source(client)}
-        except Exception:  # a shell has no place for an error in the middle of a line
-            return []
+        client, names = Client(_home(ctx)), set[str]()
+        for source in sources:
+            with suppress(Exception):  # a shell has no place for an error in the middle of a line
+                names |= set(source(client))
         return sorted(name for name in names if name and name.startswith(typed))
 
     return complete

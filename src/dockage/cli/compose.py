@@ -16,13 +16,15 @@ from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 from dockage.protocol.docker import volume_create
 from dockage.protocol.docker.refusal import Refused
 
-from . import docker
+from . import complete, docker
 from .client import Json
 from .errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 WISH = "dockage."
+MANY: Mapping[str, int] = {}
+"""As many as the files say."""
 
 
 class Files(NamedTuple):
@@ -60,7 +62,13 @@ def file_options(function: F) -> F:
     for option in (
         click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="As in docker compose."),
         click.option("--profile", "profiles", multiple=True, metavar="NAME", help="As in docker compose."),
-        click.option("-p", "--project-name", metavar="NAME", help="As in docker compose."),
+        click.option(
+            "-p",
+            "--project-name",
+            metavar="NAME",
+            shell_complete=complete.of(complete.deployments),
+            help="As in docker compose.",
+        ),
         click.option("-f", "--file", "paths", multiple=True, metavar="FILE", help="As in docker compose."),
     ):
         function = option(function)
@@ -78,13 +86,16 @@ def files(
 
 
 # -- what it needs -----------------------------------------------------------------------------------
-def read(which: Files, services: Sequence[str] = ()) -> Project:
-    """Raises UsageError with what docker compose has to say about the files."""
+def read(which: Files, services: Sequence[str] = (), scale: Mapping[str, int] = MANY) -> Project:
+    """*scale*: how many containers of a service, whatever the files say. Raises UsageError with what docker compose
+    has to say about the files."""
     config = json.loads(which.ask("config", "--format", "json", *services))
     found: Mapping[str, Json] = config.get("services") or {}
     if not found:
         raise UsageError("compose.empty", "there is no service in the compose file")
-    counts = {name: _replicas(service) for name, service in found.items()}
+    if unknown := [name for name in scale if name not in found]:
+        raise UsageError("compose.scale", f"there is no service {unknown[0]} to scale")
+    counts = {name: scale.get(name, _replicas(service)) for name, service in found.items()}
     need = sum((_times(_need(service), counts[name]) for name, service in found.items()), Resources())
     return Project(config["name"], counts, need + _volumes(config, found), _labels(found))
 

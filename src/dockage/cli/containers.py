@@ -75,8 +75,9 @@ class Containers:
             return None  # it ended meanwhile, or its provider does not answer
 
 
-def ask(socket: str, path: str) -> Any:
-    connection = UnixConnection(socket, ASK_SEC)
+def ask(socket: str, path: str, timeout: float = ASK_SEC) -> Any:
+    """Raises OSError, ValueError or HTTPException."""
+    connection = UnixConnection(socket, timeout)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -107,6 +107,22 @@ class CoresType(_Whole):
         return max(1, int(milli))
 
 
+class ScaleType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """``worker=3``: a service and a number of containers."""
+
+    name = "service=number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return str(value[0]), int(value[1])
+        service, equals, number = str(value).partition("=")
+        if not (service and equals and number.isdecimal() and int(number) <= 1000):
+            self.fail(f"{value!r} is not a scale: worker=3 is", param, ctx)
+        return service, int(number)
+
+
 SIZE = SizeType()
 CORES = CoresType()
 

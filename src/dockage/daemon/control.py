@@ -20,8 +20,9 @@ from dockage import __version__
 from dockage.domain.channel import NOTHING, Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.lease import LeaseState
+from dockage.domain.pricing import usual
 from dockage.domain.resources import Resources
-from dockage.domain.units import SECOND, Duration, Instant, Sat, since
+from dockage.domain.units import HOUR, SECOND, Duration, Instant, Sat, since
 from dockage.node import events as told
 from dockage.node import provider as selling
 from dockage.node.evidence import known
@@ -187,7 +188,8 @@ class Control:
 
     async def _quote(self, request: web.Request) -> web.Response:
         """What renting now would cost, before anything is asked of anybody."""
-        best, *others = await self._node.renting.candidates(*await _need(request))
+        limits, wishes = await _need(request)
+        offer, best, others = await self._node.renting.quote(limits, wishes)
         feerate = await self._feerate()
         plan = best.plan
         fees = overhead(feerate, plan.setup_sat if plan else NOTHING)
@@ -195,13 +197,19 @@ class Control:
         return _json(
             {
                 "provider": best.provider.hex(),
+                "region": offer.region,
+                "architecture": offer.architecture,
+                "opacity": offer.opacity,
+                "isolation": offer.isolation,
+                "tariff": views.tariff(offer.tariff),
                 "msat_hour_max": best.msat_hour,
+                "msat_hour_usual": usual(limits, offer.tariff, HOUR),
                 "channel_sat": size,
                 "channel_sat_min": fees.smallest_capacity(self._node.config.channel.overhead_percent),
                 "settlement_overhead_sat": fees.total if size else 0,
                 "settlement_overhead_percent": round(100 * fees.total / size, 2) if size else 0,
                 "feerate": feerate,
-                "alternatives": len(others),
+                "alternatives": others,
             }
         )
 

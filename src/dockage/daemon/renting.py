@@ -187,14 +187,22 @@ class Renting:
 
     async def candidates(self, need: Resources, wishes: Wishes) -> tuple[Candidate, ...]:
         """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits")."""
+        offers = await self._fitting(need, wishes)
+        return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
+
+    async def quote(self, need: Resources, wishes: Wishes) -> tuple[Offer, Candidate, int]:
+        """The best offer, what renting there would take, and how many more fit. Raises as ``candidates``."""
+        best, *others = await self._fitting(need, wishes)
+        return best, await self._candidate(best, need, wishes), len(others)
+
+    async def _fitting(self, need: Resources, wishes: Wishes) -> tuple[Offer, ...]:
         found = await self._market.search(wishes.region)
         if wishes.provider:
             found = tuple(x for x in found if x.offer.provider.hex().startswith(wishes.provider))
             if not found:
                 raise UsageError("market.nothing-fits", f"there is no offer of a provider {wishes.provider}")
         risk = nobody if wishes.provider else self._risk()  # whom our user names is our user's choice
-        offers = choose(found, self.wish(need, wishes), risk)
-        return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
+        return choose(found, self.wish(need, wishes), risk)
 
     async def _candidate(self, offer: Offer, need: Resources, wishes: Wishes) -> Candidate:
         price = hourly_ceiling(offer, need)

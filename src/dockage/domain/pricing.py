@@ -117,6 +117,22 @@ def ceiling(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
     return price(full_use(limits, time), tariff)
 
 
+def usual(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
+    """What an ordinary server comes to: a tenth of its CPU, half its memory, a tenth of its disk; what is reserved
+    is reserved all the time. Only to give people an idea."""
+    full = full_use(limits, time)
+    return price(
+        Usage(
+            cpu_ns=full.cpu_ns // 10,
+            memory_mib_ms=full.memory_mib_ms // 2,
+            disk_mib_ms=full.disk_mib_ms // 10,
+            cpu_reserved_ns=full.cpu_reserved_ns,
+            memory_reserved_mib_ms=full.memory_reserved_mib_ms,
+        ),
+        tariff,
+    )
+
+
 PRESETS = {
     "fair": Tariff(
         cpu_hour=8_000,

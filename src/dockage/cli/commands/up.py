@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
-from dockage.cli import compose, process
+from dockage.cli import complete, compose, leases, process
 from dockage.cli import format as show
 from dockage.cli.client import Client, Json
 from dockage.cli.errors import Unavailable, UsageError
-from dockage.cli.options import Command, json_option, yes_option
+from dockage.cli.options import Command, ScaleType, json_option, yes_option
 from dockage.cli.session import Session
 from dockage.cli.table import facts
 from dockage.domain.errors import DockageError
 from dockage.domain.resources import Resources
 
 LIVE = ("running", "paused")
+USUAL = "a tenth of its CPU, half its memory"
 WAIT_SEC = 120
 POLL_SEC = 1.0
 
@@ -31,11 +32,16 @@ POLL_SEC = 1.0
         "dockage up",
         "dockage up -f compose.yaml -f compose.prod.yaml -p shop -y",
         "dockage up --build web",
+        "dockage up --scale worker=3",
     ),
 )
-@click.argument("services", nargs=-1)
+@click.argument("services", nargs=-1, shell_complete=complete.services)
 @compose.file_options
 @click.option("--build", is_flag=True, help="Build the images before.")
+@click.option("--scale", type=ScaleType(), multiple=True, help="So many containers of a service.")
+@click.option(
+    "-d", "--detach", is_flag=True, expose_value=False, help="It always returns once all is up: for habit."
+)
 @click.option(
     "--wait-timeout",
     type=click.IntRange(0),
@@ -48,24 +54,31 @@ POLL_SEC = 1.0
 @json_option
 @click.pass_obj
 def command(
-    session: Session, /, services: tuple[str, ...], build: bool, wait_timeout: int, yes: bool, **which: Any
+    session: Session,
+    /,
+    services: tuple[str, ...],
+    build: bool,
+    scale: tuple[tuple[str, int], ...],
+    wait_timeout: int,
+    yes: bool,
+    **which: Any,
 ) -> None:
-    """Run a compose project in the market: shows what it costs at most, asks, and brings it up.
+    """Run a compose project in the market: shows who would run it and what it costs, asks, and brings it up.
 
     It takes the provider that the quote names unless that one fails meanwhile. Ctrl-C leaves what is up as it is;
     `dockage down` takes it away.
     """
     files = compose.files(**which)
-    project = compose.read(files, services)
+    project = compose.read(files, services, dict(scale))
     socket = tenant_socket(process.ensure(session))
     price = _price(session, project)
     session.say(price.pop("text"))
     if price["grows"]:
         session.confirm("Go ahead?", yes=yes)
     with _telling(session, project.name):
-        code = files.run(
-            "up", "-d", *(["--build"] if build else []), *services, socket=socket, quiet=session.json
-        )
+        words = ["--build"] if build else []
+        words += [word for service, number in scale for word in ("--scale", f"{service}={number}")]
+        code = files.run("up", "-d", *words, *services, socket=socket, quiet=session.json)
     if code:
         session.say(f"docker compose ended with {code}; `dockage why {project.name}` may tell more")
         raise click.exceptions.Exit(130 if code == 130 else 1)
@@ -106,6 +119,10 @@ def _held(project: compose.Project, lease: Json) -> Json:
             ("deployment", _size(project.name, project.services, wanted)),
             ("lease", f"{show.short(lease['lease'])} at {show.short(lease['provider'])}, {lease['state']}"),
             ("price", f"{_worst(most)}; so far {show.hourly(lease['msat_hour_max'])}"),
+            (
+                "until now",
+                f"{show.hourly(leases.average(lease))} on average, {show.sat(lease['due_msat'])} due",
+            ),
         ]
     )
     return {"quote": None, "lease": lease["lease"], "grows": wanted != limits, "text": text}
@@ -121,10 +138,17 @@ def quoted(project: compose.Project, quote: Json) -> str:
         [
             ("deployment", _size(project.name, project.services, project.need)),
             ("provider", f"{show.short(quote['provider'])} ({show.plural(others, 'other')} would do)"),
+            ("where", _levels(quote)),
             ("price", f"{_worst(most)}; you pay for what is used" if most else "free"),
+            ("usually", f"{show.hourly(quote['msat_hour_usual'])}: {USUAL}" if most else ""),
             ("channel", _channel(quote)),
         ]
     )
+
+
+def _levels(quote: Json) -> str:
+    """What the provider can see, and what keeps the containers from its machine."""
+    return f"{quote['region']}, {quote['architecture']}; opacity {quote['opacity']}, isolation {quote['isolation']}"
 
 
 def _worst(msat_hour: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.client import HTTPException
 from typing import Any
 
 import click
@@ -10,6 +11,8 @@ from dockage.cli import complete
 from dockage.cli import format as show
 from dockage.cli.client import Json
 from dockage.cli.commands.channels import listing as channel_listing
+from dockage.cli.containers import ask
+from dockage.cli.errors import UsageError
 from dockage.cli.leases import why
 from dockage.cli.options import Command, json_option, need, need_options
 from dockage.cli.session import Session
@@ -23,12 +26,16 @@ from dockage.cli.table import facts
         "dockage why --cpus 8 --region eu      # why nothing fits that",
     ),
 )
-@click.argument("what", required=False, shell_complete=complete.of(complete.leases, complete.channels))
+@click.argument(
+    "what",
+    required=False,
+    shell_complete=complete.of(complete.leases, complete.channels, complete.containers),
+)
 @need_options
 @json_option
 @click.pass_obj
 def command(session: Session, /, what: str | None, **size: Any) -> None:
-    """Explain what became of WHAT: a deployment, or the first digits of a lease or a channel.
+    """Explain what became of WHAT: a deployment, a container, or the first digits of a lease or a channel.
 
     Without WHAT: what on the market stands in the way of a deployment of the size given.
     """
@@ -36,8 +43,29 @@ def command(session: Session, /, what: str | None, **size: Any) -> None:
         answer = session.client.post("market", body=need(**size))
         session.show(answer, fits(answer))
         return
-    answer = session.client.get("why", what)
+    answer = _asked(session, what)
     session.show(answer, story(answer))
+
+
+def _asked(session: Session, what: str) -> Json:
+    try:
+        return session.client.get("why", what)
+    except UsageError as error:
+        lease = _lease_of(session, what) if error.code == "control.not-found" else ""
+        if not lease:
+            raise
+        return session.client.get("why", lease)
+
+
+def _lease_of(session: Session, container: str) -> str:
+    """The lease that holds the container of that name or id; "" if there is none."""
+    tenant = session.client.get("status")["tenant"]
+    try:
+        listed = ask(tenant["socket"], "/containers/json?all=1") if tenant else []
+    except (OSError, ValueError, HTTPException):
+        return ""
+    named = [x for x in listed if f"/{container}" in x["Names"] or x["Id"].startswith(container)]
+    return str(named[0]["Labels"].get("dockage.lease", "")) if len(named) == 1 else ""
 
 
 def fits(answer: Json) -> str:
