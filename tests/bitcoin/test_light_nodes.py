@@ -14,6 +14,8 @@ import pytest
 from bitcoin.light import Light, LightWorld, until
 from bitcoin.node import Node, RegtestWorld
 from daemon.nodes import BUSY, POLICY, Peer, World
+from devtools.localmarket import NodeProcess
+from devtools.shell import wait_until
 from dockage.adapters.secp import ChannelKeys, Secp
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
@@ -226,3 +228,32 @@ async def test_what_cannot_be_restored_changes_nothing(lights: LightWorld, tmp_p
     purse.restore(home, "regtest", light.node.seed.words, "0", [note])
     assert code(note, words="abandon " * 11 + "about") == "wallet.exists"
     assert purse.backup(home).notes == (note,)
+
+
+# -- the daemon itself -----------------------------------------------------------------------------------
+def test_a_daemon_with_a_light_wallet_receives_and_sends(bitcoind: Node, home: Path) -> None:
+    config = (
+        f'[node]\nbind = "127.0.0.1:0"\n[tenant]\nenabled = false\n[bitcoin]\nnetwork = "regtest"\n'
+        f'wallet = "light"\npeers = ["{bitcoind.peer}"]\npoll_sec = 0.2\n'
+    )
+    process = NodeProcess(home / "node", config)
+    purse.make(process.home, "regtest")
+    try:
+        process.start()
+        bitcoind.give(process.ask("POST", "/v1/wallet/receive")["address"], COINS)
+        assert wait_until(lambda: process.ask("GET", "/v1/wallet")["confirmed_sat"] == COINS, 20)
+        sending = {
+            "address": bitcoind.wallet("miner").rpc("getnewaddress", "", "bech32m"),
+            "amount_sat": 60_000,
+        }
+        cost = process.ask("POST", "/v1/wallet/send", {**sending, "preview": True})
+        sent = process.ask("POST", "/v1/wallet/send", sending)
+        assert (cost["txid"], cost["fee_sat"]) == ("", sent["fee_sat"])
+        assert wait_until(lambda: sent["txid"] in bitcoind.rpc("getrawmempool"), 10)
+        bitcoind.mine()
+        left = COINS - 60_000 - sent["fee_sat"]
+        status = process.ask("GET", "/v1/wallet")
+        assert (status["wallet"], status["confirmed_sat"], status["pending_sat"]) == ("light", left, 0)
+        assert not (process.home / "wallet" / "seed.json").stat().st_mode & 0o077
+    finally:
+        process.stop()
