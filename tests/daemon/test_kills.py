@@ -13,11 +13,11 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.daemon import wiring
@@ -211,7 +211,8 @@ class Life:
 
     def acts(self) -> set[str]:
         """What it did to the machine and the chain; messages may be lost, and are asked for again."""
-        return {line for line in self._lines("want") if not line.startswith("want Send")}
+        said = ("want Send", "want ProposeClose")
+        return {line for line in self._lines("want") if not line.startswith(said)}
 
     def outcome(self) -> Any:
         """All but how often the last bill was said (a final reading that is taken twice is billed twice at one price)

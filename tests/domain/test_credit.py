@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace as replace_tx
+from msgspec.structs import replace
 
 from dockage.domain.channel import Channel, ChannelState, SpendingTx, Terms
 from dockage.domain.credit import SHARE, credit
@@ -48,7 +46,7 @@ def test_what_the_tenant_took_back_was_not_paid() -> None:
 
 def test_what_went_back_because_it_was_not_worth_a_close_was_not_earned() -> None:
     """Else paying a little and asking for it back would build a history for nothing."""
-    returned = replace(channel("closed", 400), spending=(replace_tx(OURS, given_back=True),))
+    returned = replace(channel("closed", 400), spending=(replace(OURS, given_back=True),))
     assert credit([returned] * 10, Sat(0), Sat(1_000)) == 0
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import exp, factorial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dockage.domain.channel import Channel, ChannelState, Terms
 from dockage.domain.identity import ChannelId, NodeKey

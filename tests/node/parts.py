@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dockage.domain.channel import ChannelState, SpendingTx, Terms
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey

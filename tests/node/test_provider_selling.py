@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dockage.domain.lease import LeaseState
 from dockage.domain.reason import Reason
@@ -96,7 +94,7 @@ def test_a_paid_lease_from_proposal_to_a_buried_close() -> None:
     ],
 )
 def test_whom_it_does_not_serve_hears_why(policy: dict[str, Any], limits: Resources, code: str) -> None:
-    mind = provider(msgspec.structs.replace(POLICY, **policy))
+    mind = provider(replace(POLICY, **policy))
     assert Playbook(mind) >> says(say.AskQuote(LEASE, limits)) << refusal(LEASE, code)
 
 
@@ -141,7 +139,7 @@ def test_an_expired_quote_opens_nothing() -> None:
 
 
 def test_the_last_room_goes_to_the_first_who_opens() -> None:
-    policy = msgspec.structs.replace(FREE_POLICY, capacity=LIMITS)
+    policy = replace(FREE_POLICY, capacity=LIMITS)
     assert (
         Playbook(provider(policy))
         >> says(say.OpenLease(free_quote(), SIG64))
@@ -262,7 +260,7 @@ def test_a_machine_that_was_not_cleared_is_asked_again() -> None:
 
 
 # -- growing -----------------------------------------------------------------------------------------
-MORE = msgspec.structs.replace(LIMITS, cpu_milli=3000)
+MORE = replace(LIMITS, cpu_milli=3000)
 
 
 def test_a_lease_grows_once_the_machine_has_grown() -> None:
@@ -293,8 +291,8 @@ def test_a_machine_that_can_not_grow_leaves_the_lease_as_it_was() -> None:
 
 
 def test_a_lease_does_not_grow_beyond_what_is_left() -> None:
-    too_much = msgspec.structs.replace(LIMITS, cpu_milli=4001)
-    all_of_it = msgspec.structs.replace(LIMITS, cpu_milli=4000)
+    too_much = replace(LIMITS, cpu_milli=4001)
+    all_of_it = replace(LIMITS, cpu_milli=4000)
     assert (
         Playbook(serving_free())
         >> says(say.GrowLease(LEASE, too_much))
@@ -306,9 +304,9 @@ def test_a_lease_does_not_grow_beyond_what_is_left() -> None:
 
 def test_a_lease_may_shrink_even_where_nothing_is_left() -> None:
     mind = serving_free()
-    mind.policy = msgspec.structs.replace(FREE_POLICY, capacity=Resources())
+    mind.policy = replace(FREE_POLICY, capacity=Resources())
     mind.state = replace(mind.state, policy=mind.policy)
-    less = msgspec.structs.replace(LIMITS, cpu_milli=1)
+    less = replace(LIMITS, cpu_milli=1)
     assert Playbook(mind) >> says(say.GrowLease(LEASE, less)) << want.Prepare(LEASE, less)
 
 
@@ -320,7 +318,7 @@ def test_room_that_a_growth_was_promised_is_not_sold_twice() -> None:
 
 def test_an_operator_who_takes_capacity_back_offers_nothing_and_not_less() -> None:
     mind = serving_free()
-    state = replace(mind.state, policy=msgspec.structs.replace(FREE_POLICY, capacity=Resources()))
+    state = replace(mind.state, policy=replace(FREE_POLICY, capacity=Resources()))
     assert mind_of.free(state) == Resources()
     assert mind_of.offer(state, PROVIDER).is_sane
 

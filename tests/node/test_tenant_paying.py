@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as with_
-
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.lease import LeaseState
@@ -67,12 +65,12 @@ def test_a_payment_that_was_lost_on_an_older_channel_is_made_again_too() -> None
     mind = renting()
     old = mind.state.channels[CHANNEL]
     full = channels.pay(old, old.terms.spendable, b"")
-    new = with_(old, id=CHANNEL2, txid="aa" * 32)
+    new = replace(old, id=CHANNEL2, txid="aa" * 32)
     agreed = statement(1, old.terms.spendable)
     changed(
         mind,
         channels={CHANNEL: full, CHANNEL2: new},
-        leases={LEASE: with_(lease(mind), last=agreed, opened_at=at(-20000), limits_at=at(-20000))},
+        leases={LEASE: replace(lease(mind), last=agreed, opened_at=at(-20000), limits_at=at(-20000))},
     )
     following = statement(2, old.terms.spendable + 5, agreed, received_sat=Sat(0))
     assert Playbook(mind) >> states(following) << pay(old.terms.spendable) << pay(5, CHANNEL2)
@@ -91,8 +89,8 @@ def used_up(refill: bool) -> Any:
     mind.policy = TenantPolicy(refill=refill)
     changed(mind, policy=mind.policy)
     full = channels.pay(mind.state.channels[CHANNEL], Sat(CAPACITY - 331), b"")
-    changed(mind, channels={CHANNEL: full}, leases={LEASE: with_(lease(mind), limits_at=at(-20000))})
-    return changed(mind, leases={LEASE: with_(lease(mind), last=AGREED)})
+    changed(mind, channels={CHANNEL: full}, leases={LEASE: replace(lease(mind), limits_at=at(-20000))})
+    return changed(mind, leases={LEASE: replace(lease(mind), last=AGREED)})
 
 
 AGREED = statement(1, CAPACITY - 331)
@@ -128,7 +126,7 @@ def test_one_that_is_on_its_way_is_waited_for_and_takes_over() -> None:
 def test_one_bill_is_paid_over_two_channels_open_ones_first() -> None:
     mind = used_up(refill=True)
     old = mind.state.channels[CHANNEL]
-    loose = with_(old, id=CHANNEL2, txid="aa" * 32, paid=Sat(0), state=ChannelState.FUNDED)
+    loose = replace(old, id=CHANNEL2, txid="aa" * 32, paid=Sat(0), state=ChannelState.FUNDED)
     changed(mind, channels={CHANNEL2: loose, CHANNEL: old})
     assert Playbook(mind) >> states(OVER) << pay(CAPACITY - 330) << pay(1, CHANNEL2)
 
@@ -254,9 +252,9 @@ def test_what_was_used_after_the_end_is_not_paid() -> None:
 # -- other limits ------------------------------------------------------------------------------------
 def test_what_was_used_under_larger_limits_is_believed_after_shrinking() -> None:
     """Ten seconds of four cores, then of one: 50 CPU seconds are possible, and 70 are not."""
-    large, small = msgspec.structs.replace(LIMITS, cpu_milli=4000), LIMITS
+    large, small = replace(LIMITS, cpu_milli=4000), LIMITS
     mind = renting()
-    changed(mind, leases={LEASE: with_(lease(mind), limits=large)})
+    changed(mind, leases={LEASE: replace(lease(mind), limits=large)})
     feed(mind, told.GrowRequested(LEASE, small), now=at(10))
     feed(mind, from_provider(notice(LeaseState.RUNNING, limits=small)), now=at(10))
     assert (
@@ -268,7 +266,7 @@ def test_what_was_used_under_larger_limits_is_believed_after_shrinking() -> None
 
 
 def test_a_growth_that_we_do_not_know_of_yet_may_already_be_charged() -> None:
-    more = msgspec.structs.replace(LIMITS, cpu_milli=4000)
+    more = replace(LIMITS, cpu_milli=4000)
     mind = feed(renting(), told.GrowRequested(LEASE, more), now=at(10))
     assert Playbook(mind, now=at(20)) >> states(statement(1, 50)) << pay(50)
     feed(mind, told.Received(PROVIDER, say.Refusal(LEASE, WHY)), now=at(20))

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as with_
 from typing import Any
+
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.reason import Reason
@@ -62,7 +63,7 @@ def test_half_a_day_before_leases_would_end_a_successor_is_opened() -> None:
 def test_credit_lets_the_successor_wait() -> None:
     mind = low()
     lease = mind.state.leases[LEASE]
-    changed(mind, leases={LEASE: with_(lease, quote=quote(credit_sat=Sat(1_000)))})
+    changed(mind, leases={LEASE: replace(lease, quote=quote(credit_sat=Sat(1_000)))})
     assert Playbook(mind) >> told.Ticked()
     left = changed(mind, channels=low(LOW - 1_000).state.channels)
     assert Playbook(left, restarts=False) >> told.Ticked() << PLAN
@@ -72,7 +73,7 @@ def test_traffic_that_costs_more_than_the_limits_brings_it_forward() -> None:
     """The worst case of the limits leaves traffic out; the pace of the last minute does not."""
     mind = low(4_500)
     assert Playbook(mind) >> told.Ticked()
-    busy = with_(mind.state.leases[LEASE], pace=Msat(4_600_000))
+    busy = replace(mind.state.leases[LEASE], pace=Msat(4_600_000))
     changed(mind, leases={LEASE: busy})
     assert Playbook(mind, restarts=False) >> told.Ticked() << PLAN
 

@@ -8,9 +8,9 @@ them does is said at the event. Signatures were checked at the edge before an ev
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from .errors import PeerError
 from .identity import ChannelId, NodeKey
@@ -103,7 +103,7 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def with_setup(terms: Terms, script: bytes, sat: Sat) -> Terms:
-    return msgspec.structs.replace(terms, setup_script=script, setup_sat=sat)
+    return replace(terms, setup_script=script, setup_sat=sat)
 
 
 class SpendingTx(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,8 +124,7 @@ class SpendingTx(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Sat(-(-self.fee // self.channels))
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(msgspec.Struct, frozen=True):
     id: ChannelId
     peer: NodeKey
     terms: Terms

@@ -7,9 +7,8 @@ from the peer's own lease or channel; whatever is refused leaves no trace.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
-import msgspec
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.channel import Channel, ChannelState
@@ -64,7 +63,7 @@ def _account(state: Provider, peer: NodeKey) -> Account:
     account = counted(state, peer, Account(Msat(sum(x.due for x in mine))))
     late = [at for x in mine if (at := billing.late_before(x, state.policy.patience)) is not None]
     if late and account.owed_sat:
-        return msgspec.structs.replace(account, late_since=min(late), late_due=account.due)
+        return replace(account, late_since=min(late), late_due=account.due)
     return account
 
 
@@ -147,7 +146,7 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
 
 
 def _priced(state: Provider, tariff: Tariff) -> Provider:
-    return replace(state, policy=msgspec.structs.replace(state.policy, tariff=tariff), unpriced=None)
+    return replace(state, policy=replace(state.policy, tariff=tariff), unpriced=None)
 
 
 def _on_message(state: Provider, event: told.Received, now: Instant) -> tuple[Provider, Effects]:

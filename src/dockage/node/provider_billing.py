@@ -6,7 +6,7 @@ by value (exposure), whatever it does.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.channel import Channel

@@ -8,7 +8,8 @@ look at the chain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.channel import FORGET_UNFUNDED, Channel, ChannelState, Terms, with_setup

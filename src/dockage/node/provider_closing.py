@@ -7,7 +7,8 @@ waited for is waited for a few seconds, and what no close is worth is given back
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.channel import BUMP_AFTER, NEVER, SETTLE_BEFORE_EXPIRY, Channel, ChannelState

@@ -6,7 +6,7 @@ by ourselves, and what is left of the machine decides again.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.errors import PeerError

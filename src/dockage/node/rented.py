@@ -7,8 +7,10 @@ whatever comes from another one about it changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.checks import NONE, Checks
@@ -39,39 +41,38 @@ NOBODY = NodeKey(b"")
 LEAVING = frozenset({LeaseState.ENDING, LeaseState.ENDED})
 
 
-@dataclass(frozen=True, slots=True)
-class RentedLease:
+class RentedLease(msgspec.Struct, frozen=True):
     id: LeaseId
     deployment: str
     limits: Resources
     candidates: tuple[Candidate, ...]
     """Still to try; the first is the one being asked or renting to us."""
     state: LeaseState = LeaseState.QUOTING
-    since: Instant = Instant(0)  # noqa: RUF009
-    asked_at: Instant = Instant(0)  # noqa: RUF009
-    heard_at: Instant = Instant(0)  # noqa: RUF009
+    since: Instant = Instant(0)
+    asked_at: Instant = Instant(0)
+    heard_at: Instant = Instant(0)
     quote: Quote | None = None
     quote_signature: bytes = b""
-    opened_at: Instant = Instant(0)  # noqa: RUF009
+    opened_at: Instant = Instant(0)
     """When we asked for it to be opened, for the time that can be charged to us."""
-    limits_at: Instant = Instant(0)  # noqa: RUF009
+    limits_at: Instant = Instant(0)
     """Since when ``limits`` (or a growth that is not granted yet) may have been in force."""
     allowed: Usage = NO_USE
     """The most that can have been used before that."""
-    left_until: Instant = Instant(0)  # noqa: RUF009
+    left_until: Instant = Instant(0)
     """Nothing later than this is paid, once the lease ends; 0 while it does not."""
     last: Statement | None = None
     """The newest statement we agreed to."""
     last_signature: bytes = b""
-    pace: Msat = Msat(0)  # noqa: RUF009
+    pace: Msat = Msat(0)
     """msat an hour over about the last minute."""
     wanted: Resources | None = None
     """Limits asked for and not yet granted."""
     faults: int = 0
     dispute: Reason | None = None
     """Why nothing is paid now: what is stated is not what we know."""
-    disputed_at: Instant = Instant(0)  # noqa: RUF009
-    agreed: Msat = Msat(0)  # noqa: RUF009
+    disputed_at: Instant = Instant(0)
+    agreed: Msat = Msat(0)
     """While there is a dispute: what was due before it, which is all that we owe."""
     warning: Reason | None = None
     """What is wrong with the lease, though not with its bill."""
@@ -134,13 +135,12 @@ class Refill(NamedTuple):
     """Why nothing came of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
+class Tenant(msgspec.Struct, frozen=True):
     me: NodeKey
-    policy: TenantPolicy = field(default_factory=TenantPolicy)
-    leases: Mapping[LeaseId, RentedLease] = field(default_factory=dict)
-    channels: Mapping[ChannelId, Channel] = field(default_factory=dict)
-    refills: Mapping[NodeKey, Refill] = field(default_factory=dict)
+    policy: TenantPolicy = msgspec.field(default_factory=TenantPolicy)
+    leases: Mapping[LeaseId, RentedLease] = msgspec.field(default_factory=dict)
+    channels: Mapping[ChannelId, Channel] = msgspec.field(default_factory=dict)
+    refills: Mapping[NodeKey, Refill] = msgspec.field(default_factory=dict)
     """Not stored: after a restart a successor is wished for again."""
     height: int = 0
 

@@ -7,7 +7,9 @@ that a move is in the table, the tenant is told, and the account follows from th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from dockage.domain.channel import Channel
 from dockage.domain.credit import credit
@@ -31,8 +33,7 @@ Effects = tuple[want.AnyEffect, ...]
 NO_ACCOUNT = Account()
 
 
-@dataclass(frozen=True, slots=True)
-class SoldLease:
+class SoldLease(msgspec.Struct, frozen=True):
     id: LeaseId
     tenant: NodeKey
     limits: Resources
@@ -41,9 +42,9 @@ class SoldLease:
     terms: bytes = b""
     """SHA-256 of the quote it was opened with, for its statements."""
     state: LeaseState = LeaseState.OPENING
-    since: Instant = Instant(0)  # noqa: RUF009
+    since: Instant = Instant(0)
     """When ``state`` was entered (ENDING: when the machine was last asked to clear it)."""
-    meter: Meter = field(default_factory=Meter)
+    meter: Meter = msgspec.field(default_factory=Meter)
     last: Statement | None = None
     """The newest statement: the next one follows it, and an ended lease's is said again until it is paid."""
     growing: Resources | None = None
@@ -76,13 +77,12 @@ class SoldLease:
         return self.state is LeaseState.ENDING or self.state is LeaseState.ENDED
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(msgspec.Struct, frozen=True):
     policy: ProviderPolicy
-    leases: Mapping[LeaseId, SoldLease] = field(default_factory=dict)
+    leases: Mapping[LeaseId, SoldLease] = msgspec.field(default_factory=dict)
     """All that have not ended, and for a while those that have."""
-    channels: Mapping[ChannelId, Channel] = field(default_factory=dict)
-    accounts: Mapping[NodeKey, Account] = field(default_factory=dict)
+    channels: Mapping[ChannelId, Channel] = msgspec.field(default_factory=dict)
+    accounts: Mapping[NodeKey, Account] = msgspec.field(default_factory=dict)
     height: int = 0
     leaving: bool = False
     """Nothing new is sold."""

@@ -7,7 +7,8 @@ provider can take without service is one tick.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.channel import Channel

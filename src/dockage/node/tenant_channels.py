@@ -7,9 +7,8 @@ provider says of a channel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-import msgspec
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.channel import Channel, ChannelState, Terms, with_setup
@@ -101,7 +100,7 @@ def on_accept(
         state, effects = on_channel_refused(state, channel, DEARER_SETUP, now)
         return state, (want.Send(peer, say.CloseChannel(channel.id)), *effects)
     terms = with_setup(channel.terms, accept.setup_script, accept.setup_sat)
-    terms = msgspec.structs.replace(terms, provider_key=accept.provider_key)
+    terms = replace(terms, provider_key=accept.provider_key)
     agreed = replace(channel, terms=terms, needed=accept.confirmations)
     return put_channel(state, agreed), (want.Fund(channel.id, terms),)
 

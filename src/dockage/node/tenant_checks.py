@@ -6,9 +6,7 @@ nothing; one that is pauses payment where too much was stated, and is remembered
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import msgspec
+from msgspec.structs import replace
 
 from dockage.domain.checks import PROCESSES_MAX, SURE, Checks, Look, after_look, is_uneasy, mark, starvation
 from dockage.domain.identity import LeaseId
@@ -45,7 +43,7 @@ def again(state: Tenant) -> Effects:
 def _ask(state: Tenant, lease: RentedLease, checks: Checks, now: Instant) -> tuple[Tenant, Effects]:
     within = _within(state, checks)
     until = after(now, Duration(within + state.policy.check_limit))
-    asked = replace(lease, checks=msgspec.structs.replace(checks, begun=None, awaited_until=until))
+    asked = replace(lease, checks=replace(checks, begun=None, awaited_until=until))
     return store(state, asked), (want.Moment(lease.id, within),)
 
 
@@ -60,7 +58,7 @@ def on_moment(state: Tenant, id_: LeaseId, now: Instant) -> tuple[Tenant, Effect
     if lease is None or lease.state is not LeaseState.RUNNING or lease.last is None:
         return state, ()
     until = after(now, state.policy.check_limit)
-    begun = msgspec.structs.replace(lease.checks, begun=mark(lease.last), began_at=now, awaited_until=until)
+    begun = replace(lease.checks, begun=mark(lease.last), began_at=now, awaited_until=until)
     base = lease.checks.base
     free = max(0, lease.limits.memory_bytes - lease.last.memory_bytes)
     look = want.Look(
@@ -99,7 +97,7 @@ def on_look_failed(state: Tenant, id_: LeaseId, now: Instant) -> tuple[Tenant, E
     lease = state.leases.get(id_)
     if lease is None:
         return state, ()
-    checks = msgspec.structs.replace(lease.checks, begun=None, unchecked=lease.checks.unchecked + 1)
+    checks = replace(lease.checks, begun=None, unchecked=lease.checks.unchecked + 1)
     return store(state, replace(lease, checks=checks)), ()
 
 

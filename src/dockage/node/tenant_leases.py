@@ -6,7 +6,7 @@ candidate or by the end.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dockage.domain.channel import ChannelState
 from dockage.domain.identity import LeaseId, NodeKey

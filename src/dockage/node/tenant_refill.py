@@ -6,7 +6,7 @@ where nothing runs.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dockage.domain.channel import ChannelState
 from dockage.domain.identity import ChannelId, NodeKey

@@ -6,7 +6,7 @@ nothing that was used after the lease's end is paid either.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.checks import after_statement
