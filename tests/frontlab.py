@@ -28,6 +28,9 @@ class Result:
 class Tenant:
     """The stock CLI against the front, and the front itself, which a test may stop and start again."""
 
+    linger = 0.1
+    """Seconds that an empty deployment keeps its lease; from the next start on."""
+
     def __init__(
         self, front: Callable[[], DockerFront], socket: Path, leases: FakeLeases, env: dict[str, str]
     ):

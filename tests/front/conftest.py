@@ -89,7 +89,7 @@ async def tenant(lab: Lab, leases: FakeLeases, folder: Path) -> AsyncIterator[Te
 
     def front() -> DockerFront:
         return DockerFront(
-            socket, leases, lab.socket, send_image, journal, clock=SystemClock(), linger_sec=0.1
+            socket, leases, lab.socket, send_image, journal, clock=SystemClock(), linger_sec=tenant.linger
         )
 
     env = {

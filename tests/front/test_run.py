@@ -191,3 +191,44 @@ async def test_version_info_and_system_df(tenant: Tenant) -> None:
     await tenant.run("--name", "box", IMAGE, "sleep", "60")
     assert "Containers" in await tenant.docker("system", "df")
     assert "box" in await tenant.docker("system", "df", "-v")
+
+
+async def test_commit_brings_what_a_container_wrote_to_the_tenants_own_engine(tenant: Tenant) -> None:
+    settings = ["-e", 'A=b "$c"', "-w", "/tmp", "--label", "k=v w", "--health-cmd", "test -e /made"]
+    await tenant.run("--name", "box", *settings, IMAGE, "sleep", "60")
+    await tenant.docker("exec", "box", "sh", "-c", "echo inside > /made")
+    await tenant.docker("commit", "-m", "why", "-c", "CMD cat /made", "box", "mine:1")
+    assert (await tenant.inspect("box"))["State"]["Status"] == "running", "it was held only meanwhile"
+    [image] = json.loads(await tenant.docker("image", "inspect", "mine:1"))
+    config = image["Config"]
+    assert 'A=b "$c"' in config["Env"]
+    assert (config["WorkingDir"], config["Labels"], image["Comment"]) == ("/tmp", {"k": "v w"}, "why")
+    assert config["Healthcheck"]["Test"] == ["CMD-SHELL", "test -e /made"]
+    assert await tenant.docker("run", "--rm", *LIMITS, "mine:1") == "inside"
+    await tenant.docker("rmi", "mine:1")
+
+
+async def test_update_lets_the_lease_grow_and_is_remembered(tenant: Tenant) -> None:
+    await tenant.run("--name", "box", IMAGE, "sleep", "60")
+    [before] = tenant.leases.all()
+    await tenant.docker("update", "--memory", "96m", "--memory-swap", "96m", "--restart", "always", "box")
+    [after] = tenant.leases.all()
+    assert after.limits.memory_bytes - before.limits.memory_bytes == 32 << 20
+    await tenant.leases.end(after.id, "gone")
+    await tenant.docker("start", "box")
+    found = (await tenant.inspect("box"))["HostConfig"]
+    assert (found["Memory"], found["RestartPolicy"]["Name"]) == (96 << 20, "always")
+
+
+async def test_a_row_of_short_runs_rents_once(tenant: Tenant) -> None:
+    tenant.linger = 3.0
+    await tenant.stop()
+    await tenant.start()
+    for _ in range(3):
+        await tenant.docker("run", "--rm", *LIMITS, IMAGE, "true")
+    assert len(tenant.leases.obtained) == 1
+    await tenant.docker("run", "--rm", "--memory", "32m", "--cpus", "0.5", IMAGE, "true")
+    assert len(tenant.leases.obtained) == 2, "another size is another lease"
+    await tenant.docker("run", "--rm", *LIMITS, "--label", "dockage.region=eu", IMAGE, "true")
+    assert len(tenant.leases.obtained) == 3, "another wish too"
+    await until(lambda: len(tenant.leases.all()) == 0)

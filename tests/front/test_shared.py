@@ -78,26 +78,6 @@ async def test_two_services_of_a_project_find_each_other_on_one_lease(tenant: Te
     await until(lambda: len(tenant.leases.all()) == 0)
 
 
-async def test_an_attached_project_ends_with_its_container(tenant: Tenant, project: Path) -> None:
-    text = f"services:\n  job:\n    image: {IMAGE}\n    command: sh -c 'echo working; sleep 1; exit 3'\n"
-    (project / "compose.yaml").write_text(text)
-    result = await tenant.tried(
-        "compose", "--project-directory", str(project), "up", "--exit-code-from", "job"
-    )
-    assert result.code == 3
-    assert "working" in result.out
-
-
-async def test_a_refused_service_is_named_with_its_key(tenant: Tenant, project: Path) -> None:
-    text = f"services:\n  bad:\n    image: {IMAGE}\n    privileged: true\n    devices: [/dev/fuse]\n"
-    (project / "compose.yaml").write_text(text)
-    message = await tenant.refused("compose", "--project-directory", str(project), "up", "-d")
-    assert "service bad cannot run on dockage" in message
-    assert "HostConfig.Privileged" in message
-    assert "HostConfig.Devices" in message
-    assert tenant.leases.obtained == []
-
-
 async def test_networks_are_the_tenants_until_a_container_needs_them(tenant: Tenant) -> None:
     id_ = await tenant.docker("network", "create", "--label", "a=b", "net")
     assert tenant.leases.obtained == []
