@@ -20,13 +20,14 @@ from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
 from dockage.ports import AcceptStream, Address, Stream
 
-from . import fast
+from . import calls, fast
 from .book import AddressBook, Line, Switchboard
 from .limits import ALPN, DEFAULT, Limits
 from .stream import IrohStream
 
 log = structlog.get_logger("dockage.link")
 fast.apply()
+calls.apply()
 
 
 class IrohLink:

@@ -18,23 +18,31 @@ from dockage.wire.frames import PIECE
 
 _ABORTED = 1
 """Our QUIC application error code on reset and stop; the peer learns nothing from it but that we went."""
+SMALL = 1 << 14
+"""What a read asks for at first: the binding fills as many bytes with zeros beforehand, so that asking for 256 KiB
+would cost more than an HTTP request that comes. A stream that fills what was asked for is asked for more."""
 
 
 class IrohStream:
     """A cancelled read or write may have lost bytes: such a stream is good for ``abort`` only."""
 
-    __slots__ = ("__weakref__", "_aborted", "_ended", "_finished", "_recv", "_send", "_waiting")
+    __slots__ = ("__weakref__", "_aborted", "_ended", "_finished", "_recv", "_room", "_send", "_waiting")
 
     def __init__(self, stream: Any) -> None:
         self._send, self._recv = stream.send(), stream.recv()
         self._waiting: set[asyncio.Future[Any]] = set()
         self._finished = self._ended = self._aborted = False
+        self._room = SMALL
 
     async def read(self, limit: int) -> bytes:
         if self._ended:
             return b""
-        piece: bytes = await self._call(self._recv.read(limit))
+        room = min(limit, self._room)
+        piece: bytes = await self._call(self._recv.read(room))
         self._ended = not piece
+        self._room = (
+            min(PIECE, 4 * room) if len(piece) == room else max(SMALL, min(self._room, 4 * len(piece)))
+        )
         return piece
 
     async def write(self, data: bytes) -> None:
