@@ -56,6 +56,13 @@ async def test_a_busy_loop_has_its_cores_and_no_more(ours: Tenant, host: DockerH
     assert used <= (time.monotonic_ns() - began) * LIMITS.cpu_milli / 1000 + 200_000_000  # two periods' slack
 
 
+async def test_a_disk_bomb_ends_at_the_disk_of_the_lease(ours: Tenant, theirs: Tenant) -> None:
+    fill = ours.with_image("IMAGE", "sh", "-c", "head -c 600000000 /dev/zero 2>&1 >/bomb")
+    assert "No space left on device" in await ours.docker("run", "--rm", *fill, code=1)
+    small = theirs.with_image("IMAGE", "sh", "-c", "echo fine >/f; cat /f")
+    assert await theirs.docker("run", "--rm", *small) == "fine"
+
+
 async def test_a_log_bomb_fills_two_small_files(ours: Tenant, lab: Lab) -> None:
     id = await ours.run(
         "IMAGE", "sh", "-c", "head -c 40000000 /dev/zero | tr '\\0' x | fold -w 1000; echo over; sleep 100"

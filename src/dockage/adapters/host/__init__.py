@@ -4,6 +4,18 @@
 lease id, and making or removing twice is the same as once, because recovery does exactly that.
 """
 
-from .host import DockerHost
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .host import DockerHost
 
 __all__ = ["DockerHost"]
+
+
+def __getattr__(name: str) -> Any:
+    """Only when it is asked for: a single part, as the cgroup, then needs none of the libraries of the others."""
+    if name == "DockerHost":
+        from .host import DockerHost
+
+        return DockerHost
+    raise AttributeError(name)
