@@ -10,11 +10,11 @@ from dockage.adapters.secp.keys import ChannelKeys
 from dockage.daemon.rail import Rail
 from dockage.daemon.system import refuse_foreign_channels
 from dockage.domain.channel import Channel, ChannelState, SpendingTx, Terms
-from dockage.domain.errors import UsageError
+from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.units import Sat
 from dockage.node import records
-from dockage.ports import Row
+from dockage.ports import Coin, Row
 from dockage.protocol.bitcoin.tx import parse
 from dockage.testing.chain import FakeChain, FakeWallet
 
@@ -85,3 +85,24 @@ def test_a_home_whose_channels_were_opened_with_another_wallet_does_not_start() 
     assert caught.value.code == "wallet.other-keys"
     over = replace(channel, state=ChannelState.CLOSED)
     refuse_foreign_channels(other, [Row(records.PAYING, ID, records.encode_channel(over))], ME)
+
+
+async def test_what_we_paid_a_peer_is_no_payment_of_the_peer() -> None:
+    """It opens a channel to us with the id and the funding of the one on which we pay it."""
+    us, peer = rail(b"1" * 32), rail(b"2" * 32)
+    capacity, script = Sat(50_000), await us.wallet.script()
+    terms = Terms(us.our_key("tenant", ID, ME), peer.our_key("provider", ID, ME), 1000, capacity, script)
+    ours = Channel(ID, PROVIDER, terms, state=ChannelState.OPEN, txid="ab" * 32)
+    signature = us.pay(ours, Sat(20_000), ME)
+    copy = Terms(
+        peer.our_key("tenant", ID, PROVIDER), us.our_key("provider", ID, PROVIDER), 1000, capacity, script
+    )
+    theirs = replace(ours, terms=copy)
+    with pytest.raises(PeerError) as caught:
+        us.check_payment(theirs, Sat(20_000), signature)
+    assert caught.value.code == "channel.signature"
+    coin = Coin(capacity, us.commitment(ours).funding.script, 1, coinbase=False)
+    us.check_funding(ours, coin)
+    with pytest.raises(PeerError) as caught:
+        us.check_funding(theirs, coin)
+    assert caught.value.code == "channel.script"

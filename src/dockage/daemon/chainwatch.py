@@ -7,6 +7,7 @@ nothing, leases go on; what is due is asked for again at the first poll that suc
 from __future__ import annotations
 
 from dockage.domain.channel import SETTLE_BEFORE_EXPIRY, Channel, ChannelState
+from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, short
 from dockage.domain.reason import Reason
 from dockage.domain.units import HOUR, Duration, Instant, since
@@ -32,7 +33,8 @@ class ChainWatch:
     def __init__(self, rail: Rail, minds: list[Driver[Provider] | Driver[Tenant]], clock: Clock) -> None:
         self._rail, self._minds, self._clock = rail, minds, clock
         self._height = self._tip = -1
-        self._missing: dict[ChannelId, Instant] = {}
+        self._missing: dict[tuple[bool, ChannelId], Instant] = {}
+        """A peer that we pay may have given a channel to us the id of one of ours."""
 
     async def poll(self) -> None:
         """Raises Unavailable while the node does not answer."""
@@ -52,11 +54,12 @@ class ChainWatch:
         coin = await self._rail.chain.coin(outpoint)
         if coin is None:
             return await self._look_for_spender(mind, channel, outpoint) if not channel.is_over else None
-        self._missing.pop(channel.id, None)
-        wrong = self._rail.why_wrong(channel, coin)
-        if wrong:
-            await mind.post(told.FundingGone(channel.id, Reason("channel.wrong-funding", wrong)))
-        elif coin.confirmations != channel.confirmations or _is_shaken(channel):
+        self._missing.pop(_name(mind, channel), None)
+        try:
+            self._rail.check_funding(channel, coin)
+        except PeerError as wrong:
+            return await mind.post(told.FundingGone(channel.id, Reason(wrong.code, wrong.message)))
+        if coin.confirmations != channel.confirmations or _is_shaken(channel):
             await mind.post(told.FundingSeen(channel.id, coin.confirmations))
 
     async def _look_for_spender(
@@ -73,13 +76,13 @@ class ChainWatch:
             return  # spent in the mempool only: nothing is decided yet
         if channel.seen:  # a reorganisation took it, or its coins were spent elsewhere
             await mind.post(told.FundingMissed(channel.id))
-        missing_since = self._missing.setdefault(channel.id, self._clock.now())
+        missing_since = self._missing.setdefault(_name(mind, channel), self._clock.now())
         if since(missing_since, self._clock.now()) > (MISSING_MAX if chain.sees_mempool else UNSEEN_MAX):
             lost = Reason(
                 "channel.funding-lost", f"no node knows the funding of {short(channel.id)} any more"
             )
             await mind.post(told.FundingGone(channel.id, lost))
-            self._missing.pop(channel.id, None)
+            self._missing.pop(_name(mind, channel), None)
 
     def _is_past_seeing(self, channel: Channel) -> bool:
         """A light provider sees its own close and not the tenant's refund. Where no close of ours has confirmed a
@@ -87,6 +90,10 @@ class ChainWatch:
         if self._rail.chain.sees_mempool or channel.settled_txid or channel.is_over:
             return False
         return self._tip >= channel.terms.expiry_height + SETTLE_BEFORE_EXPIRY
+
+
+def _name(mind: Driver[Provider] | Driver[Tenant], channel: Channel) -> tuple[bool, ChannelId]:
+    return isinstance(mind.state, Provider), channel.id
 
 
 def _is_interesting(channel: Channel, height: int, *, fresh: bool) -> bool:

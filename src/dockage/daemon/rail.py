@@ -17,7 +17,7 @@ from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.units import Sat
 from dockage.node.events import FundingBuilt
 from dockage.ports import Chain, Coin, Wallet
-from dockage.protocol.bitcoin.channel import Commitment, check_terms
+from dockage.protocol.bitcoin.channel import Commitment, check_funding, check_terms
 from dockage.protocol.bitcoin.curve import Curve, Half, Joint, Signer
 from dockage.protocol.bitcoin.descriptor import descriptor
 from dockage.protocol.bitcoin.script import funding
@@ -61,7 +61,7 @@ class Rail:
     def __init__(self, curve: Curve, keys: ChannelKeys, chain: Chain, wallet: Wallet) -> None:
         self.curve, self._keys, self.chain, self.wallet = curve, keys, chain, wallet
         self._payout = b""
-        self._commitments: dict[tuple[ChannelId, str], Commitment] = {}
+        self._commitments: dict[tuple[Terms, str, int], Commitment] = {}
 
     def our_key(self, role: Role, channel: ChannelId, tenant: NodeKey) -> bytes:
         """33 bytes. The tenant names the id, so the provider's key depends on who the tenant is, too."""
@@ -76,7 +76,9 @@ class Rail:
         )
 
     def commitment(self, channel: Channel) -> Commitment:
-        key = (channel.id, channel.txid)
+        """Kept under all that it follows from. Under its id a peer that we pay could open a channel to us with the same
+        id, funding and all, and pay us with the signatures that we paid it with."""
+        key = (channel.terms, channel.txid, channel.vout)
         if key not in self._commitments:
             if len(self._commitments) >= COMMITMENTS_MAX:
                 self._commitments.pop(next(iter(self._commitments)))
@@ -168,13 +170,9 @@ class Rail:
         """Our half of a close by both, with a fresh nonce."""
         return self._keys.half(role, _key_id(role, channel.id, tenant), joint)
 
-    def why_wrong(self, channel: Channel, coin: Coin) -> str:
-        """Why *coin* is not the agreed funding output; "" if it is."""
-        if coin.value != channel.terms.capacity:
-            return f"the funding output holds {coin.value} sat, not {channel.terms.capacity}"
-        if coin.script != self.commitment(channel).funding.script:
-            return "the funding output does not pay the agreed channel script"
-        return "the funding is a coinbase" if coin.coinbase else ""
+    def check_funding(self, channel: Channel, coin: Coin) -> None:
+        """Raises PeerError if *coin* is not the agreed funding output."""
+        check_funding(self.commitment(channel), coin)
 
     def _signer(self, role: Role, channel: Channel, tenant: NodeKey) -> Signer:
         return self._keys.signer(role, _key_id(role, channel.id, tenant))

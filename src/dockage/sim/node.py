@@ -431,7 +431,7 @@ class Node:
         if output is not None:
             self._missing.pop(channel.id, None)
             if output != Output(channel.id, channel.terms.capacity):
-                tell(told.FundingGone(channel.id, Reason("channel.wrong-funding", "another output")))
+                tell(told.FundingGone(channel.id, Reason("channel.value", "another output")))
                 return
             depth = self.chain.depth(channel.txid) or 0
             shaken = channel.state in (ChannelState.FUNDED, ChannelState.ABANDONED) or channel.settled_txid

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dockage.domain.channel import RESERVE, STOP_BEFORE_EXPIRY, Terms
-from dockage.domain.errors import PeerError, Unavailable
+from dockage.domain.channel import RESERVE, Terms
+from dockage.domain.errors import PeerError
 from dockage.domain.units import Sat
 
 from .address import is_witness_program
@@ -28,7 +28,6 @@ HEIGHT_MAX = 499_999_999
 CAPACITY_MIN = 2 * RESERVE
 """The tenant's output and the provider's output, both above dust."""
 SUPPLY = 21_000_000 * 100_000_000
-NOTHING = Sat(0)
 
 
 def check_terms(terms: Terms) -> None:
@@ -106,12 +105,10 @@ class Commitment:
             and self._curve.verify(self._tenant, self.digest(paid), signature)
         )
 
-    def check_payment(self, before: Sat, paid: Sat, signature: bytes, owed: Sat = NOTHING) -> None:
+    def check_payment(self, before: Sat, paid: Sat, signature: bytes) -> None:
         """Provider: take *paid* for the new total, or raise PeerError and change nothing. *before*: the total
-        so far; *owed*: what the meter says must at least be paid by now."""
+        so far."""
         check_amount(self.terms, before, paid)
-        if paid < owed:
-            raise PeerError("channel.underpaid", f"{paid} sat is less than the {owed} sat that are due")
         if not self.is_signed(paid, signature):
             raise PeerError("channel.signature", f"the tenant's signature does not pay {paid} sat")
 
@@ -141,36 +138,16 @@ class SeenCoin(Protocol):
 
 
 COINBASE_MATURITY = 100
+"""Consensus: nobody can spend a coinbase before, so no close of it could be broadcast."""
 
 
-def confirmations_needed(capacity: Sat) -> int:
-    """How deep a funding must be before its channel is worth its face: 1 up to 50k sat, 3 up to 500k, else 6
-    (a double spend by reorganisation costs a block reward)."""
-    return 1 if capacity <= 50_000 else 3 if capacity <= 500_000 else 6
-
-
-def check_funding(
-    commitment: Commitment, coin: SeenCoin | None, height: int, blocks_left: int = STOP_BEFORE_EXPIRY
-) -> int:
-    """Provider: the confirmations of the funding output that its own node sees, if that output is the agreed
-    one. Raises PeerError for a wrong one, Unavailable("channel.unfunded") while it is not there (not yet seen,
-    or spent: ``Chain.spender`` tells)."""
+def check_funding(commitment: Commitment, coin: SeenCoin) -> None:
+    """Whether what our own node shows at the outpoint is the agreed output. Raises PeerError("channel.value" |
+    "channel.script" | "channel.immature")."""
     terms = commitment.terms
-    if terms.expiry_height - height < blocks_left:
-        raise PeerError(
-            "channel.expiry",
-            f"the channel ends at block {terms.expiry_height}; at {height} it must have {blocks_left} left",
-        )
-    if coin is None:
-        raise Unavailable("channel.unfunded", f"no unspent output at {_name(commitment)} yet: wait for it")
     if coin.value != terms.capacity:
-        raise PeerError("channel.value", f"the funding holds {coin.value} sat, not {terms.capacity}")
+        raise PeerError("channel.value", f"the funding output holds {coin.value} sat, not {terms.capacity}")
     if coin.script != commitment.funding.script:
-        raise PeerError("channel.script", f"{_name(commitment)} does not pay the agreed channel script")
+        raise PeerError("channel.script", "the funding output does not pay the agreed channel script")
     if coin.coinbase and coin.confirmations < COINBASE_MATURITY:
         raise PeerError("channel.immature", "the funding is a coinbase that cannot be spent yet")
-    return coin.confirmations
-
-
-def _name(commitment: Commitment) -> str:
-    return f"{commitment.outpoint[0][:16]}:{commitment.outpoint[1]}"
