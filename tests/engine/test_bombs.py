@@ -57,7 +57,7 @@ async def test_a_busy_loop_has_its_cores_and_no_more(ours: Tenant, host: DockerH
 
 
 async def test_a_disk_bomb_ends_at_the_disk_of_the_lease(ours: Tenant, theirs: Tenant) -> None:
-    fill = ours.with_image("IMAGE", "sh", "-c", "head -c 600000000 /dev/zero 2>&1 >/bomb")
+    fill = ours.with_image("IMAGE", "sh", "-c", "dd if=/dev/zero of=/bomb bs=1M count=600")
     assert "No space left on device" in await ours.docker("run", "--rm", *fill, code=1)
     small = theirs.with_image("IMAGE", "sh", "-c", "echo fine >/f; cat /f")
     assert await theirs.docker("run", "--rm", *small) == "fine"
