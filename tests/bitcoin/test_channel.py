@@ -181,6 +181,10 @@ def test_a_claim_out_of_range_is_just_not_signed(paid: Any) -> None:
     assert not PAIR.commitment.is_signed(paid, PAIR.pay(1000))
 
 
+def test_a_signature_for_nothing_is_no_payment() -> None:
+    assert not PAIR.commitment.is_signed(0, PAIR.tenant(PAIR.commitment.digest(0)))
+
+
 def test_a_refused_payment_leaves_no_trace() -> None:
     digest = PAIR.commitment.digest(1000)
     refused("channel.signature", 0, 1000, bytes(64))
@@ -244,8 +248,26 @@ def test_an_outpoint_that_is_none(outpoint: tuple[str, int]) -> None:
     assert caught.value.code == "channel.outpoint"
 
 
-def test_the_smallest_channel() -> None:
-    check_terms(altered(capacity=660))
+@pytest.mark.parametrize(
+    "terms",
+    [
+        altered(capacity=660),
+        altered(capacity=21 * 10**14),
+        altered(expiry_height=1),
+        altered(expiry_height=499_999_999),
+        altered(tenant_script=b"\0\x14" + bytes(20)),
+        altered(tenant_script=b"\0\x20" + bytes(32)),
+    ],
+)
+def test_terms_at_the_brim(terms: Terms) -> None:
+    check_terms(terms)
+
+
+@pytest.mark.parametrize("outpoint", [("00" * 32, 0), ("ff" * 32, 2**32 - 1)])
+def test_an_outpoint_at_the_brim(outpoint: tuple[str, int]) -> None:
+    assert Commitment(PAIR.terms, outpoint, PAIR.curve).input.outpoint[32:] == outpoint[1].to_bytes(
+        4, "little"
+    )
 
 
 # -- lies about the funding ----------------------------------------------------------------------------

@@ -10,18 +10,23 @@ from hypothesis import strategies as st
 
 from bitcoin.parts import CHANGE, PAYOUT, Pair
 from dockage.domain.errors import UsageError
+from dockage.domain.units import Sat
 from dockage.protocol.bitcoin.script import taproot_script
 from dockage.protocol.bitcoin.settlement import (
+    ADDED_VBYTES,
     BATCH_MAX,
     CLOSE_VBYTES,
     DUST,
     OPEN_VBYTES,
     REFUND_VBYTES,
+    SETUP_VBYTES,
     Claim,
     bumped,
     closing,
     overhead,
     refund,
+    replacing,
+    worth_closing,
 )
 from dockage.protocol.bitcoin.sighash import DEFAULT, PAYMENT, taproot_digest
 from dockage.protocol.bitcoin.tx import SEQUENCE_RBF, Tx, TxIn, TxOut, fee_for, parse
@@ -152,6 +157,36 @@ def test_overhead_and_the_smallest_sensible_channel(rate: Rate) -> None:
     cost = overhead(rate.feerate)
     assert (cost.total, cost.smallest_capacity(10)) == (rate.total, rate.ten_percent)
     assert cost.total * 100 <= rate.ten_percent * 10
+
+
+def test_what_the_provider_gets_of_a_funding_is_overhead() -> None:
+    assert overhead(2000, Sat(1000)).open == 2 * (OPEN_VBYTES + SETUP_VBYTES) + 1000
+    assert overhead(2000, Sat(1000)).close == overhead(2000).close == 2 * CLOSE_VBYTES
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(1000, 2000), (1999, 2999), (2000, 3000), (2001, 3002), (10_000, 15_000)]
+)
+def test_a_bump_is_half_more_and_no_more_than_needed(before: int, after: int) -> None:
+    assert bumped(before) == after
+
+
+@pytest.mark.parametrize(
+    ("vsize", "feerate", "before", "wanted"),
+    [(205, 1000, 410, 3000), (200, 1000, 401, 3005), (205, 9000, 205, 9000), (300, 1000, 100, 1334)],
+)
+def test_a_replacement_pays_no_more_than_it_must(vsize: int, feerate: int, before: int, wanted: int) -> None:
+    assert replacing(vsize, feerate, before) == wanted
+
+
+def test_what_is_worth_closing_at_the_brim() -> None:
+    first, added = CLOSE_VBYTES - ADDED_VBYTES, ADDED_VBYTES
+    alone = PAIR.claim(first + added + DUST)
+    poor = Pair(outpoint=("ce" * 32, 0)).claim(added)
+    assert worth_closing([alone], 1000) == [alone]
+    assert worth_closing([PAIR.claim(first + added + DUST - 1)], 1000) == []
+    assert worth_closing([alone, poor], 1000) == [alone]
+    assert worth_closing([], 1000) == []
 
 
 @given(st.integers(1000, 10_000_000))

@@ -111,6 +111,9 @@ def test_the_tenant_bears_a_fee_up_to_that_of_its_refund() -> None:
     assert why_not(0, 0, feerate=most + 10) == "close.fee"
     assert why_not(0, 0, feerate=most + 10, own=2000) == ""
     assert why_not(100, 100, feerate=100_000) == "close.fee"
+    fee = agree(0, 100_000).fee
+    assert why_not(fee, fee, feerate=100_000) == ""
+    assert why_not(fee - 1, fee - 1, feerate=100_000) == "close.fee"
 
 
 @given(st.integers(0, 199_670), st.integers(-3, 3), st.integers(1000, 200_000), st.integers(1000, 200_000))

@@ -50,13 +50,26 @@ def test_noise_is_read_or_refused_and_nothing_else(noise: bytes) -> None:
 
 
 def test_a_huge_announced_count_costs_nothing() -> None:
-    with pytest.raises(PeerError, match="more than it can hold"):
-        parse(b"\3\0\0\0" + b"\xff" + b"\xff" * 8)
+    for rest in (b"", b"\0", bytes(41)):
+        with pytest.raises(PeerError, match="ends too early"):
+            parse(b"\3\0\0\0" + b"\xff" * 9 + rest)
 
 
 def test_an_oversized_transaction_is_refused_unread() -> None:
+    def long(size: int) -> bytes:
+        frame = len(Tx(3, (), (TxOut(1, bytes(size)),)).encode()) - size
+        return Tx(3, (TxIn("ab" * 32, 0),), (TxOut(1, bytes(size - frame - 41)),)).encode()
+
+    assert len(long(400_000)) == 400_000
+    assert parse(long(400_000)).encode() == long(400_000)
     with pytest.raises(PeerError, match="the limit"):
-        parse(bytes(400_001))
+        parse(long(400_001))
+
+
+@pytest.mark.parametrize("size", [0, 1, 252, 253, 254, 255, 0xFFFF, 0x10000])
+def test_a_size_at_each_edge_is_read_back(size: int) -> None:
+    tx = Tx(3, (TxIn("ab" * 32, 0),), (TxOut(1, bytes(size)),))
+    assert parse(tx.encode()) == tx
 
 
 def test_the_unsigned_transaction_of_bip341_survives_the_round_trip() -> None:

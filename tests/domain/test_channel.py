@@ -123,6 +123,33 @@ def test_a_reorganisation_undoes_what_had_spent_it(state: str, back: str) -> Non
     assert ch.confirm(buried, 3) == ch.settle(buried, "ee" * 32, 0) == buried
 
 
+@pytest.mark.parametrize(
+    ("state", "after"),
+    [
+        ("open", "funded"),
+        ("funded", "funded"),
+        ("closing", "closing"),
+        ("expired", "expired"),
+        ("refunding", "refunding"),
+    ],
+)
+def test_a_funding_that_no_node_shows_is_a_word_again(state: str, after: str) -> None:
+    was = channel(state, txid="ab" * 32, confirmations=3, seen=True, settled_txid="ee" * 32, paid=Sat(5))
+    assert ch.miss(was) == channel(after, txid="ab" * 32, paid=Sat(5))
+
+
+def test_what_is_over_or_never_was_cannot_be_missed() -> None:
+    for state in ("closed", "abandoned"):
+        over = channel(state, txid="ab" * 32, confirmations=3, seen=True)
+        assert ch.miss(over) == over
+    assert ch.miss(channel(confirmations=3)) == channel(confirmations=3)
+
+
+def test_the_search_for_a_spender_begins_before_the_funding_but_not_before_the_chain() -> None:
+    assert ch.fund(channel(), "ab" * 32, 1, BURIED - 1).opened_height == 0
+    assert ch.fund(channel(), "ab" * 32, 1, BURIED + 1).opened_height == 1
+
+
 def test_a_funding_that_comes_after_all_brings_the_channel_back() -> None:
     opened = ch.confirm(ch.fund(channel(), "ab" * 32, 1, 1000), 1)
     lost = ch.vanish(ch.pay(opened, Sat(7), b"sig"), WHY)

@@ -109,7 +109,7 @@ def closing(claims: Sequence[Claim], payout_script: bytes, feerate: int) -> Sett
 def worth_closing(claims: Sequence[Claim], feerate: int) -> list[Claim]:
     """Those that bring more than they add to the fee, if together they bring anything at all."""
     added = fee_for(ADDED_VBYTES, feerate)
-    worth = [claim for claim in claims if claim.paid > added] if len(claims) > 1 else list(claims)
+    worth = [claim for claim in claims if claim.paid > added]
     first = fee_for(CLOSE_VBYTES - ADDED_VBYTES, feerate)
     return worth if sum(claim.paid - added for claim in worth) - first >= DUST else []
 

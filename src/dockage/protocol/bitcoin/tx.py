@@ -128,6 +128,8 @@ def fee_for(vsize: int, feerate: int) -> int:
 
 
 class _Reader:
+    """Each item takes at least one byte, so no announced count costs more than the transaction is long."""
+
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
@@ -146,15 +148,8 @@ class _Reader:
         first = self.number(1)
         return first if first < 0xFD else self.number(1 << (first - 0xFC))
 
-    def count(self, item_min: int) -> int:
-        """A count of items of at least *item_min* bytes each, so never more than the rest can hold."""
-        n = self.compact()
-        if n * item_min > len(self.data) - self.at:
-            raise _malformed(f"it announces {n} items, more than it can hold")
-        return n
-
     def sized(self) -> bytes:
-        return self.take(self.count(1))
+        return self.take(self.compact())
 
 
 def parse(raw: bytes) -> Tx:
@@ -166,8 +161,8 @@ def parse(raw: bytes) -> Tx:
     segwit = raw[4:6] == b"\0\1"
     if segwit:
         reader.take(2)
-    inputs = tuple(_input(reader) for _ in range(reader.count(41)))
-    outputs = tuple(TxOut(reader.number(8), reader.sized()) for _ in range(reader.count(9)))
+    inputs = tuple(_input(reader) for _ in range(reader.compact()))
+    outputs = tuple(TxOut(reader.number(8), reader.sized()) for _ in range(reader.compact()))
     witnesses = tuple(_witness(reader) for _ in inputs) if segwit else ()
     tx = Tx(version, inputs, outputs, reader.number(4), witnesses)
     if reader.at != len(raw):
@@ -183,7 +178,7 @@ def _input(reader: _Reader) -> TxIn:
 
 
 def _witness(reader: _Reader) -> Witness:
-    return tuple(reader.sized() for _ in range(reader.count(1)))
+    return tuple(reader.sized() for _ in range(reader.compact()))
 
 
 def _malformed(why: str) -> PeerError:
