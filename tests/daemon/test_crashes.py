@@ -219,8 +219,11 @@ async def agree(provider: Peer, tenant: Peer) -> None:
     assert paid == {c.id: c.paid for c in earned}
     due = sum(x.due for x in provider.node.provider.state.leases.values())  # type: ignore[union-attr]
     assert sum(paid.values()) == due // 1000
-    assert await tenant.worth() == 2 * COIN - fees_of(tenant) - sum(paid.values())
-    assert await provider.worth() == sum(c.paid - c.spending[-1].fee for c in earned)
+    settled = [c for c in earned if not c.is_given_back]
+    returning = sum(c.spending[-1].fee for c in all_channels(provider) if c.is_given_back)
+    spent = fees_of(tenant) + returning + sum(c.paid for c in settled)
+    assert await tenant.worth() == 2 * COIN - spent
+    assert await provider.worth() == sum(c.paid - c.spending[-1].fee for c in settled)
     assert await provider.host.present() == frozenset()
     assert not provider.node.reception.refused
     assert not tenant.node.reception.refused

@@ -58,7 +58,7 @@ async def begun(world: World) -> tuple[Peer, Peer, bytes]:
     provider = await world.provider()
     tenant = await world.tenant(coins=(COINS,))
     lease = await rent_paid(world, tenant)
-    assert tenant.paying.state is provider.earning.state is ChannelState.OPEN
+    await until(lambda: tenant.paying.state is provider.earning.state is ChannelState.OPEN, 5)
     provider.host.start(lease, "busy", BUSY)
     return provider, tenant, lease
 

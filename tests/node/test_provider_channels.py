@@ -269,7 +269,7 @@ def test_a_close_that_does_not_confirm_is_built_again_every_six_blocks() -> None
 
 def test_a_restart_while_closing_broadcasts_again() -> None:
     mind = feed(channelled(), pays(5), says(say.CloseChannel(CHANNEL)))
-    assert mind.copy().restart(START) == ()  # the first look at the chain asks for it
+    assert mind.copy().restart(START) == (ASK,)
     feed(mind, told.SpendBuilt(CHANNEL, CLOSE_TX))
     assert mind.restart(START) == (want.Broadcast(CHANNEL, b"close"),)
 

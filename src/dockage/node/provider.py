@@ -77,7 +77,7 @@ def outstanding(state: Provider) -> Effects:
             wanted.append(want.Prepare(lease.id, lease.growing or lease.limits))
             if lease.state is LeaseState.PAUSED:
                 wanted.append(want.Pause(lease.id))
-    return (*wanted, *closing.broadcast_again(state))
+    return (*wanted, *closing.outstanding(state))
 
 
 def offer(state: Provider, me: NodeKey) -> Offer:

@@ -130,6 +130,13 @@ def keep_settling(state: Provider, now: Instant, *, fresh: bool) -> tuple[Provid
     return state, (*effects, *settle(alone))
 
 
+def outstanding(state: Provider) -> Effects:
+    """After a restart: the nonce of a close that was proposed is gone, so it is proposed anew."""
+    asked = [c for c in state.channels.values() if c.asked_until and _may_ask(state, c)]
+    again = [want.ProposeClose(c.id, _gives_back(state, c)) for c in asked]
+    return (*broadcast_again(state), *again)
+
+
 def broadcast_again(state: Provider) -> Effects:
     """One for each transaction, however many channels it closes."""
     closing = [
