@@ -18,7 +18,7 @@ from dockage.ports import Chain, Wallet
 
 LOOKAHEAD = 10
 """Addresses take a millisecond each."""
-PATIENCE_SEC = 20.0
+PATIENCE_SEC = 60.0
 
 
 def new_wallet(folder: Path, network: str = "regtest", birthday: str = "0") -> Path:

@@ -72,6 +72,11 @@ async def mined_until(node: Node, done: Callable[[], Any], seconds: float = 30) 
                 node.mine()
 
 
+def is_sent(node: Node, channel: Channel) -> bool:
+    """Whether its newest close or refund waits for a block."""
+    return bool(channel.spending) and channel.spending[-1].txid in node.rpc("getrawmempool")
+
+
 async def bury(node: Node, light: Light) -> None:
     for _ in range(6):
         node.mine()
@@ -101,7 +106,7 @@ async def test_a_tenant_without_a_node_rents_pays_and_gets_its_change_back(
     tenant = await world.tenant(config=QUICK, purse=(light.chain, light.wallet))
     await rented(world, node, provider, tenant)
     await tenant.node.tenant.tell(told.CloseRequested(tenant.paying.id))
-    await until(lambda: provider.earning.spending and node.rpc("getmempoolinfo")["size"])
+    await until(lambda: is_sent(node, provider.earning))
     await bury(node, light)
     await until(lambda: tenant.paying.state is provider.earning.state is ChannelState.CLOSED)
     paying, earning = tenant.paying, provider.earning
@@ -124,8 +129,7 @@ async def test_a_provider_without_a_node_sees_its_channel_and_closes_it(
     await rented(world, node, provider, tenant)
     assert await worth(light.wallet) == SETUP
     await provider.node.provider.tell(told.CloseRequested(provider.earning.id))  # type: ignore[union-attr]
-    await until(lambda: provider.earning.spending)
-    await lights.relayed()
+    await until(lambda: is_sent(node, provider.earning))
     await bury(node, light)
     await until(lambda: tenant.paying.state is provider.earning.state is ChannelState.CLOSED)
     paying, earning = tenant.paying, provider.earning
@@ -190,8 +194,7 @@ async def test_words_and_note_bring_the_refund_back(world: World, lights: LightW
     for _ in range(4):
         node.mine()
         await again.follow(node)
-    await until(lambda: tenant.paying.spending)
-    await lights.relayed()
+    await until(lambda: is_sent(node, tenant.paying))
     await bury(node, again)
     await until(lambda: tenant.paying.state is ChannelState.CLOSED)
     refund = tenant.paying.spending[-1]
