@@ -218,6 +218,9 @@ class LeaseRoom(Protocol):
     async def enclose(self, lease: LeaseId, container: str) -> None:
         """Put what *container* (a full id; created, never started) will write onto the lease's own disk."""
 
+    async def written(self, lease: LeaseId, container: str) -> int | None:
+        """Bytes of the files in an enclosed container's own layer; None of another: the engine itself knows."""
+
     async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
         """The host path to bind, on a file system of at most *size* bytes. Idempotent by name (the first size
         stays). Raises UsageError("volume.*") when the lease's disk is not enough or the name is bad."""

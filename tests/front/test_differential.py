@@ -145,7 +145,9 @@ CREATE = [
 ]
 RUNNING = [
     post(
-        "/containers/create?name=box", box("echo out; echo err >&2; sleep 60", Labels={"k": "v"}), save="box"
+        "/containers/create?name=box",
+        box("echo out; sleep 0.2; echo err >&2; sleep 60", Labels={"k": "v"}),
+        save="box",
     ),
     post("/containers/nobody/start"),
     post("/containers/box/start"),

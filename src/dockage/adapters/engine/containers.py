@@ -35,8 +35,24 @@ async def listing(exchange: Exchange) -> None:
     found = await exchange.call(
         "GET", "/containers/json", params=params | {"filters": filters.encode(confined)}
     )
+    if "size" in exchange.query:
+        found = [await _sized(exchange, item) for item in found]
     shown = [views.listed(exchange.place, item) for item in found]
     await exchange.answer([item for item in shown if filters.names_match(wanted, _bare_name(item))])
+
+
+async def _sized(exchange: Exchange, item: dict[str, Any]) -> dict[str, Any]:
+    """The engine sees only links where a container's layer lies on the lease's disk."""
+    written = await exchange.room.written(exchange.lease, str(item["Id"]))
+    seen = item.get("SizeRw")  # left out of a list where it is 0, there and in what we answer
+    if written is None or "SizeRootFs" not in item:
+        return item
+    right = {"SizeRw": written, "SizeRootFs": item["SizeRootFs"] - (seen or 0) + written}
+    return {
+        key: value
+        for key, value in (item | right).items()
+        if key != "SizeRw" or written or "Names" not in item
+    }
 
 
 def _bare_name(item: dict[str, Any]) -> str:
@@ -63,7 +79,7 @@ async def _in_engine_terms(exchange: Exchange, wanted: filters.Filters) -> filte
 async def inspect(exchange: Exchange) -> None:
     id = await lookup.container(exchange, exchange.match.references["container"])
     found = await exchange.call("GET", f"/containers/{id}/json", params=exchange.query)
-    await exchange.answer(views.inspected(exchange.place, found))
+    await exchange.answer(views.inspected(exchange.place, await _sized(exchange, found)))
 
 
 # -- making and removing -------------------------------------------------------------------------------

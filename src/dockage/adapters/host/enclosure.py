@@ -9,6 +9,7 @@ stops what grows beyond).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -68,6 +69,11 @@ class Enclosure:
             await must(self._run, ["cp", "-a", "--", *map(str, left), f"{box}/"])
         _link(layer, box)
 
+    async def written(self, lease: LeaseId, container: str) -> int | None:
+        """What the engine would call ``SizeRw``; it sees only the links."""
+        layer = self._disk(lease).mount / container / MOVED[0]
+        return await asyncio.to_thread(_size, layer) if self.works and layer.is_dir() else None
+
     def held(self, lease: LeaseId) -> int:
         """Bytes in blocks, of what containers wrote and of what of theirs is still open."""
         mount = self._disk(lease).mount
@@ -95,6 +101,17 @@ class Enclosure:
     def _disk(self, lease: LeaseId) -> LoopDisk:
         folder = self._ledger.folder(lease)
         return LoopDisk(folder / "writable.img", folder / "writable")
+
+
+def _size(layer: Path) -> int:
+    """As the engine counts: every file by its length, a hard-linked one once."""
+    sizes: dict[int, int] = {}
+    for folder, _, names in os.walk(layer):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = os.lstat(Path(folder, name))
+                sizes[found.st_ino] = found.st_size
+    return sum(sizes.values())
 
 
 def _open_box(layer: Path, box: Path) -> None:

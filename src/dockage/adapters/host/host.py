@@ -295,6 +295,9 @@ class DockerHost:
         async with self._known(lease).lock:
             await self._enclosure.enclose(lease, container)
 
+    async def written(self, lease: LeaseId, container: str) -> int | None:
+        return await self._enclosure.written(lease, container)
+
     async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
         async with self._known(lease).lock:
             return str(await self._volumes.create(lease, name, size))
