@@ -80,7 +80,17 @@ def test_the_refund_leaf_is_the_miniscript_it_says() -> None:
 
 
 def test_descriptor_checksum_of_bip380() -> None:
-    assert checksum("raw(deadbeef)") == "89f8spxm"
+    """With 0, 1 and 2 characters left after the last group of three."""
+    wide = (
+        "wpkh([d34db33f/84h/0h/0h]xpub6DJ2dNUysrn5Vt36jH2KLBT2i1auw1tTSSomg8PhqNiUtx8QX2SvC9nrHu81fT41fvDUnhMjEzQgXnQ"
+        "jKEu3oaqMSzhSrHMxyyoEAmUHQbY/0/*)"
+    )
+    old = (
+        "pkh([d34db33f/44'/0'/0']xpub6ERApfZwUNrhLCkDtcHTcxd75RbzS1ed54G1LkBUHQVHQKqhMkhgbmJbZRkrgZw4koxb5JaHWkY4ALHY2"
+        "grBGRjaDMzQLcgJvLJuZZvRcEL/1/*)"
+    )
+    found = [(len(line) % 3, checksum(line)) for line in (wide, "raw(deadbeef)", old)]
+    assert found == [(0, "cjjspncu"), (1, "89f8spxm"), (2, "ml40v0wf")]
 
 
 def test_a_descriptor_has_the_public_key_or_the_secret_one() -> None:
@@ -116,6 +126,50 @@ def test_one_wrong_character_is_always_noticed(script: bytes, data: st.DataObjec
         address.decode(wrong, "regtest")
 
 
+def crafted(data: list[int], constant: int, prefix: str = "bc") -> str:
+    """With a right checksum, whatever else is wrong."""
+    check = address._checksum(prefix, data, constant)
+    return prefix + "1" + "".join(address._CHARSET[d] for d in data + check)
+
+
+KEY = address._regroup(bytes(range(32)), 8, 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        crafted([1, *KEY], address._BECH32),
+        crafted([0, *KEY], address._BECH32M),
+        crafted([17, *KEY], address._BECH32M),
+        crafted([31, *KEY], address._BECH32M),
+        crafted([2, *KEY], address._BECH32M),
+        crafted([1, *KEY[:-1], KEY[-1] | 1], address._BECH32M),
+        crafted([1, *KEY, 0], address._BECH32M),
+        crafted([1, 0, 0], address._BECH32M),
+        crafted([0, *[0] * 26], address._BECH32),
+        crafted([1, *[0] * 500], address._BECH32M),
+        crafted([1], address._BECH32M),
+        crafted([], address._BECH32M),
+        crafted([1, *KEY], address._BECH32M, "xx"),
+        crafted([1, *KEY], address._BECH32M)[3:],
+        "bc1",
+        "1",
+        "",
+    ],
+)
+def test_a_right_checksum_is_not_enough(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        address.decode(text, "main")
+    assert caught.value.code == "address.invalid"
+
+
+def test_upper_and_lower_case_do_not_mix() -> None:
+    text = crafted([1, *KEY], address._BECH32M)
+    assert address.decode(text, "main") == taproot_script(bytes(range(32)))
+    with pytest.raises(UsageError, match="not a segwit address"):
+        address.decode(text[:10] + text[10:].upper(), "main")
+
+
 @given(st.text(max_size=100))
 def test_no_text_breaks_the_decoder(text: str) -> None:
     with pytest.raises(UsageError):
@@ -129,7 +183,19 @@ def test_an_address_of_another_network_is_named_as_such() -> None:
     assert caught.value.code == "address.network"
 
 
-@pytest.mark.parametrize("script", [b"", b"\x6a\x01\x01", b"\0\x15" + bytes(21), b"\x51\x02\x4e\x73"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        b"",
+        b"\x6a\x01\x01",
+        b"\0\x14" + bytes(21),
+        b"\x6a\x14" + bytes(20),
+        b"\x51\x20" + bytes(31),
+        b"\0\x15" + bytes(21),
+        b"\x51\x02\x4e\x73",
+    ],
+)
 def test_a_script_without_an_address_is_refused(script: bytes) -> None:
-    with pytest.raises(UsageError, match="no segwit address"):
+    with pytest.raises(UsageError, match="no segwit address") as caught:
         address.encode(script, "main")
+    assert caught.value.code == "address.script"
