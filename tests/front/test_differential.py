@@ -26,6 +26,7 @@ APART = (
     r"\$\.(LogPath|HostnamePath|HostsPath|ResolvConfPath|GraphDriver\.Data)",  # paths of the provider's machine
     r"\$\.NetworkSettings\.Sandbox(ID|Key)",
     r"\$\.State\.Pid",
+    r"\$\.SizeRw",  # the guard's mount point
     r"\$(\[\])?\..*\.IPPrefixLen",  # the lease's bridges are of another size
     r"\$\.NetworkSettings\.Networks\..*\.Aliases",  # by its own name a container is found on the lease's network too
     r"\$(\.Volumes\[\])?\.Mountpoint",

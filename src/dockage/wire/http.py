@@ -86,9 +86,10 @@ class _Wire:
         self.h11 = connection
         self._ended = False
 
-    async def send(self, event: h11.Event) -> None:
+    async def send(self, *events: h11.Event) -> None:
+        """In one write: over the peer link each costs a packet of its own."""
         try:
-            data = self.h11.send(event)
+            data = b"".join([self.h11.send(event) or b"" for event in events])
         except h11.LocalProtocolError as error:
             raise PeerError("http.order", f"this cannot be sent now: {error}") from error
         if data:
@@ -201,9 +202,7 @@ class HttpServer:
 
     async def respond(self, status: int, headers: HeaderPairs = ()) -> None:
         """The head, now. Without a content-length the body is chunked; 204, 304 and HEAD have none."""
-        await self._wire.send(
-            h11.Response(status_code=status, headers=_encode(headers), reason=_reason(status))
-        )
+        await self._wire.send(_response_head(status, headers))
 
     async def send(self, data: bytes) -> None:
         if data and not self._head_only:  # an empty chunk would end a chunked body
@@ -214,11 +213,10 @@ class HttpServer:
 
     async def answer(self, status: int, headers: HeaderPairs, body: bytes) -> None:
         """A whole response whose body is in memory."""
-        framing = () if status in (204, 304) else (("content-length", str(len(body))),)
-        await self.respond(status, (*headers, *framing))
-        if status not in (204, 304):
-            await self.send(body)
-        await self.end()
+        bodiless = status in (204, 304)
+        framing = () if bodiless else (("content-length", str(len(body))),)
+        pieces = [h11.Data(data=body)] if body and not bodiless and not self._head_only else []
+        await self._wire.send(_response_head(status, (*headers, *framing)), *pieces, h11.EndOfMessage())
 
     async def gone(self) -> None:
         """Returns when the client is no longer there: run it beside an endless answer. Only to be called once
@@ -290,10 +288,10 @@ class HttpClient:
         """
         self._next_cycle()
         head = _request_head(method, target, headers, body)
-        await self._wire.send(head)
         if body is None or isinstance(body, bytes):
-            await self._send_whole(body)
+            await self._send_rest(head, *([h11.Data(data=body)] if body else []))
             return await self._read_response()
+        await self._wire.send(head)
         return await self._upload(body)
 
     def _next_cycle(self) -> None:
@@ -304,11 +302,9 @@ class HttpClient:
         except h11.LocalProtocolError as error:
             raise Unavailable("http.closed", "the server ended this connection; open a new one") from error
 
-    async def _send_whole(self, body: bytes | None) -> None:
+    async def _send_rest(self, *events: h11.Event) -> None:
         try:
-            if body:
-                await self._wire.send(h11.Data(data=body))
-            await self._wire.send(h11.EndOfMessage())
+            await self._wire.send(*events, h11.EndOfMessage())
         except Unavailable:
             pass  # the answer may already be here, and says more than "broken pipe"
 
@@ -329,7 +325,7 @@ class HttpClient:
                 await self._wire.send(h11.Data(data=piece))
             except Unavailable:
                 return  # as above: the response tells
-        await self._send_whole(None)
+        await self._send_rest()
 
     async def _read_response(self) -> Response:
         while True:
@@ -364,6 +360,10 @@ def error_body(message: str) -> bytes:
 
 async def error_response(server: HttpServer, status: int, message: str) -> None:
     await server.answer(status, JSON, error_body(message))
+
+
+def _response_head(status: int, headers: HeaderPairs) -> h11.Response:
+    return h11.Response(status_code=status, headers=_encode(headers), reason=_reason(status))
 
 
 def _request_head(

@@ -1,6 +1,5 @@
-"""Questions to the engines of leases. One stream of ``ports.Leases`` carries one exchange; nothing is kept open.
-
-Every call has a limit, so that a provider who vanished costs a refusal and not a hanging terminal.
+"""Questions to the engines of leases, each with a limit: a provider who vanished costs a refusal and not a hanging
+terminal. A stream that answered is kept for the next question for a while: opening one costs as much as a small answer.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import msgspec
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, short
-from dockage.ports import LeaseInfo, Leases
+from dockage.ports import LeaseInfo, Leases, Stream
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.wire.http import HttpClient, Response
 
@@ -27,6 +26,8 @@ QUICK = 3.0
 SLOW = 900.0
 """Seconds for what may copy an image's files into a volume."""
 USUAL = 60.0
+KEPT, KEPT_SEC = 4, 30.0
+"""Idle streams of a lease, and seconds for which one is used again: its provider closes it after 60."""
 
 Query = Mapping[str, str]
 ID = re.compile(r"[0-9a-f]{64}")
@@ -39,6 +40,12 @@ def target(path: str, query: Query) -> str:
 class LeaseEngines:
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
+        self._kept: dict[LeaseId, list[tuple[float, Stream, HttpClient]]] = {}
+
+    def drop(self, lease: LeaseId) -> None:
+        """It was given back: nothing of it is kept."""
+        for _, stream, _ in self._kept.pop(lease, ()):
+            stream.abort()
 
     def info(self, lease: LeaseId) -> LeaseInfo | None:
         """None once it has ended."""
@@ -57,15 +64,18 @@ class LeaseEngines:
     @asynccontextmanager
     async def connected(self, lease: LeaseId) -> AsyncIterator[HttpClient]:
         """For one exchange. Raises Unavailable."""
-        try:
-            async with asyncio.timeout(CONNECT):
-                stream = await self._leases.engine(lease)
-        except TimeoutError:
-            raise _slow(lease, CONNECT) from None
+        stream = await self._open(lease)
         try:
             yield HttpClient(stream)
         finally:
             stream.abort()
+
+    async def _open(self, lease: LeaseId) -> Stream:
+        try:
+            async with asyncio.timeout(CONNECT):
+                return await self._leases.engine(lease)
+        except TimeoutError:
+            raise _slow(lease, CONNECT) from None
 
     async def call(
         self,
@@ -79,14 +89,51 @@ class LeaseEngines:
     ) -> tuple[int, Any]:
         """The status (below 400) and the JSON. Raises ApiError with the engine's refusal, Unavailable, PeerError."""
         try:
-            async with asyncio.timeout(limit), self.connected(lease) as client:
-                response = await _ask(client, method, target(path, query or {}), body)
-                answer = await response.read_body()
+            async with asyncio.timeout(limit):
+                status, answer = await self._exchange(lease, method, target(path, query or {}), body)
         except TimeoutError:
             raise _slow(lease, limit) from None
-        if response.status >= 400:
-            raise ApiError(response.status, message_of(answer))
-        return response.status, _json(answer)
+        if status >= 400:
+            raise ApiError(status, message_of(answer))
+        return status, _json(answer)
+
+    async def _exchange(self, lease: LeaseId, method: str, path: str, body: object) -> tuple[int, bytes]:
+        """A kept stream may have ended unnoticed, so only what may be asked twice is asked on one."""
+        if method == "GET" and (kept := self._take(lease)):
+            try:
+                return await self._on(lease, *kept, method, path, body)
+            except Unavailable:
+                pass
+        stream = await self._open(lease)
+        return await self._on(lease, stream, HttpClient(stream), method, path, body)
+
+    async def _on(
+        self, lease: LeaseId, stream: Stream, client: HttpClient, method: str, path: str, body: object
+    ) -> tuple[int, bytes]:
+        try:
+            response = await _ask(client, method, path, body)
+            answer = await response.read_body()
+        except BaseException:
+            stream.abort()
+            raise
+        self._keep(lease, stream, client)
+        return response.status, answer
+
+    def _take(self, lease: LeaseId) -> tuple[Stream, HttpClient] | None:
+        """The one that was used last; older ones go in time."""
+        kept, now = self._kept.get(lease, []), asyncio.get_running_loop().time()
+        while kept:
+            since, stream, client = kept.pop()
+            if now - since < KEPT_SEC:
+                return stream, client
+            stream.abort()
+        return None
+
+    def _keep(self, lease: LeaseId, stream: Stream, client: HttpClient) -> None:
+        kept = self._kept.setdefault(lease, [])
+        kept.append((asyncio.get_running_loop().time(), stream, client))
+        if len(kept) > KEPT:
+            kept.pop(0)[1].abort()
 
     async def ask(
         self,

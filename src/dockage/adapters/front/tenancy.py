@@ -217,4 +217,5 @@ class Tenancy:
             *(replace(one, deployment="", lease=NOWHERE, remote="") for one in networks),
         )
         self._books.forget(rented)
+        self._engines.drop(rented.lease)
         self.watch.unfollow(rented.lease)

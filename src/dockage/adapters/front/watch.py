@@ -133,6 +133,7 @@ class Watch:
         """Why it ended ("" = it has not); if so, everything in it is known to be over afterwards."""
         reason = await self._engines.end_of(lease)
         if reason:
+            self._engines.drop(lease)
             self._end(lease, reason)
         return reason
 

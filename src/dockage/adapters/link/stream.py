@@ -68,7 +68,8 @@ class IrohStream:
             return  # no loop any more: the endpoint is gone, and the stream with it
         if not self._finished:
             loop.call_soon(_start, self._send.reset(_ABORTED))
-        loop.call_soon(_start, self._recv.stop(_ABORTED))
+        if not self._ended:
+            loop.call_soon(_start, self._recv.stop(_ABORTED))
 
     async def _call(self, call: Coroutine[Any, Any, Any]) -> Any:
         if self._aborted:
