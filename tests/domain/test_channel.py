@@ -145,6 +145,15 @@ def test_what_is_over_or_never_was_cannot_be_missed() -> None:
     assert ch.miss(channel(confirmations=3)) == channel(confirmations=3)
 
 
+def test_a_close_of_several_is_shared_and_rounded_up() -> None:
+    assert [SpendingTx("aa", b"", Sat(205), channels=n).share for n in (1, 2, 3)] == [205, 103, 69]
+
+
+def test_what_the_provider_gets_besides_is_in_the_terms() -> None:
+    terms = ch.with_setup(TERMS, b"script", Sat(1000))
+    assert (terms.setup_script, terms.setup_sat, terms.spendable) == (b"script", 1000, TERMS.spendable)
+
+
 def test_the_search_for_a_spender_begins_before_the_funding_but_not_before_the_chain() -> None:
     assert ch.fund(channel(), "ab" * 32, 1, BURIED - 1).opened_height == 0
     assert ch.fund(channel(), "ab" * 32, 1, BURIED + 1).opened_height == 1
