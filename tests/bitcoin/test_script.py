@@ -93,6 +93,13 @@ def test_descriptor_checksum_of_bip380() -> None:
     assert found == [(0, "cjjspncu"), (1, "89f8spxm"), (2, "ml40v0wf")]
 
 
+@pytest.mark.parametrize(("expiry", "check"), [(999, "v2t7604j"), (1000, "0zz4u0jj"), (10_000, "y7595fhg")])
+def test_the_checksum_of_our_own_lines(expiry: int, check: str) -> None:
+    """Their last group has three characters, one and two; test_regtest asks a node about the same three."""
+    pair = Pair(expiry=expiry)
+    assert descriptor(pair.terms, pair.commitment.funding)[-8:] == check
+
+
 def test_a_descriptor_has_the_public_key_or_the_secret_one() -> None:
     pair = Pair()
     tenant, provider = pair.terms.tenant_key[1:].hex(), pair.terms.provider_key[1:].hex()
