@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / os.environ.get("DOCKAGE_DEV", ".dev")
 START_SECONDS = 120
+
+# How long an example takes says what else the machine does.
+hypothesis.settings.register_profile(
+    "dockage", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("dockage")
 
 
 @pytest.fixture(scope="session")

@@ -112,5 +112,5 @@ def test_whatever_a_label_holds_is_read_back(labels: dict[str, str], value: floa
     )
     [family] = parse(shown.decode())
     [sample] = family.samples
-    assert (sample.name, sample.labels, sample.value) == ("dockage_x", labels, float(value))
+    assert (sample.name, sample.labels, float(sample.value)) == ("dockage_x", labels, float(value))
     assert family.documentation == "A\\b\nc."
