@@ -28,6 +28,8 @@ class Case:
     target: str
     body: Any = None
     """bytes go as they are, anything else as JSON; None = no body."""
+    after: float = 0.0
+    """Seconds before it is asked: what a container says takes a moment to arrive."""
     save: str = ""
     """Keep the answer's ``Id`` under this word."""
     kind: str = "application/json"
@@ -52,6 +54,7 @@ async def play(socket: Path, cases: Sequence[Case]) -> list[Answer]:
     known: dict[str, str] = {}
     answers = []
     for case in cases:
+        await asyncio.sleep(case.after)
         try:
             answer = await asyncio.wait_for(ask(socket, case, known), PATIENCE)
         except TimeoutError:

@@ -174,7 +174,7 @@ RUNNING = [
     get("/containers/box/top", apart=(r"\$\.Processes.*",)),
     get("/containers/box/top?ps_args=aux", apart=(r"\$\.Processes.*",)),
     get("/containers/box/logs"),
-    get("/containers/box/logs?stdout=1&stderr=1"),
+    get("/containers/box/logs?stdout=1&stderr=1", after=1.0),
     get("/containers/box/logs?stdout=1&stderr=1&tail=1"),
     get("/containers/box/logs?stdout=1&tail=0"),
     get("/containers/box/logs?stdout=1&since=1"),
