@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from frontlab import LIMITS, Tenant, until
-from hostlab import IMAGE
+from hostlab import IMAGE, Lab
 
 
 async def test_run_shows_the_output_and_keeps_the_exit_code(tenant: Tenant) -> None:
@@ -232,3 +232,17 @@ async def test_a_row_of_short_runs_rents_once(tenant: Tenant) -> None:
     await tenant.docker("run", "--rm", *LIMITS, "--label", "dockage.region=eu", IMAGE, "true")
     assert len(tenant.leases.obtained) == 3, "another wish too"
     await until(lambda: len(tenant.leases.all()) == 0)
+
+
+async def test_an_image_is_sent_once_a_lease_and_again_if_the_provider_lost_it(
+    tenant: Tenant, lab: Lab
+) -> None:
+    await tenant.docker("network", "create", "net")
+    for name in ("one", "two"):
+        await tenant.run("--name", name, "--network", "net", IMAGE, "sleep", "60")
+    [tag] = lab.docker(
+        "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=dockage.lease/*"
+    ).split()
+    await asyncio.to_thread(lab.docker, "rmi", tag)
+    await tenant.run("--name", "three", "--network", "net", IMAGE, "sleep", "60")
+    assert tag in lab.docker("images", "--format", "{{.Repository}}:{{.Tag}}")

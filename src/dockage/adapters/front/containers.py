@@ -92,8 +92,7 @@ async def _with_ports(parts: Parts, container: Container, path: str, query: dict
         if not was_open:
             parts.published.close(container.id)
         raise
-    parts.books.change(container.id, lambda one: replace(one, bound=bound))
-    await _look_again(parts, container)
+    parts.books.change(container.id, lambda one: replace(one, bound=bound))  # the rest comes by its event
     return status
 
 
@@ -102,7 +101,6 @@ async def stop(call: Call, parts: Parts) -> None:
     path = f"/containers/{container.remote}/stop"
     status, _ = await _call(parts, container, "POST", path, call.query)
     parts.published.close(container.id)
-    await _look_again(parts, container)
     await call.done(status)
 
 

@@ -50,6 +50,8 @@ class Plan:
     name: str
     deployment: str
     image: str
+    image_id: str
+    """At the tenant's own engine or store."""
     need: Resources
     body: dict[str, Any]
     ports: tuple[Publish, ...]
@@ -71,6 +73,8 @@ class Placing:
         self._tenancy, self._watch = tenancy, watch
         self._send_image, self._clock, self._tell = send_image, clock, tell
         self._names: set[str] = set()
+        self._sent: dict[LeaseId, dict[str, str]] = {}
+        """What each lease was sent: the image's id here to its id there."""
 
     # -- create --------------------------------------------------------------------------------------
     async def create(self, name: str, body: dict[str, Any]) -> tuple[Container, list[str]]:
@@ -111,14 +115,15 @@ class Placing:
         """Place a container again whose lease has ended: the same id, name and wishes, on a new lease. What it
         wrote, and what was in its volumes, is lost."""
         body = msgspec.json.decode(container.body)
-        image = (await self._local.image(container.image)).get("Config") or {}
+        image = await self._local.image(container.image)
         plan = Plan(
             container.name,
             container.deployment,
             container.image,
+            str(image.get("Id")),
             container.need,
             body,
-            create.published(body, image.get("ExposedPorts") or ()),
+            create.published(body, (image.get("Config") or {}).get("ExposedPorts") or ()),
         )
         lease, remote, _ = await self._place(plan)
         placed = self._books.change(
@@ -168,16 +173,16 @@ class Placing:
     async def _plan(self, name: str, body: dict[str, Any]) -> Plan:
         if not body:
             raise ApiError(400, "Config cannot be empty in order to create a container")
-        if found := refusals(body):
-            raise ApiError(400, self._sentence(name, body, [str(one) for one in found]))
+        if reasons := refusals(body):
+            raise ApiError(400, self._sentence(name, body, [str(one) for one in reasons]))
         image = str(body.get("Image") or "")
-        config = (await self._local.image(image)).get("Config") or {}
-        ports = create.published(body, config.get("ExposedPorts") or ())
+        found = await self._local.image(image)
+        ports = create.published(body, (found.get("Config") or {}).get("ExposedPorts") or ())
         for network in create.networks(body):
             if self._books.find_network(network) is None:
                 raise no_network(network)
         need = create.need(body) + Resources(disk_bytes=self._new_disk(body))
-        return Plan(name, self._deployment(name, body), image, need, body, ports)
+        return Plan(name, self._deployment(name, body), image, str(found.get("Id")), need, body, ports)
 
     def _sentence(self, name: str, body: dict[str, Any], reasons: list[str]) -> str:
         service = create.labels(body).get("com.docker.compose.service")
@@ -217,10 +222,16 @@ class Placing:
         async with self._tenancy.on_its_way(plan.deployment, plan.need):
             with self._told(plan.deployment) as progress:
                 lease = await self._tenancy.lease_for(plan.deployment, plan.need, plan.body, progress)
-                image_id = await self._prepare(plan, lease, progress)
-            remote_ids = {ref: self._books.container(ref).remote for ref in create.peers(plan.body)}
-            body = create.forwarded(plan.body, image_id, remote_ids)
-            made = await self._made(lease, plan.name, body)
+                await self._prepare(plan, lease, progress)
+            try:
+                made = await self._made(lease, plan)
+            except ApiError as error:
+                if error.status != 404 or "No such image" not in error.message:
+                    raise
+                self._sent.pop(lease, None)  # the provider's engine was cleared by hand: it is sent once more
+                with self._told(plan.deployment) as progress:
+                    await self._prepare(plan, lease, progress)
+                made = await self._made(lease, plan)
         return lease, id_of(made), _texts(made.get("Warnings"))
 
     @contextmanager
@@ -240,22 +251,31 @@ class Placing:
         finally:
             self._tell(deployment, "")
 
-    async def _prepare(self, plan: Plan, lease: LeaseId, progress: Progress) -> str:
-        """The image's id there. Networks and volumes are made meanwhile: each takes as long as a small image."""
+    async def _prepare(self, plan: Plan, lease: LeaseId, progress: Progress) -> None:
+        """Networks and volumes are made while the image travels: each takes as long as a small image."""
         ends = await asyncio.gather(
-            self._send_image(plan.image, lease, progress),
+            self._ship(plan, lease, progress),
             self._tenancy.furnish(plan.deployment, lease, plan.body),
             return_exceptions=True,
         )
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
-        return str(ends[0])
 
-    async def _made(self, lease: LeaseId, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _ship(self, plan: Plan, lease: LeaseId, progress: Progress) -> None:
+        """Once a lease: a provider keeps what it was sent for as long as the lease lives."""
+        if plan.image_id in self._sent.get(lease, {}):
+            return
+        there = await self._send_image(plan.image, lease, progress)
+        self._sent = {held: sent for held, sent in self._sent.items() if held in self._books.shelf.rented}
+        self._sent.setdefault(lease, {})[plan.image_id] = there
+
+    async def _made(self, lease: LeaseId, plan: Plan) -> dict[str, Any]:
         """A container of this name that we do not know is left over from a client who went away, or a crash of
         ours, between its creation and our record: it goes."""
-        query = {"name": name}
+        remote_ids = {ref: self._books.container(ref).remote for ref in create.peers(plan.body)}
+        body = create.forwarded(plan.body, self._sent[lease][plan.image_id], remote_ids)
+        query = {"name": plan.name}
         try:
             return await self._engines.ask(
                 lease, "POST", "/containers/create", query=query, body=body, limit=SLOW
@@ -263,7 +283,7 @@ class Placing:
         except ApiError as error:
             if error.status != 409 or "in use" not in error.message:
                 raise
-            path = f"/containers/{name}"
+            path = f"/containers/{plan.name}"
             await self._engines.call(lease, "DELETE", path, query={"force": "1", "v": "1"})
             return await self._engines.ask(
                 lease, "POST", "/containers/create", query=query, body=body, limit=SLOW
