@@ -19,7 +19,6 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-import msgspec
 import structlog
 import uvloop
 
@@ -50,7 +49,7 @@ from dockage.domain.units import MIB, SECOND, Duration, Sat, micro
 from dockage.node import records
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import Address, HostFacts, Journal, PricePolicy, Prober, Progress, Row, Stream
+from dockage.ports import HostFacts, Journal, PricePolicy, Prober, Progress, Row, Stream
 from dockage.protocol import proof as proofs
 from dockage.protocol import streams
 from dockage.protocol.images import Source
@@ -61,6 +60,7 @@ from dockage.wire.frames import write_frame
 from . import config as settings
 from . import logs
 from .config import Config
+from .contacts import Contacts
 from .control import Control
 from .home import locked
 from .metrics import Metrics, listen
@@ -68,17 +68,14 @@ from .node import Node
 from .peers import Reception
 from .rail import Rail, Role
 from .seeds import Seeds
-from .tasks import every
 from .wiring import Ground, IntoLease, Loop, wire
 
 log = structlog.get_logger("dockage.node")
 
 CONTROL_SOCKET = "control.sock"
 PROOFS = "proofs"
-CONTACTS = "market-contacts"
 LINK_PORT = "link-port"
 RESOLV_CONF = Path("/etc/resolv.conf")
-CONTACTS_EVERY = 60.0
 
 
 def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None:
@@ -159,7 +156,11 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         loops += beside(node)
-        loops += _market_loops(config, directory, rows, journal, entered)
+        seeds = [settings.read_seed(text) for text in config.node.seeds]
+        contacts = Contacts(
+            rows, journal, clock, directory.bootstrap, directory.contacts, seeds, bound=config.node.public
+        )
+        loops += _market_loops(contacts, directory, entered)
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
         if config.node.metrics:
             listening = stack.enter_context(listen(config.node.metrics))
@@ -349,30 +350,15 @@ def _directory(
     return directory
 
 
-def _market_loops(
-    config: Config,
-    directory: KademliaDirectory,
-    rows: Sequence[Row],
-    journal: Journal,
-    entered: asyncio.Event,
-) -> list[Loop]:
+def _market_loops(contacts: Contacts, directory: KademliaDirectory, entered: asyncio.Event) -> list[Loop]:
     """*entered* is set once the market was looked for, found or not."""
-    known = next((r.value for r in rows if r.kind == CONTACTS), b"\x90")
-    cached = msgspec.msgpack.decode(known, type=list[tuple[bytes, tuple[str, tuple[str, ...]]]])
-    contacts = [(NodeKey(key), Address(*address)) for key, address in cached]
-    seeds = [settings.read_seed(text) for text in config.node.seeds]
 
     async def live() -> None:
-        await directory.bootstrap([*contacts, *seeds])
+        await contacts.enter()
         entered.set()
         await directory.run()
 
-    async def remember() -> None:
-        if found := directory.contacts():
-            row = Row(CONTACTS, b"", msgspec.msgpack.encode(found))
-            await asyncio.to_thread(journal.write, [row])
-
-    return [live, lambda: every(CONTACTS_EVERY, remember, "contacts")]
+    return [live, contacts.keep_up]
 
 
 def _front(home: Path, config: Config, node: Node, journal: Journal, stack: AsyncExitStack) -> DockerFront:

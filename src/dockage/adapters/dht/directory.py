@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 from random import Random
 
 from dockage.domain.errors import PeerError, Unavailable, UsageError
@@ -58,7 +58,7 @@ class KademliaDirectory:
         self._store = RecordStore(verify)
         self._asker = Asker(self._table, self._space, open_stream, learn, seen, limits)
         self._server = Server(self._store, self._table, clock, self._welcome, limits)
-        self._seeds: list[Contact] = []
+        self._seeds: dict[str, dict[NodeKey, Contact]] = {}
 
     # -- the port --------------------------------------------------------------------------------------
     async def publish(self, topic: bytes, record: bytes) -> int:
@@ -106,14 +106,18 @@ class KademliaDirectory:
         else:
             stream.abort()
 
-    async def bootstrap(self, contacts: Sequence[tuple[NodeKey, Address]]) -> int:
-        """Enter the market through any of *contacts*, remembered as seeds. Returns how many nodes we know now;
-        0 is no error: ``run`` tries again."""
+    async def bootstrap(self, contacts: Sequence[tuple[NodeKey, Address]], source: str = "config") -> int:
+        """Enter the market through any of *contacts*, remembered as seeds of *source*. Returns how many nodes we know
+        now; 0 is no error: ``run`` tries again."""
+        seeds = self._seeds.setdefault(source, {})
         for key, address in contacts:
             contact = self._contact(key, address)
-            if contact is not None and key != self._node and contact not in self._seeds:
-                self._seeds = [*self._seeds, contact][-self._limits.seeds :]
-        await self._enter()
+            if contact is not None and key != self._node:
+                seeds.pop(key, None)
+                seeds[key] = contact
+                if len(seeds) > self._limits.seeds:
+                    del seeds[next(iter(seeds))]
+        await self._enter(seeds.values())
         return len(self._table)
 
     async def run(self) -> None:
@@ -163,7 +167,8 @@ class KademliaDirectory:
             self._table.add(me)
 
     # -- lookups ---------------------------------------------------------------------------------------
-    async def _enter(self) -> None:
+    async def _enter(self, seeds: Iterable[Contact] | None = None) -> None:
+        """Through *seeds*, or all that we were ever told of."""
         self._table.move(self._own_id())
         found: list[Contact] = []
         request = Find(self._me(), self._own_id())
@@ -172,7 +177,8 @@ class KademliaDirectory:
             if await self._asker.ask(seed, request, Listing):
                 found.append(seed)
 
-        await together([greet(seed) for seed in self._seeds], self._limits.lookup_sec)
+        told = seeds if seeds is not None else chain.from_iterable(x.values() for x in self._seeds.values())
+        await together([greet(seed) for seed in told], self._limits.lookup_sec)
         if found:
             await self._refresh()
 

@@ -19,7 +19,8 @@ class Limits:
     """Of ours under way at once, over all lookups."""
     pages: int = 64
     """Of one peer's listing."""
-    seeds: int = 64
+    seeds: int = 32
+    """Remembered of each source: one that is full of lies pushes out only its own."""
     rate: int = 50
     """Requests a second that one peer is answered; a put counts one for each record besides."""
     burst: int = 500
