@@ -50,7 +50,8 @@ from .market import Market, Notice
 from .metering import MeterLoop
 from .node import Node
 from .peers import Postman, Reception
-from .perform import ProviderPerformer, TenantPerformer
+from .perform_provider import ProviderPerformer
+from .perform_tenant import TenantPerformer
 from .planning import Planner, Terms
 from .prices import NOT_YET, PriceLoop
 from .rail import Rail
