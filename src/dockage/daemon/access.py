@@ -1,4 +1,5 @@
-"""The provider's door: a stream to an engine, a tunnel or for layers is served to the lease's own tenant only."""
+"""The provider's door: a stream to an engine, a tunnel or for layers is served to the lease's own tenant only; a tunnel
+also to whom that tenant granted it, such as a gateway, until the tenant fences the grant's epoch."""
 
 from __future__ import annotations
 
@@ -10,20 +11,37 @@ from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import LeaseState
 from dockage.node.provider import Provider
-from dockage.ports import ContainerHost, OpenSource, Stream
+from dockage.ports import Clock, ContainerHost, Keys, OpenSource, Stream
 from dockage.protocol import streams
+from dockage.protocol.grants import Grant, open_grant
+from dockage.wire.frames import write_frame
 
 from .driver import Driver
+from .fences import Fences
 from .peers import Reception
 
 STREAMS_PER_LEASE = 512
 """Open at once: engine calls, tunnels and layers together."""
+ENDED = (LeaseState.ENDING, LeaseState.ENDED)
+BAD_LUCK = frozenset({"grant.expired", "grant.fenced"})
+"""What an honest holder comes to show, too: it costs the stream, not the connection."""
 
 
 class Access:
-    def __init__(self, driver: Driver[Provider], host: ContainerHost, open_source: OpenSource) -> None:
+    def __init__(
+        self,
+        driver: Driver[Provider],
+        host: ContainerHost,
+        open_source: OpenSource,
+        keys: Keys,
+        clock: Clock,
+        fences: Fences,
+    ) -> None:
         self._driver, self._host, self._open_source = driver, host, open_source
+        self._keys, self._clock, self._fences = keys, clock, fences
         self._open: Counter[LeaseId] = Counter()
+        self._granted: dict[LeaseId, dict[Stream, int]] = {}
+        """Open streams of holders, with the epoch of the grant."""
         self._refused: Counter[str] = Counter()
 
     def register(self, reception: Reception) -> None:
@@ -32,36 +50,86 @@ class Access:
         reception.serve_kind(streams.Tunnel, self._tunnel)
         reception.serve_kind(streams.Datagrams, self._datagrams)
         reception.serve_kind(streams.Layers, self._layers)
+        reception.serve_kind(streams.Fence, self._fence)
 
     async def _engine(self, peer: NodeKey, header: streams.Engine, stream: Stream) -> None:
-        await self._serve(peer, header.lease, lambda: self._host.serve_engine(header.lease, stream))
+        self._check_tenant(peer, header.lease)
+        await self._serve(header.lease, lambda: self._host.serve_engine(header.lease, stream))
 
     async def _tunnel(self, peer: NodeKey, header: streams.Tunnel, stream: Stream) -> None:
-        await self._serve(
-            peer,
-            header.lease,
-            lambda: self._host.serve_tunnel(header.lease, header.container, header.port, stream),
-        )
+        with self._admitted(peer, header, stream):
+            await self._serve(
+                header.lease,
+                lambda: self._host.serve_tunnel(header.lease, header.container, header.port, stream),
+            )
 
     async def _datagrams(self, peer: NodeKey, header: streams.Datagrams, stream: Stream) -> None:
-        await self._serve(
-            peer,
-            header.lease,
-            lambda: self._host.serve_datagrams(header.lease, header.container, header.port, stream),
-        )
+        with self._admitted(peer, header, stream):
+            await self._serve(
+                header.lease,
+                lambda: self._host.serve_datagrams(header.lease, header.container, header.port, stream),
+            )
 
     async def _layers(self, peer: NodeKey, header: streams.Layers, stream: Stream) -> None:
+        self._check_tenant(peer, header.lease)
         await self._serve(
-            peer,
-            header.lease,
-            lambda: self._host.serve_layers(header.lease, stream, self._open_source),
+            header.lease, lambda: self._host.serve_layers(header.lease, stream, self._open_source)
         )
 
-    async def _serve(self, peer: NodeKey, lease: LeaseId, work: Callable[[], Awaitable[None]]) -> None:
-        held = self._driver.state.leases.get(lease)
-        if held is None or held.tenant != peer:
+    async def _fence(self, peer: NodeKey, header: streams.Fence, stream: Stream) -> None:
+        """Also of a lease that is over: a tenant that is cut off from us asks late."""
+        self._check_tenant(peer, header.lease)
+        epoch = await self._fences.lift(header.lease, header.epoch)
+        for granted, its in tuple(self._granted.get(header.lease, {}).items()):
+            if its < epoch:
+                granted.abort()
+        await write_frame(stream, streams.encode_header(streams.Fence(header.lease, epoch)))
+        await stream.finish()
+
+    # -- who may ---------------------------------------------------------------------------------------
+    def _check_tenant(self, peer: NodeKey, lease: LeaseId) -> None:
+        if self._tenant(lease) != peer:
             raise PeerError("lease.unknown", "no such lease of yours here")
-        if held.state is LeaseState.ENDED or held.state is LeaseState.ENDING:
+
+    def _tenant(self, lease: LeaseId) -> NodeKey | None:
+        held = self._driver.state.leases.get(lease)
+        return None if held is None else held.tenant
+
+    @contextmanager
+    def _admitted(
+        self, peer: NodeKey, header: streams.Tunnel | streams.Datagrams, stream: Stream
+    ) -> Iterator[None]:
+        """The tenant itself, or who shows its grant: those streams are cut when the epoch is fenced."""
+        if self._tenant(header.lease) == peer:
+            yield
+            return
+        grant = self._open_grant(peer, header)
+        opened = self._granted.setdefault(header.lease, {})
+        opened[stream] = grant.epoch
+        try:
+            yield
+        finally:
+            del opened[stream]
+            if not opened and self._granted.get(header.lease) is opened:
+                del self._granted[header.lease]
+
+    def _open_grant(self, peer: NodeKey, header: streams.Tunnel | streams.Datagrams) -> Grant:
+        if not header.grant:
+            raise PeerError("lease.unknown", "no such lease of yours here")
+        try:
+            now, fence = self._clock.now(), self._fences.of(header.lease)
+            grant = open_grant(header.grant, peer, header.lease, "tunnel", now, self._keys.verify, fence)
+        except PeerError as error:
+            if error.code not in BAD_LUCK:
+                raise
+            self._refused[error.code] += 1
+            raise Unavailable(error.code, error.message) from None
+        if grant.tenant != self._tenant(header.lease) or not grant.opens(header.port):
+            raise PeerError("grant.other", "the grant is of nobody who rents here, or for other ports")
+        return grant
+
+    async def _serve(self, lease: LeaseId, work: Callable[[], Awaitable[None]]) -> None:
+        if self._driver.state.leases[lease].state in ENDED:
             raise Unavailable("lease.ended", f"the lease {short(lease)} has ended")
         with self._counted(lease):
             try:

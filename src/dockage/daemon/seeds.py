@@ -58,7 +58,7 @@ class Seeds:
     def _source(self, other: RentedLease, holder: NodeKey, image: str) -> Source:
         digest = bytes.fromhex(image.removeprefix("sha256:"))
         until = Instant(self._clock.now() + VALID)
-        grant = Grant(self._keys.node, other.id, digest, holder, until)
+        grant = Grant(self._keys.node, other.id, holder, ("layers",), 0, until, image=digest)
         return Source(other.provider, other.id, sign_grant(grant, self._keys.sign))
 
 
@@ -77,7 +77,7 @@ def seed_server(
     """Gives layers to who shows a grant of the lease's tenant. A bad one costs the asker its connection."""
 
     async def serve(peer: NodeKey, header: streams.Seed, stream: Stream) -> None:
-        grant = open_grant(header.grant, peer, header.lease, clock.now(), keys.verify)
+        grant = open_grant(header.grant, peer, header.lease, "layers", clock.now(), keys.verify)
         held = driver.state.leases.get(header.lease)
         if held is None or held.tenant != grant.tenant:
             raise PeerError("grant.other", "the grant is of nobody who rents here")

@@ -45,6 +45,7 @@ from .chainwatch import ChainWatch
 from .config import Config
 from .driver import Driver
 from .edge import Edge
+from .fences import Fences
 from .history import THIN_SEC, History
 from .market import Market, Notice
 from .metering import MeterLoop
@@ -197,7 +198,9 @@ def _sell(
     channels = [records.decode_channel(r.value) for r in ground.rows if r.kind == records.EARNING]
     state = replace(selling.restore(policy, leases, channels), unpriced=NOT_YET)
     hands.driver = Driver(state, selling.step, changed, ground.journal, hands.perform, ground.clock)
-    Access(hands.driver, ground.host, source_opener(reach.open)).register(ground.reception)
+    fences = Fences(ground.rows, ground.journal)
+    access = Access(hands.driver, ground.host, source_opener(reach.open), ground.keys, ground.clock, fences)
+    access.register(ground.reception)
     seeding = seed_server(hands.driver, ground.host, ground.keys, ground.clock)
     ground.reception.serve_kind(streams.Seed, seeding)
     notice = Notice(

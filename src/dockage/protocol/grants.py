@@ -1,37 +1,62 @@
-"""A tenant's word to one provider that another may have an image's layers from it. Spec: docs/spec/06-images.md.
+"""A tenant's word to one provider that another node may use one of its leases. Spec: docs/spec/08-deployments.md.
 
-It names everything that it is about: whose word, to whom, which image of which lease, until when. So it can neither be
-passed on nor used for anything else, and nobody has to remember it.
+It names everything that it is about: whose word, to whom, which lease, for what, until when, of which epoch. So it can
+neither be passed on nor used for anything else, and nobody has to remember it. One mechanism for layers between
+replicas (``seed``) and for tunnels from a gateway.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
+from dockage.domain.deployment import GRANT_MAX
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
-from dockage.domain.units import HOUR, Instant
-
-from .images import GRANT_MAX
+from dockage.domain.units import HOUR, Duration, Instant
 
 GRANT_CONTEXT = b"dockage/1\0grant\0"
 VALID = HOUR
-"""Long enough for a transfer, and for the clocks of two homes."""
+"""Long enough for a transfer of layers, and for the clocks of two homes."""
+TERM = Duration(24 * HOUR)
+"""The longest that a grant or a document is good for."""
+PORTS_MAX = 16
 
 Verify = Callable[[NodeKey, bytes, bytes], bool]
+Use = Literal["layers", "tunnel"]
+"""``layers``: have an image of the lease. ``tunnel``: reach its containers, by TCP and UDP."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     tenant: NodeKey
     lease: LeaseId
-    """Where the image is: the tenant's own lease at the provider that is to give it."""
-    image: bytes
-    """sha256 of its config."""
+    """The tenant's own lease at the provider that it is shown to."""
     holder: NodeKey
-    """The provider that may ask."""
-    until: Instant
+    """The node that may show it."""
+    use: tuple[Use, ...]
+    epoch: int
+    """Once the tenant told the provider a newer one, this grant is void."""
+    expires: Instant
+    ports: tuple[int, ...] = ()
+    """For ``tunnel``: the containers' ports that may be reached; none named = all."""
+    image: bytes = b""
+    """For ``layers``: sha256 of the image's config."""
+
+    @property
+    def is_sane(self) -> bool:
+        return (
+            (len(self.tenant), len(self.lease), len(self.holder)) == (32, 16, 32)
+            and 0 <= self.epoch < 1 << 63
+            and len(self.use) <= 2
+            and len(self.ports) <= PORTS_MAX
+            and all(0 < port < 65536 for port in self.ports)
+            and len(self.image) == (32 if "layers" in self.use else 0)
+        )
+
+    def opens(self, port: int) -> bool:
+        return not self.ports or port in self.ports
 
 
 class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -48,20 +73,29 @@ def sign_grant(grant: Grant, sign: Callable[[bytes], bytes]) -> bytes:
     return msgspec.msgpack.encode(Signed(body, sign(GRANT_CONTEXT + body)))
 
 
-def open_grant(blob: bytes, holder: NodeKey, lease: LeaseId, now: Instant, verify: Verify) -> Grant:
-    """Its content if *holder*, who shows it, may use it on *lease* now. That the lease is the tenant's is for the
-    caller to check. Raises PeerError("grant.malformed" | "grant.forged" | "grant.other" | "grant.expired")."""
+def open_grant(
+    blob: bytes, holder: NodeKey, lease: LeaseId, use: Use, now: Instant, verify: Verify, fence: int = 0
+) -> Grant:
+    """Its content if *holder*, who shows it, may use *lease* so now. That the lease is the tenant's is for the caller
+    to check; *fence* is the newest epoch that the tenant told. Raises PeerError("grant.malformed" | "grant.forged" |
+    "grant.other" | "grant.expired" | "grant.fenced"); the last two are an honest holder's bad luck, too."""
     try:
         if len(blob) > GRANT_MAX:
             raise PeerError("grant.malformed", f"a grant has at most {GRANT_MAX} bytes")
         signed = _signed.decode(blob)
         grant = _grant.decode(signed.body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise PeerError("grant.malformed", f"not a grant: {error}") from None
+    if not grant.is_sane:
+        raise PeerError("grant.malformed", "a grant with an impossible value")
     if not verify(grant.tenant, GRANT_CONTEXT + signed.body, signed.signature):
         raise PeerError("grant.forged", "the grant is not signed by the tenant that it names")
-    if grant.holder != holder or grant.lease != lease:
-        raise PeerError("grant.other", "the grant was given to somebody else, or for another lease")
-    if not now < grant.until <= now + 2 * VALID:
+    if grant.holder != holder or grant.lease != lease or use not in grant.use:
+        raise PeerError(
+            "grant.other", "the grant was given to somebody else, for another lease or another use"
+        )
+    if not now < grant.expires <= now + TERM + 2 * VALID:
         raise PeerError("grant.expired", "the grant is not valid now; the tenant gives a new one")
+    if grant.epoch < fence:
+        raise PeerError("grant.fenced", "the tenant has moved on: grants of an older epoch are void")
     return grant

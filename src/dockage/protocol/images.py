@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from dockage.domain.deployment import GRANT_MAX
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
 
@@ -27,7 +28,6 @@ LAYERS_MAX = 256
 """The engine itself ends at 127."""
 LAYER_MAX = 1 << 40
 SOURCES_MAX = 8
-GRANT_MAX = 320
 MANIFEST_MAX = CONFIG_MAX + LAYERS_MAX * 64 + SOURCES_MAX * (GRANT_MAX + 64) + 4096
 ROUNDS = 2
 """How often a provider may want layers: its engine may lack what it showed (an image removed meanwhile)."""

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from dockage.domain.deployment import GRANT_MAX
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId
 
@@ -37,6 +38,8 @@ class Tunnel(Header, frozen=True, tag="tunnel"):
     container: str
     """Full id."""
     port: int
+    grant: bytes = b""
+    """From anybody but the lease's tenant: the tenant's word (``grants.py``)."""
 
 
 class Datagrams(Header, frozen=True, tag="datagrams"):
@@ -46,6 +49,7 @@ class Datagrams(Header, frozen=True, tag="datagrams"):
     container: str
     """Full id."""
     port: int
+    grant: bytes = b""
 
 
 class Layers(Header, frozen=True, tag="layers"):
@@ -62,7 +66,22 @@ class Seed(Header, frozen=True, tag="seed"):
     grant: bytes
 
 
-AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Datagrams | Layers | Seed
+class Fence(Header, frozen=True, tag="fence"):
+    """The tenant's word that grants of an older epoch are void on this lease. The same frame comes back once it is
+    on disk and what they had opened is cut."""
+
+    lease: LeaseId
+    epoch: int
+
+
+class Publish(Header, frozen=True, tag="publish"):
+    """A deployment's document for a gateway: one frame, and one frame as the answer (``documents.py``)."""
+
+    lease: LeaseId
+    """At the gateway: what the traffic is billed to."""
+
+
+AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Datagrams | Layers | Seed | Fence | Publish
 
 _decoder: msgspec.msgpack.Decoder[AnyHeader] = msgspec.msgpack.Decoder(AnyHeader)
 _encoder = msgspec.msgpack.Encoder()
@@ -84,4 +103,6 @@ def decode_header(frame: bytes) -> AnyHeader:
         0 < header.port < 65536 and len(header.container) == 64
     ):
         raise PeerError("stream.header", "a tunnel names a full container id and a port")
+    if not 0 <= getattr(header, "epoch", 0) < 1 << 63 or len(getattr(header, "grant", b"")) > GRANT_MAX:
+        raise PeerError("stream.header", "an epoch or a grant beyond all measure")
     return header

@@ -1,0 +1,97 @@
+"""Deployment documents as bytes: signed by the tenant, read by gateways. Spec: docs/spec/08-deployments.md.
+
+There is one encoding of a document, so its bytes can be compared. Counterpart: ``domain/deployment.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from dockage.domain.deployment import Document
+from dockage.domain.errors import PeerError, UsageError
+from dockage.domain.units import MINUTE, Duration, Instant
+
+from .grants import TERM, Signed, Verify
+
+DOCUMENT_CONTEXT = b"dockage/1\0deployment\0"
+DOCUMENT_MAX = 16 << 10
+"""Bytes as signed: about 45 replicas of one service."""
+ANSWER_MAX = 1024
+CLOCK_SLACK = Duration(2 * MINUTE)
+
+
+class Taken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="taken"):
+    """The gateway routes by it from now on."""
+
+    epoch: int
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="refused"):
+    code: str
+    message: str
+
+
+Answer = Taken | Refused
+
+_encode = msgspec.msgpack.Encoder().encode
+_documents = msgspec.msgpack.Decoder(Document)
+_signed = msgspec.msgpack.Decoder(Signed)
+_answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def sign_document(document: Document, sign: Callable[[bytes], bytes]) -> bytes:
+    """Raises UsageError("document.impossible" | "document.large")."""
+    if not document.is_sane:
+        raise UsageError(
+            "document.impossible",
+            f"the deployment {document.name[:64]} cannot be published so: a host name, port or replica is twice there, "
+            "or a name is none",
+        )
+    body = _encode(document)
+    blob = _encode(Signed(body, sign(DOCUMENT_CONTEXT + body)))
+    if len(blob) > DOCUMENT_MAX:
+        raise UsageError(
+            "document.large",
+            f"the deployment {document.name} takes {len(blob)} bytes to describe, {DOCUMENT_MAX} is the limit: "
+            "publish fewer replicas or names",
+        )
+    return blob
+
+
+def open_document(blob: bytes, now: Instant, verify: Verify) -> Document:
+    """Raises PeerError("document.oversized" | "malformed" | "out-of-range" | "expired" | "horizon" | "signature"). The
+    signature, by far the dearest check, comes last."""
+    if len(blob) > DOCUMENT_MAX:
+        raise PeerError("document.oversized", f"a document of {len(blob)} bytes; {DOCUMENT_MAX} is the limit")
+    try:
+        signed = _signed.decode(blob)
+        document = _documents.decode(signed.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError("document.malformed", f"not a deployment document: {error}") from None
+    if _encode(document) != signed.body or _encode(signed) != blob:
+        raise PeerError("document.malformed", "a document that is not in the one encoding")
+    if not document.is_sane:
+        raise PeerError(
+            "document.out-of-range", "a document with an impossible value, or with something twice"
+        )
+    if document.expires <= now:
+        raise PeerError("document.expired", "a document whose term is over")
+    if document.expires > now + TERM + CLOCK_SLACK:
+        raise PeerError("document.horizon", "a document that wants to count for longer than a day")
+    if not verify(document.tenant, DOCUMENT_CONTEXT + signed.body, signed.signature):
+        raise PeerError("document.signature", "a document that its tenant did not sign")
+    return document
+
+
+def encode_answer(answer: Answer) -> bytes:
+    return _encode(answer)
+
+
+def decode_answer(frame: bytes) -> Answer:
+    """Raises PeerError("document.answer")."""
+    try:
+        return _answers.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise PeerError("document.answer", f"the gateway's answer is none: {error}") from None
