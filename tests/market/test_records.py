@@ -16,14 +16,18 @@ from dockage.protocol.records import (
     CLOCK_SLACK,
     LIFETIME,
     RECORD_MAX,
+    ZONE_LIFETIME,
+    ZONE_MAX,
     NodeBody,
     OfferBody,
+    ZoneBody,
     check_place,
     node_topic,
     offers_topic,
     offers_topics,
     open_record,
     seal,
+    zone_topic,
 )
 from dockage.testing.clock import START
 from dockage.testing.directory import offer_of, sealed_offer
@@ -74,6 +78,16 @@ def test_a_node_record_has_a_topic_of_its_own() -> None:
     assert open_record(blob, verify, START).topic == node_topic(KEYS.node)
 
 
+def zone(payload: bytes = b"x", lasts: int = ZONE_LIFETIME) -> bytes:
+    return seal("zone", KEYS.node, ZoneBody(START, Instant(START + lasts), payload), KEYS.sign)
+
+
+def test_a_zone_holds_for_a_day_and_lies_under_its_key() -> None:
+    record = open_record(zone(bytes(ZONE_MAX)), verify, Instant(START + ZONE_LIFETIME - 1))
+    assert record.topic == zone_topic(KEYS.node)
+    assert len(record.blob) < RECORD_MAX
+
+
 def test_a_stamp_proves_work() -> None:
     _, blob = sealed_offer(KEYS, START, work=6)
     assert open_record(blob, verify, START).work >= 6
@@ -101,6 +115,18 @@ def test_a_stamp_proves_work() -> None:
         (seal("offer", KEYS.node, body(relay="x" * 256), KEYS.sign), "record.out-of-range"),
         (seal("offer", KEYS.node, body(expires=START), KEYS.sign), "record.expired"),
         (seal("offer", KEYS.node, body(expires=Instant(START + HOUR)), KEYS.sign), "record.horizon"),
+        (zone(b""), "record.out-of-range"),
+        (zone(bytes(ZONE_MAX + 1)), "record.out-of-range"),
+        (zone(lasts=0), "record.expired"),
+        (zone(lasts=ZONE_LIFETIME + CLOCK_SLACK + 1), "record.horizon"),
+        (
+            seal("zone", OTHER.node, ZoneBody(START, Instant(START + HOUR), b"x"), KEYS.sign),
+            "record.signature",
+        ),
+        (
+            seal("node", KEYS.node, ZoneBody(START, Instant(START + HOUR), b"x"), KEYS.sign),
+            "record.malformed",
+        ),
         (
             seal("offer", KEYS.node, body(seq=Instant(START + CLOCK_SLACK + 1)), KEYS.sign),
             "record.horizon",

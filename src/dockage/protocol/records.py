@@ -2,7 +2,7 @@
 
 Whoever stores or reads a record opens it here first, so that nothing else is ever kept or shown. A record is
 bound to one topic by its content: stored under any other it is misplaced. ``seq`` orders the records of one
-publisher; the stamp is proof of work, which decides who stays when a topic is full.
+publisher; the stamp is proof of work, which decides who stays when a topic is full. A new kind is a line in KINDS.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ import msgspec
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.offer import Offer
-from dockage.domain.units import MINUTE, Duration, Instant
+from dockage.domain.units import HOUR, MINUTE, Duration, Instant
 
 RECORD_MAX = 2048
 """Bytes of a sealed record."""
 LIFETIME = Duration(20 * MINUTE)
-"""From sealing to expiry; publishers seal anew at half of it. A node that dies is off the board by itself."""
+"""Of offers and nodes, from sealing to expiry; publishers seal anew at half of it. A node that dies is off the board
+by itself."""
+ZONE_LIFETIME = Duration(24 * HOUR)
+"""A tenant's zone outlives a night of its closed laptop."""
+ZONE_MAX = 1000
+"""Bytes of a zone's payload, as in Mainline's BEP 44."""
 CLOCK_SLACK = Duration(2 * MINUTE)
 """How far the clocks of two honest nodes may be apart."""
 SHARDS = 8
@@ -59,8 +64,21 @@ class NodeBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     direct: tuple[str, ...]
 
 
+class ZoneBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A tenant's slow facts (which gateways, which controllers), one for each key: pkarr's idea."""
+
+    seq: Instant
+    expires: Instant
+    payload: bytes
+    """Opaque to the market, 1 to ZONE_MAX bytes."""
+
+
 class Kind(NamedTuple):
+    """What is particular to one kind of record; all other checks are the same for all."""
+
     body: type[Any]
+    lifetime: Duration
+    """The longest from sealing to expiry."""
     topic: Callable[[NodeKey, Any], bytes]
     is_sane: Callable[[NodeKey, Any], bool]
 
@@ -103,6 +121,10 @@ def node_topic(key: NodeKey) -> bytes:
     return hashlib.sha256(b"dockage/1/node/" + key.hex().encode()).digest()
 
 
+def zone_topic(key: NodeKey) -> bytes:
+    return hashlib.sha256(b"dockage/1/zone/" + key.hex().encode()).digest()
+
+
 def _sane_address(relay: str, direct: tuple[str, ...]) -> bool:
     return len(relay) <= 255 and len(direct) <= 8 and all(len(address) <= 64 for address in direct)
 
@@ -110,13 +132,23 @@ def _sane_address(relay: str, direct: tuple[str, ...]) -> bool:
 KINDS: Mapping[str, Kind] = {
     "offer": Kind(
         OfferBody,
+        LIFETIME,
         lambda key, body: offers_topic(body.offer.region, key[0] % SHARDS),
         lambda key, body: (
             body.offer.is_sane and body.offer.provider == key and _sane_address(body.relay, body.direct)
         ),
     ),
     "node": Kind(
-        NodeBody, lambda key, body: node_topic(key), lambda key, body: _sane_address(body.relay, body.direct)
+        NodeBody,
+        LIFETIME,
+        lambda key, body: node_topic(key),
+        lambda key, body: _sane_address(body.relay, body.direct),
+    ),
+    "zone": Kind(
+        ZoneBody,
+        ZONE_LIFETIME,
+        lambda key, body: zone_topic(key),
+        lambda key, body: 0 < len(body.payload) <= ZONE_MAX,
     ),
 }
 
@@ -151,7 +183,7 @@ def open_record(blob: bytes, verify: Verify, now: Instant, kinds: Mapping[str, K
     body, key = _decode(msgspec.msgpack.Decoder(kind.body), envelope.body), NodeKey(envelope.key)
     if not (0 <= envelope.stamp < 1 << 64 and 0 <= body.seq < 1 << 63 and kind.is_sane(key, body)):
         raise PeerError("record.out-of-range", f"a {envelope.kind} record with an impossible value")
-    _check_times(body, now)
+    _check_times(body, kind.lifetime, now)
     if not verify(key, _signed(envelope.kind, envelope.body), envelope.signature):
         raise PeerError("record.signature", "a record that its publisher did not sign")
     return Record(
@@ -183,10 +215,10 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
         raise PeerError("record.malformed", f"not a record: {error}") from None
 
 
-def _check_times(body: Body, now: Instant) -> None:
+def _check_times(body: Body, lifetime: Duration, now: Instant) -> None:
     if body.expires <= now:
         raise PeerError("record.expired", "a record whose time is over")
-    if body.expires > now + LIFETIME + CLOCK_SLACK or body.seq > now + CLOCK_SLACK:
+    if body.expires > now + lifetime + CLOCK_SLACK or body.seq > now + CLOCK_SLACK:
         raise PeerError("record.horizon", "a record from the future, or that wants to stay too long")
 
 

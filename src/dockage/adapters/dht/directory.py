@@ -21,7 +21,7 @@ from dockage.ports import Address, Clock, Stream
 from dockage.protocol.dht_messages import Find, Get, Listing, Put, Request, Taken
 from dockage.protocol.kademlia import Contact, Lookup, RoutingTable, Space, places
 from dockage.protocol.record_store import RecordStore
-from dockage.protocol.records import LIFETIME, Verify, check_place, open_record, tag
+from dockage.protocol.records import Verify, check_place, open_record, tag
 
 from .asker import Asker, Learn, OpenStream, Seen, drive, together
 from .limits import DEFAULT, Limits
@@ -65,13 +65,14 @@ class KademliaDirectory:
         """Also raises UsageError("record.*") for a record that no node would take."""
         now = self._clock.now()
         try:
-            check_place(open_record(record, self._verify, now), topic)
+            opened = open_record(record, self._verify, now)
+            check_place(opened, topic)
         except PeerError as error:
             raise UsageError(error.code, f"cannot publish: {error.message}") from None
         taken = int(self._is_server and self._store.put(topic, record, now))
         holders: dict[NodeKey, Contact] = {}
-        # At midnight the places move: what is published shortly before must be found shortly after.
-        targets = {*places(topic, now), *places(topic, Instant(now + LIFETIME))}
+        # At midnight the places move: what is published before must be found after.
+        targets = {*places(topic, now), *places(topic, opened.expires)}
         await together([self._locate(target, holders) for target in targets], self._limits.lookup_sec)
         accepted: list[NodeKey] = []
         puts = [self._put(holder, topic, record, accepted) for holder in holders.values()]
