@@ -269,6 +269,9 @@ class LeaseInfo(NamedTuple):
     """Worst-case price of one hour, network aside."""
     reason: str
     """Why it is paused or ended; "" while it runs."""
+    ends_at: Instant = Instant(0)
+    """When the provider will end it, as it has announced; 0 while that is open."""
+    ends_why: str = ""
 
 
 class Leases(Protocol):

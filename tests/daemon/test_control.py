@@ -69,6 +69,23 @@ async def control(peer: Peer, home: Path) -> AsyncIterator[Api]:
     assert not socket.exists()
 
 
+async def test_a_drain_is_asked_for_and_called_off(world: World, home: Path) -> None:
+    provider = await world.provider(policy=FREE_POLICY)
+    tenant = await world.tenant(coins=(), wallet=False)
+    await tenant.rent("shop")
+    async with control(provider, home) as api, control(tenant, home) as tenants:
+        drained = await api.post("/drain", {"notice_sec": 600, "reason": "the machine moves house"})
+        assert (drained["ending"]["in_sec"], len(drained["leases"])) == (600, 1)
+        assert (await api.get("/status"))["provider"]["closed"]["code"] == "provider.draining"
+        await until(lambda: all(x.announced for x in tenant.node.tenant.state.leases.values()))
+        [lease] = (await tenants.get("/spend"))["leases"]
+        assert lease["ending"]["text"] == "the machine moves house"
+        assert (await api.post("/drain/cancel"))["ending"] is None
+        assert (await api.get("/status"))["provider"]["closed"] is None
+        assert await api.refused("POST", "/drain", {"notice_sec": -1}) == (400, "control.malformed")
+        assert await tenants.refused("POST", "/drain") == (400, "provider.none")
+
+
 async def test_only_the_owner_may_open_the_socket(world: World, home: Path) -> None:
     tenant = await world.tenant()
     async with control(tenant, home) as api:

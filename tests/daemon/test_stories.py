@@ -18,7 +18,10 @@ from daemon.nodes import (
     until,
 )
 from dockage.domain.channel import ChannelState
+from dockage.domain.errors import UsageError
 from dockage.domain.lease import LeaseState
+from dockage.domain.reason import Reason
+from dockage.domain.units import MINUTE, after
 from dockage.node import events as told
 from dockage.testing.host import FakeContainer, echo
 
@@ -161,3 +164,23 @@ async def test_a_provider_restarted_while_it_closes_settles_all_the_same(world: 
     await until(lambda: world.chain.mempool, 30)
     await world.mine(6)
     await assert_settled(tenant, provider, COINS)
+
+
+async def test_a_provider_that_drains_says_so_and_its_leases_end_in_time(world: World) -> None:
+    provider = await world.provider(policy=FREE_POLICY)
+    tenant = await world.tenant(coins=(), wallet=False)
+    lease = await tenant.rent()
+    moving = Reason("provider.draining", "the machine moves house")
+    assert provider.node.provider is not None
+    await provider.node.provider.tell(told.DrainRequested(after(world.clock.now(), MINUTE), moving))
+    await until(lambda: tenant.rented(lease).announced)
+    assert tenant.rented(lease).announced.reason == moving
+    [info] = tenant.node.renting.all()
+    assert info.ends_at == tenant.rented(lease).announced.at
+    await provider.restart()  # the drain outlives it
+    with pytest.raises(UsageError) as caught:
+        await tenant.rent("other")
+    assert caught.value.code == "provider.draining"
+    await until(lambda: tenant.rented(lease).state is ENDED)
+    assert world.clock.now() >= info.ends_at
+    assert tenant.rented(lease).reason == moving

@@ -99,11 +99,11 @@ def test_whom_it_does_not_serve_hears_why(policy: dict[str, Any], limits: Resour
 
 
 def test_who_leaves_the_market_sells_nothing_new() -> None:
-    mind = changed(provider(), leaving=True)
     assert (
-        Playbook(mind, restarts=False)
+        Playbook(provider())
+        >> told.DrainRequested(at(3600), WHY)
         >> says(say.AskQuote(LEASE, LIMITS))
-        << refusal(LEASE, "provider.leaving")
+        << refusal(LEASE, "provider.draining")
     )
 
 

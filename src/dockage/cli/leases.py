@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
 from . import format as show
 from .client import Json
@@ -62,14 +63,21 @@ def _row(lease: Json, rates: Rates | None) -> tuple[str, ...]:
     )
 
 
-def reasons(leases: Iterable[Json]) -> list[str]:
-    """A line for each lease that has one."""
-    return [
+def reasons(leases: Sequence[Json]) -> list[str]:
+    """A line for each lease that has one, or whose end is announced."""
+    ends = [f"{show.short(x['lease'])}: {end(x['ending'])}" for x in leases if x.get("ending")]
+    return ends + [
         f"{show.short(x['lease'])}: {said}{why(x[kind])}"
         for x in leases
         for kind, said in (("reason", ""), ("dispute", "nothing is paid: "), ("warning", "warning: "))
         if x.get(kind)
     ]
+
+
+def end(of: Json) -> str:
+    """An announced end, for people."""
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(of["at_sec"]))
+    return f"ends at {at}, in {show.duration(of['in_sec'])}: {why(of)}"
 
 
 def why(reason: Json) -> str:

@@ -26,6 +26,7 @@ COMMANDS = (
     "spend",
     "why",
     "provide",
+    "drain",
     "earnings",
     "verify-proof",
     "wallet",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     _Whole = click.ParamType[int]
 else:
     _Whole = click.ParamType  # generic for type checkers only, in the oldest click we take
+_NOTICE = re.compile(r"(\d{1,8})\s*([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -90,6 +92,20 @@ class SizeType(_Whole):
         return int(Decimal(match[1]) * 1024 ** _POWERS[match[2].lower()])
 
 
+class NoticeType(_Whole):
+    """``90s``, ``30m``, ``1h``, ``2d``, ``0``: seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = _NOTICE.fullmatch(str(value).strip().lower())
+        if found is None:
+            self.fail(f"{value!r} is not a time: 30m, 1h or 2d is", param, ctx)
+        return int(found[1]) * _SECONDS[found[2]]
+
+
 class CoresType(_Whole):
     """``0.5``: thousandths of a core."""
 
@@ -125,6 +141,7 @@ class ScaleType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 SIZE = SizeType()
 CORES = CoresType()
+NOTICE = NoticeType()
 
 
 def need_options(function: F) -> F:

@@ -21,15 +21,18 @@ from dockage.domain.channel import NOTHING, Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.lease import LeaseState
 from dockage.domain.pricing import usual
+from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import HOUR, SECOND, Duration, Instant, Sat, since
+from dockage.domain.units import HOUR, SECOND, Duration, Instant, Sat, after, since
 from dockage.node import events as told
 from dockage.node import provider as selling
 from dockage.node.evidence import known
+from dockage.node.provider_ending import DRAINED, closing
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
 from . import views
+from .driver import Driver
 from .market import explain
 from .node import Node
 from .rail import FUND_TARGET, Rail, no_rail
@@ -61,6 +64,13 @@ class Sending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """sat per 1000 vB; null: as the chain is now."""
     preview: bool = False
     """Only say what it would cost."""
+
+
+class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    notice_sec: Annotated[int, msgspec.Meta(ge=0, le=366 * 86_400)] = 3600
+    """From now until the leases end."""
+    reason: Annotated[str, msgspec.Meta(max_length=TEXT_MAX)] = ""
+    """What the tenants are told; empty: a sentence of ours."""
 
 
 class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,6 +107,8 @@ class Control:
                 web.post("/v1/spend/history", self._spend_history),
                 web.post("/v1/earnings/history", self._earnings_history),
                 web.get("/v1/why/{what:.+}", self._why),  # whatever the user typed is a name
+                web.post("/v1/drain", self._drain),
+                web.post("/v1/drain/cancel", self._cancel_drain),
                 web.post("/v1/leases/{lease}/end", self._end_lease),
                 web.get("/v1/channels", self._channels),
                 web.post("/v1/channels/{channel}/close", self._close_channel),
@@ -147,6 +159,8 @@ class Control:
             "tariff": views.tariff(state.policy.tariff),
             "price_policy": node.config.provider.price_policy,
             "unpriced": views.reason(state.unpriced),
+            "closed": views.reason(selling.why_closed(state, node.clock.now())),
+            "ending": views.ending(closing(state), node.clock.now()),
             "free_for": [key.hex() for key in state.policy.free_for],
             "region": state.policy.region,
             "capacity": views.resources(state.policy.capacity),
@@ -241,9 +255,29 @@ class Control:
         return _json(views.spend(self._node.tenant.state, self._node.clock.now()))
 
     async def _earnings(self, _: web.Request) -> web.Response:
+        return _json(views.earnings(self._provider().state, self._node.clock.now()))
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        """Sell nothing new, and tell every tenant when and why its lease will end."""
+        wanted = await _body(request, Drain)
+        reason = Reason(DRAINED.code, wanted.reason or DRAINED.text)
+        at = after(self._node.clock.now(), Duration(wanted.notice_sec * SECOND))
+        await self._provider().tell(told.DrainRequested(at, reason))
+        return _json(self._draining())
+
+    async def _cancel_drain(self, _: web.Request) -> web.Response:
+        await self._provider().tell(told.DrainCancelled())
+        return _json(self._draining())
+
+    def _draining(self) -> views.Json:
+        state, now = self._provider().state, self._node.clock.now()
+        left = [views.sold(x, now) for x in state.leases.values() if not x.is_over]
+        return {"ending": views.ending(state.drain, now), "leases": left}
+
+    def _provider(self) -> Driver[selling.Provider]:
         if self._node.provider is None:
             raise UsageError("provider.none", "this node sells nothing; start it with dockage provide")
-        return _json(views.earnings(self._node.provider.state, self._node.clock.now()))
+        return self._node.provider
 
     async def _spend_history(self, request: web.Request) -> web.Response:
         wanted = await _body(request, Span)

@@ -21,7 +21,7 @@ from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import HOUR, Msat
+from dockage.domain.units import HOUR, Instant, Msat
 from dockage.node import events as told
 from dockage.node.events import Candidate, ChannelPlan
 from dockage.node.tenant import RentedLease, Tenant
@@ -252,7 +252,18 @@ def info(lease: RentedLease) -> LeaseInfo:
     provider = lease.candidates[0].provider if lease.candidates else NodeKey(bytes(32))
     price = ceiling(lease.limits, lease.tariff, HOUR)
     why = str(lease.reason) if lease.reason else ""
-    return LeaseInfo(lease.id, lease.deployment, provider, lease.state.value, lease.limits, price, why)
+    end = lease.announced
+    return LeaseInfo(
+        lease.id,
+        lease.deployment,
+        provider,
+        lease.state.value,
+        lease.limits,
+        price,
+        why,
+        end.at if end else Instant(0),
+        str(end.reason) if end else "",
+    )
 
 
 def _why_failed(lease: RentedLease) -> UsageError:

@@ -14,7 +14,7 @@ import msgspec
 from dockage.domain.channel import Channel
 from dockage.domain.history import NO_LINE, Spent
 from dockage.domain.identity import NodeKey
-from dockage.domain.lease import METERED, LeaseState
+from dockage.domain.lease import METERED, Ending, LeaseState
 from dockage.domain.offer import Wish, hourly_ceiling, obstacles
 from dockage.domain.pricing import FIELDS, PRESETS, Tariff, ceiling, parts, price
 from dockage.domain.reason import Reason
@@ -47,6 +47,14 @@ def reason(of: Reason | None) -> Json | None:
     return {"code": of.code, "text": of.text} if of else None
 
 
+def ending(of: Ending | None, now: Instant) -> Json | None:
+    """The end that a provider announced, on its clock."""
+    if of is None:
+        return None
+    left = max(0, since(now, of.at) // SECOND)
+    return {"at_sec": of.at // SECOND, "in_sec": left, **(reason(of.reason) or {})}
+
+
 def cost_lines(used: Usage, by: Tariff) -> Json:
     """msat per resource; the sum is ``due_msat``."""
     return {f"{name}_msat": value for name, value in parts(used, by).items()}
@@ -69,6 +77,7 @@ def offer(found: Found, wish: Wish, now: Instant, seen: Known) -> Json:
         "risk_permille": seen.risk(of.provider),
         "evidence": evidence(seen, of.provider),
         "age_sec": since(found.seen, now) // SECOND,
+        "until_sec": of.until // SECOND,
     }
 
 
@@ -105,6 +114,7 @@ def rented(lease: RentedLease, now: Instant) -> Json:
         "reason": reason(lease.reason),
         "dispute": reason(lease.dispute),
         "warning": reason(lease.warning),
+        "ending": ending(lease.announced, now),
         "checks": {
             "looks": lease.checks.looks,
             "unchecked": lease.checks.unchecked,
@@ -140,6 +150,7 @@ def sold(lease: SoldLease, now: Instant) -> Json:
         "tenant": lease.tenant.hex(),
         "state": lease.state.value,
         "reason": reason(lease.reason),
+        "ending": ending(None if lease.is_leaving else lease.ending, now),
         "limits": resources(lease.limits),
         "tariff": tariff(lease.tariff),
         "running_sec": since(lease.opened_at, _until(lease, now)) // SECOND,

@@ -25,6 +25,7 @@ from dockage.node import records
 from dockage.node import tenant as renting
 from dockage.node.evidence import known
 from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.node.provider_ending import remembered
 from dockage.ports import (
     Clock,
     ContainerHost,
@@ -196,7 +197,9 @@ def _sell(
     assert ground.host is not None
     leases = [records.decode_sold_lease(r.value) for r in ground.rows if r.kind == records.SOLD]
     channels = [records.decode_channel(r.value) for r in ground.rows if r.kind == records.EARNING]
-    state = replace(selling.restore(policy, leases, channels), unpriced=NOT_YET)
+    drain = next((records.decode_drain(r.value) for r in ground.rows if r.kind == records.DRAIN), None)
+    drain = remembered(drain, ground.clock.now())
+    state = replace(selling.restore(policy, leases, channels, drain), unpriced=NOT_YET)
     hands.driver = Driver(state, selling.step, changed, ground.journal, hands.perform, ground.clock)
     fences = Fences(ground.rows, ground.journal)
     access = Access(hands.driver, ground.host, source_opener(reach.open), ground.keys, ground.clock, fences)
@@ -208,14 +211,18 @@ def _sell(
         ground.link,
         ground.keys,
         ground.clock,
-        _offering(hands.driver, ground.keys),
+        _offering(hands.driver, ground.keys, ground.clock),
         ground.config.node.stamp_bits,
     )
     return hands.driver, notice
 
 
-def _offering(provider: Driver[selling.Provider], keys: Keys) -> Callable[[], Offer | None]:
-    return lambda: None if provider.state.unpriced else selling.offer(provider.state, keys.node)
+def _offering(provider: Driver[selling.Provider], keys: Keys, clock: Clock) -> Callable[[], Offer | None]:
+    def offer() -> Offer | None:
+        state = provider.state
+        return None if selling.why_closed(state, clock.now()) else selling.offer(state, keys.node)
+
+    return offer
 
 
 def _selling_loops(ground: Ground, provider: Driver[selling.Provider], notice: Notice) -> list[Loop]:

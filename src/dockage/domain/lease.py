@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import enum
 
+import msgspec
+
+from .reason import Reason
+from .units import Instant
+
 
 class LeaseState(enum.StrEnum):
     QUOTING = "quoting"
@@ -18,6 +23,19 @@ class LeaseState(enum.StrEnum):
     ENDING = "ending"
     """The final reading is taken and everything is removed."""
     ENDED = "ended"
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """The announced end of a lease that still runs: its tenant has until then to move."""
+
+    at: Instant
+    reason: Reason
+    said_at: Instant = Instant(0)
+    """When the provider said so last."""
+
+    def is_like(self, other: Ending | None) -> bool:
+        """The same end, whenever it was said."""
+        return other is not None and (self.at, self.reason) == (other.at, other.reason)
 
 
 TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {

@@ -45,6 +45,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """If not empty, nobody else is served: a private market."""
     free_for: tuple[NodeKey, ...] = ()
     """Who pays nothing; everybody else pays ``tariff``."""
+    until: Instant = Instant(0)
+    """No lease here outlives this; 0: open."""
 
     @property
     def is_sane(self) -> bool:
@@ -62,6 +64,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and 0 <= self.setup_sat <= SETUP_MAX
             and len(self.only_for) <= 16
             and len(self.free_for) <= 16
+            and 0 <= self.until < 1 << 63
         )
 
     def as_seen_by(self, tenant: NodeKey) -> Offer:

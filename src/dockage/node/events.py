@@ -18,7 +18,7 @@ from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import View
-from dockage.domain.units import Msat, Sat
+from dockage.domain.units import Instant, Msat, Sat
 from dockage.domain.usage import Reading
 from dockage.protocol.messages import AnyMessage
 
@@ -76,6 +76,23 @@ class PriceLost(Event, frozen=True):
     """The price policy has none to give."""
 
     reason: Reason
+
+
+class DrainRequested(Event, frozen=True):
+    """Our user takes the machine off the market: nothing new is sold, and what runs ends at ``at``."""
+
+    at: Instant
+    reason: Reason
+
+
+class DrainCancelled(Event, frozen=True):
+    """It is sold again."""
+
+
+class HoursSeen(Event, frozen=True):
+    """The selling hours, from the calendar: they end at ``closes_at``, or did then. None: there are none."""
+
+    closes_at: Instant | None
 
 
 class ChannelPlan(msgspec.Struct, frozen=True):
@@ -243,6 +260,9 @@ AnyEvent: TypeAlias = (
     | HostCleared
     | Priced
     | PriceLost
+    | DrainRequested
+    | DrainCancelled
+    | HoursSeen
     | BlockSeen
     | ChannelPlanned
     | PlanFailed

@@ -49,6 +49,10 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     gap_max: Duration = GAP_MAX
     """A longer time between two readings is not charged for memory and disk."""
     quote_life: Duration = Duration(60 * SECOND)
+    last_call: Duration = Duration(5 * MINUTE)
+    """Nothing is sold so shortly before the selling hours end: the images alone take a while to come."""
+    remind_every: Duration = Duration(10 * SECOND)
+    """Between two words to a tenant about the coming end of its lease."""
     tick: Duration = Duration(1 * SECOND)
     """Time between two statements."""
     leases_per_tenant: int = 64

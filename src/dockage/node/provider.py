@@ -14,7 +14,7 @@ from dockage.domain import channel as channels
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, NodeKey
-from dockage.domain.lease import LeaseState
+from dockage.domain.lease import Ending, LeaseState
 from dockage.domain.offer import Offer
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
@@ -26,6 +26,7 @@ from . import events as told
 from . import provider_billing as billing
 from . import provider_channels as earning
 from . import provider_closing as closing
+from . import provider_ending as ending
 from . import provider_leases as selling
 from .ledger import Account, put
 from .policy import ProviderPolicy
@@ -43,15 +44,28 @@ from .sold import (
     owned,
 )
 
-__all__ = ["Provider", "SoldLease", "free", "income", "offer", "outstanding", "owed", "restore", "step"]
+__all__ = [
+    "Provider",
+    "SoldLease",
+    "free",
+    "income",
+    "offer",
+    "outstanding",
+    "owed",
+    "restore",
+    "step",
+    "why_closed",
+]
 
 MACHINE_IS_ASKED = frozenset({LeaseState.OPENING, LeaseState.ENDING})
 ENDED_BY_TENANT = Reason("lease.ended-by-tenant", "the tenant ended the lease")
 
 
-def restore(policy: ProviderPolicy, leases: Iterable[SoldLease], open_: Iterable[Channel]) -> Provider:
+def restore(
+    policy: ProviderPolicy, leases: Iterable[SoldLease], open_: Iterable[Channel], drain: Ending | None = None
+) -> Provider:
     """The state after a restart: accounts follow from leases and channels and are never stored."""
-    state = Provider(policy, {lease.id: lease for lease in leases}, {c.id: c for c in open_})
+    state = Provider(policy, {lease.id: lease for lease in leases}, {c.id: c for c in open_}, drain=drain)
     peers = {x.tenant for x in state.leases.values()} | {c.peer for c in state.channels.values()}
     for peer in sorted(peers):
         state = replace(state, accounts=put(state.accounts, peer, _account(state, peer)))
@@ -81,7 +95,14 @@ def outstanding(state: Provider) -> Effects:
 
 
 def offer(state: Provider, me: NodeKey) -> Offer:
-    return state.policy.offer(me, free(state))
+    """What is shown to the market while something is sold; see ``why_closed``."""
+    end = ending.closing(state)
+    return replace(state.policy.offer(me, free(state)), until=end.at if end else Instant(0))
+
+
+def why_closed(state: Provider, now: Instant) -> Reason | None:
+    """Why nothing new is sold now, if so."""
+    return state.unpriced or ending.why_closed(state, now)
 
 
 def owed(state: Provider, tenant: NodeKey) -> Sat:
@@ -111,6 +132,12 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
             return _priced(state, tariff), ()
         case told.PriceLost(reason=reason):
             return replace(state, unpriced=reason), ()
+        case told.DrainRequested(at=at, reason=reason):
+            return ending.on_drain(state, at, reason, now)
+        case told.DrainCancelled():
+            return ending.on_cancelled(state, now)
+        case told.HoursSeen(closes_at=closes_at):
+            return ending.on_hours(state, closes_at, now)
         case told.HostPrepared(lease=lease):
             return selling.on_prepared(state, lease, now)
         case told.HostFailed(lease=lease, reason=reason):
@@ -204,6 +231,7 @@ def _on_tick(state: Provider, now: Instant) -> tuple[Provider, Effects]:
         act = selling.on_lease_tick if lease.state in MACHINE_IS_ASKED else billing.on_account_tick
         state, more = act(state, lease, now)
         effects += more
+    state, leaving = ending.on_tick(state, now)
     state, late = closing.on_tick(state, now)
     state, more = earning.finish_closes(billing.retire(state, now), now)
-    return state, (*effects, *late, *more)
+    return state, (*effects, *leaving, *late, *more)

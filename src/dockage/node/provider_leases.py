@@ -21,6 +21,7 @@ from dockage.protocol import messages as say
 
 from . import effects as want
 from .provider_billing import fits_credit, is_behind, say_again, tick_of
+from .provider_ending import on_running, why_closed
 from .sold import (
     Effects,
     Provider,
@@ -37,7 +38,6 @@ from .sold import (
 
 HOST_SLOW = Reason("host.slow", "the provider's machine did not get the lease ready in time")
 UNCONFIRMED = Reason("channel.unconfirmed", "the channel's funding is not deep enough yet")
-SHUTDOWN = Reason("provider.leaving", "the provider is taking its machine off the market")
 
 
 def free(state: Provider) -> Resources:
@@ -62,7 +62,7 @@ def on_ask_quote(
     state: Provider, peer: NodeKey, lease: LeaseId, limits: Resources, now: Instant
 ) -> tuple[Provider, Effects]:
     """Stateless. A tenant that owes us hears the unpaid bills first: they may have been lost on the way."""
-    refusal = _why_not(state, peer, limits)
+    refusal = _why_not(state, peer, limits, now)
     answer = say.Refusal(lease, refusal) if refusal else _quote(state, peer, lease, limits, now)
     return state, (*say_again(state, peer), want.Send(peer, answer))
 
@@ -82,10 +82,10 @@ def _quote(state: Provider, peer: NodeKey, lease: LeaseId, limits: Resources, no
     )
 
 
-def _why_not(state: Provider, peer: NodeKey, limits: Resources) -> Reason | None:
+def _why_not(state: Provider, peer: NodeKey, limits: Resources, now: Instant) -> Reason | None:
     policy = state.policy
-    if state.leaving:
-        return SHUTDOWN
+    if closed := why_closed(state, now):
+        return closed
     if state.unpriced is not None and not policy.tariff_for(peer).is_free:
         return state.unpriced
     if peer in policy.blocked or (policy.only_for and peer not in policy.only_for):
@@ -106,7 +106,7 @@ def on_open(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> tuple
         return state, (want.Send(peer, notice(owned(state, peer, quote.lease), now)),)
     if quote.tenant != peer:
         raise PeerError("quote.not-yours", "the quote was made for another tenant")
-    refusal = _why_not(state, peer, quote.limits) or _why_unpayable(state, peer, quote, now)
+    refusal = _why_not(state, peer, quote.limits, now) or _why_unpayable(state, peer, quote, now)
     if quote.expires < now:
         refusal = Reason("quote.expired", "the quote has expired; ask for a new one")
     waits = refusal is UNCONFIRMED and _is_worth_waiting(state, peer)
@@ -193,7 +193,11 @@ def on_prepared(state: Provider, lease: LeaseId, now: Instant) -> tuple[Provider
     if mine is None:
         return state, ()
     if mine.state is LeaseState.OPENING:
-        return (state, ()) if mine.waits else enter(state, mine, LeaseState.RUNNING, now)
+        if mine.waits:
+            return state, ()
+        state, begun = enter(state, mine, LeaseState.RUNNING, now)
+        state, told = on_running(state, state.leases[lease], now)
+        return state, (*begun, *told)
     if mine.growing is None:
         return state, ()
     grown = replace(mine, limits=mine.growing, growing=None)

@@ -16,6 +16,7 @@ from dockage.domain.channel import Channel
 from dockage.domain.errors import UsageError
 from dockage.domain.history import Line, Moment, Total, floor
 from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.lease import Ending
 from dockage.domain.pricing import FIELDS, parts
 from dockage.domain.units import MINUTE, Instant
 
@@ -28,6 +29,8 @@ EARNING = "earning-channel"
 """A channel on which we are paid."""
 PAYING = "paying-channel"
 """A channel on which we pay."""
+DRAIN = "drain"
+"""One row: the provider's announced end, or nothing."""
 SPENT, EARNED = "spent", "earned"
 """A minute's totals (``domain/history.py``) of a lease that we rent, and of one that we sell."""
 HISTORY = (SPENT, EARNED)
@@ -37,6 +40,7 @@ _sold = msgspec.msgpack.Decoder(SoldLease)
 _rented = msgspec.msgpack.Decoder(RentedLease)
 _channel = msgspec.msgpack.Decoder(Channel)
 _total = msgspec.msgpack.Decoder(Total)
+_drain: msgspec.msgpack.Decoder[Ending | None] = msgspec.msgpack.Decoder(Ending | None)
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -78,6 +82,11 @@ def decode_total(data: bytes) -> Total:
     return _decode(_total, data)
 
 
+def decode_drain(data: bytes) -> Ending | None:
+    """Raises UsageError("journal.unreadable")."""
+    return _decode(_drain, data)
+
+
 def moment_key(moment: Moment) -> bytes:
     return moment.lease + moment.minute.to_bytes(8, "big")
 
@@ -103,6 +112,8 @@ def changes(before: Provider | Tenant | None, after: Provider | Tenant) -> list[
         sold = before.leases if isinstance(before, Provider) else {}
         for x in _changed(sold, after.leases):
             leases += [Record(SOLD, x.id, encode_lease(x)), *_earned(sold.get(x.id), x)]
+        if after.drain != (before.drain if isinstance(before, Provider) else None):
+            leases.append(Record(DRAIN, b"", _encoder.encode(after.drain)))
     else:
         rented = before.leases if isinstance(before, Tenant) else {}
         for y in _changed(rented, after.leases):

@@ -16,7 +16,7 @@ from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.checks import NONE, Checks
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
-from dockage.domain.lease import LeaseState, check_move
+from dockage.domain.lease import Ending, LeaseState, check_move
 from dockage.domain.offer import Quote
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
@@ -79,6 +79,8 @@ class RentedLease(msgspec.Struct, frozen=True):
     checks: Checks = NONE
     breaches: tuple[Breach, ...] = ()
     reason: Reason | None = None
+    ending: Ending | None = None
+    """The end that the provider announced, while the lease runs on."""
     refusals: tuple[tuple[NodeKey, Reason], ...] = ()
     """Who said no, and why: the answer to ``dockage why``."""
 
@@ -101,6 +103,11 @@ class RentedLease(msgspec.Struct, frozen=True):
     @property
     def tariff(self) -> Tariff:
         return self.quote.tariff if self.quote else FREE
+
+    @property
+    def announced(self) -> Ending | None:
+        """When and why the provider will end it, while it runs; None while that is open."""
+        return self.ending if self.ending and self.ending.at and not self.is_leaving else None
 
     @property
     def is_over(self) -> bool:

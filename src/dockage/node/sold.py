@@ -15,7 +15,7 @@ from dockage.domain.channel import Channel
 from dockage.domain.credit import credit
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
-from dockage.domain.lease import LeaseState, check_move
+from dockage.domain.lease import Ending, LeaseState, check_move
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
@@ -52,6 +52,8 @@ class SoldLease(msgspec.Struct, frozen=True):
     waits: bool = False
     """OPENING: its room is kept, and it begins when the funding that is on its way is deep enough."""
     reason: Reason | None = None
+    ending: Ending | None = None
+    """The end that its tenant was told of."""
 
     def __repr__(self) -> str:
         return f"<SoldLease {self.id.hex()[:8]} {self.state} due {self.due} msat, {self.seq} ticks>"
@@ -84,8 +86,10 @@ class Provider(msgspec.Struct, frozen=True):
     channels: Mapping[ChannelId, Channel] = msgspec.field(default_factory=dict)
     accounts: Mapping[NodeKey, Account] = msgspec.field(default_factory=dict)
     height: int = 0
-    leaving: bool = False
-    """Nothing new is sold."""
+    drain: Ending | None = None
+    """Our user takes the machine off the market: nothing new is sold, and all leases end then. Journalled."""
+    closes_at: Instant | None = None
+    """When the selling hours end, or ended; None where there are none. Told by the edge, not stored."""
     unpriced: Reason | None = None
     """Why there is no price now: what runs goes on by its own tariff, nothing new is sold."""
 

@@ -120,6 +120,8 @@ def _on_message(state: Tenant, peer: NodeKey, event: told.Received, now: Instant
             return state, (() if gone else (want.Send(peer, say.EndLease(id_)),))
         case say.LeaseNotice() as notice:
             return renting.on_notice(state, rented(state, peer, notice.lease), notice, now)
+        case say.LeaseEnding() as word:
+            return renting.on_ending(state, rented(state, peer, word.lease), word)
         case Quote() as quote:
             return renting.on_quote(state, rented(state, peer, quote.lease), quote, event.signature, now)
         case say.Refusal(about=about, reason=reason):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from dockage.domain.channel import ChannelState
 from dockage.domain.identity import LeaseId, NodeKey
-from dockage.domain.lease import METERED, LeaseState
+from dockage.domain.lease import METERED, Ending, LeaseState
 from dockage.domain.offer import Quote
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
@@ -156,6 +156,15 @@ def on_notice(
     if lease.state in METERED and notice.state in METERED and lease.state is not notice.state:
         lease = enter(lease, notice.state, now, notice.reason)
     return store(state, lease), ()
+
+
+def on_ending(state: Tenant, lease: RentedLease, word: say.LeaseEnding) -> tuple[Tenant, Effects]:
+    """Nothing is done about it here: whoever looks after the deployment has until then. A word that was overtaken by
+    a newer one changes nothing."""
+    if lease.is_leaving or (lease.ending is not None and word.at < lease.ending.said_at):
+        return state, ()
+    told = Ending(word.ends_at, word.reason, word.at)
+    return store(state, replace(lease, ending=told)), ()
 
 
 def _on_ended(

@@ -176,6 +176,17 @@ class LeaseNotice(Message, frozen=True, tag="lease-notice"):
     reason: Reason | None
 
 
+class LeaseEnding(Message, frozen=True, tag="lease-ending"):
+    """Signed: the lease runs on until ``ends_at``, the provider's clock, and no longer. Said again every ten seconds,
+    for a message may be lost; a newer word (``at``) replaces an older one."""
+
+    lease: LeaseId
+    ends_at: Instant
+    """0: called off; the end is open again."""
+    at: Instant
+    reason: Reason
+
+
 AnyMessage: TypeAlias = (
     AskQuote
     | OpenLease
@@ -194,6 +205,7 @@ AnyMessage: TypeAlias = (
     | ChannelNotice
     | ProposeClose
     | LeaseNotice
+    | LeaseEnding
     | Quote
     | Statement
 )
@@ -212,7 +224,7 @@ FOR_PROVIDER = (
     DeclineClose,
 )
 """What a tenant says; everything else is what a provider says."""
-SIGNED = (Quote, Statement, LeaseNotice)
+SIGNED = (Quote, Statement, LeaseNotice, LeaseEnding)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -275,6 +287,8 @@ def _check(message: AnyMessage) -> None:
             sane = len(txid) == 64 and all(c in "0123456789abcdef" for c in txid) and 0 <= vout < 1 << 32
         case AskQuote(limits=limits) | GrowLease(limits=limits) | LeaseNotice(limits=limits):
             sane = limits.is_sane
+        case LeaseEnding(ends_at=ends_at, at=said_at):
+            sane = 0 <= ends_at < TIME_MAX and 0 <= said_at < TIME_MAX
         case OpenLease(quote=quote, signature=signature):
             sane = _sane_quote(quote) and len(signature) == 64
         case Quote():

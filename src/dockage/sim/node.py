@@ -118,7 +118,8 @@ class Node:
         if self.sells is not None:
             sold = [records.decode_sold_lease(v) for v in self._rows(records.SOLD)]
             earning = [records.decode_channel(v) for v in self._rows(records.EARNING)]
-            self.provider = selling.restore(self.sells, sold, earning)
+            drain = next((records.decode_drain(v) for v in self._rows(records.DRAIN)), None)
+            self.provider = selling.restore(self.sells, sold, earning, drain)
             outstanding += selling.outstanding(self.provider)
         if self.buys is not None:
             rented = [records.decode_rented_lease(v) for v in self._rows(records.RENTED)]

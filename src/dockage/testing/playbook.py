@@ -10,10 +10,12 @@ import difflib
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
+from msgspec.structs import replace
+
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import SECOND, Duration, Instant
-from dockage.node import provider, records, tenant
+from dockage.node import provider, provider_ending, records, tenant
 from dockage.node.effects import AnyEffect
 from dockage.node.events import AnyEvent, BlockSeen
 from dockage.node.policy import ProviderPolicy, TenantPolicy
@@ -45,7 +47,10 @@ class ProviderMind:
         rows = records.changes(None, self.state)
         leases = [records.decode_sold_lease(r.value) for r in rows if r.kind == records.SOLD]
         channels = [records.decode_channel(r.value) for r in rows if r.kind == records.EARNING]
-        height, self.state = self.state.height, provider.restore(self.policy, leases, channels)
+        drain = next((records.decode_drain(r.value) for r in rows if r.kind == records.DRAIN), None)
+        drain = provider_ending.remembered(drain, now)
+        height, closes_at = self.state.height, self.state.closes_at
+        self.state = replace(provider.restore(self.policy, leases, channels, drain), closes_at=closes_at)
         self.state, _ = provider.step(self.state, BlockSeen(height), now)
         return provider.outstanding(self.state)
 

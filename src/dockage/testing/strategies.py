@@ -150,6 +150,7 @@ to_tenant = st.one_of(
         instants,
         st.one_of(st.none(), reasons),
     ),
+    st.builds(say.LeaseEnding, leases, instants, instants, reasons),
     quotes,
     statements(),
 )

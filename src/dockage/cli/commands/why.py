@@ -13,7 +13,7 @@ from dockage.cli.client import Json
 from dockage.cli.commands.channels import listing as channel_listing
 from dockage.cli.containers import ask
 from dockage.cli.errors import UsageError
-from dockage.cli.leases import why
+from dockage.cli.leases import end, why
 from dockage.cli.options import Command, json_option, need, need_options
 from dockage.cli.session import Session
 from dockage.cli.table import facts
@@ -108,6 +108,7 @@ def _lease(lease: Json) -> str:
             ("state", f"{lease['state']} after {show.duration(lease['running_sec'])}"),
             ("why", why(lease["reason"]) if lease["reason"] else ""),
             ("not paid", why(lease["dispute"]) if lease["dispute"] else ""),
+            ("ends", end(lease["ending"]) if lease["ending"] else ""),
             ("warning", why(lease["warning"]) if lease["warning"] else ""),
             *[("found", why(breach)) for breach in lease["breaches"]],
             ("looks", _looks(lease["checks"])),
