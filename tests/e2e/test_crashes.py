@@ -33,7 +33,9 @@ def test_a_killed_daemon_loses_at_most_one_tick(market: LocalMarket, side: str) 
             site.ticks(2)
             assert site.lease()["usage"]["cpu_ns"] >= before["usage"]["cpu_ns"]
             assert wait_until(site.answers, 15), "the published port did not come back"
-        assert site.lease()["state"] == "running"
+        assert wait_until(
+            lambda: site.lease()["state"] == "running", 15
+        )  # a late payment pauses for a moment
     lease = site.lease()
     key = provider.key
     mine = channel(market.tenant, key)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,8 @@ async def test_cp_cannot_leave_the_container(ours: Tenant, folder: Path) -> None
 
 
 async def test_logs_follow_and_attach_and_events_come_at_once(ours: Tenant) -> None:
-    events = await ours.start(
-        "events", "--filter", "type=container", "--format", "{{.Action}} {{.Actor.Attributes.name}}"
-    )
-    await asyncio.sleep(0.5)
+    shown = ("--filter", "type=container", "--format", "{{.Action}} {{.Actor.Attributes.name}}")
+    events = await ours.start("events", "--since", str(int(time.time())), *shown)
     await ours.run("--name", "talk", "-i", "IMAGE", "sh", "-c", "while read line; do echo got $line; done")
     logs = await ours.start("logs", "-f", "talk")
     attached = await ours.start("attach", "--no-stdin", "talk")

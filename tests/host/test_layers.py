@@ -47,6 +47,10 @@ async def sender(tenant_lab: Lab, tmp_path: Path) -> AsyncIterator[ImageSender]:
     await origin.close()
 
 
+def images(lab: Lab) -> set[str]:
+    return set(lab.docker("images", "-aq").split())
+
+
 async def nowhere() -> Stream:
     raise AssertionError("nothing may be sent")
 
@@ -156,7 +160,7 @@ async def test_a_layer_that_is_not_what_it_says_is_refused(
     claimed, content = hashlib.sha256(b"promised").digest(), layer("evil", b"x" * 100)
     rootfs = {"type": "layers", "diff_ids": ["sha256:" + claimed.hex()]}
     manifest = Manifest(json.dumps({"rootfs": rootfs}).encode(), (Layer(claimed, len(content)),))
-    before = lab.docker("images", "-aq")
+    before = images(lab)
     async with asyncio.TaskGroup() as tasks:
         wire = Wire(host, lease, tasks)
         stream = await wire.open()
@@ -166,7 +170,7 @@ async def test_a_layer_that_is_not_what_it_says_is_refused(
         assert b"image.corrupt" in await read_frame(stream, 1 << 16)
         stream.abort()
     assert [failure.code for failure in wire.failures] == ["image.corrupt"]
-    assert lab.docker("images", "-aq") == before
+    assert images(lab) == before
 
 
 async def test_an_unknown_image_is_the_users_to_mend(sender: ImageSender) -> None:
