@@ -38,7 +38,7 @@ class Tenant:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        front = self._front()
+        front = self.front = self._front()
         self._task = asyncio.create_task(front.serve())
         ready = asyncio.create_task(front.ready.wait())
         await asyncio.wait((self._task, ready), timeout=20, return_when=asyncio.FIRST_COMPLETED)

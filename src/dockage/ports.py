@@ -16,6 +16,7 @@ from dockage.domain.pricing import Tariff
 from dockage.domain.resources import Resources
 from dockage.domain.units import Instant, Sat
 from dockage.domain.usage import Reading
+from dockage.protocol.docker.stats import ContainerUse
 from dockage.protocol.images import Manifest, Source
 
 
@@ -220,6 +221,9 @@ class LeaseRoom(Protocol):
 
     async def written(self, lease: LeaseId, container: str) -> int | None:
         """Bytes of the files in an enclosed container's own layer; None of another: the engine itself knows."""
+
+    async def used(self, lease: LeaseId, container: str) -> ContainerUse | None:
+        """What *container* (a full id) uses now, for people to look at; None while it does not run."""
 
     async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
         """The host path to bind, on a file system of at most *size* bytes. Idempotent by name (the first size

@@ -117,9 +117,10 @@ def test_networks_volumes_and_peers_of_a_body() -> None:
     assert create.networks(body) == ("front", "back")
     assert create.volumes(body) == {"/d": "data", "/l": "logs"}
     assert create.peers(body) == ("third", "other")
-    sent = create.forwarded(body, "sha256:1", {"third": "id3", "other": "id1"})
+    sent = create.forwarded(body, "sha256:1", {"third": "id3", "other": "id1"}, {"front": "net"})
     assert sent["HostConfig"]["IpcMode"] == "container:id3"
     assert sent["HostConfig"]["VolumesFrom"] == ["id1:ro"]
+    assert create.networks(sent) == ("net", "back")
     assert "PortBindings" not in sent["HostConfig"]
 
 
@@ -164,7 +165,7 @@ def test_a_body_that_is_not_refused_can_be_read(host: dict[str, Any]) -> None:
     body = {"Image": "x", "HostConfig": host}
     if not refusals(body):
         create.need(body), create.networks(body), create.peers(body), create.volumes(body)
-        create.forwarded(body, "sha256:1", {})
+        create.forwarded(body, "sha256:1", {}, {})
 
 
 # -- filters -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from frontlab import LIMITS, Tenant, until
+from frontlab import LIMITS, SITE, Tenant, until
 from hostlab import IMAGE, Lab
 
 
@@ -246,3 +246,11 @@ async def test_an_image_is_sent_once_a_lease_and_again_if_the_provider_lost_it(
     await asyncio.to_thread(lab.docker, "rmi", tag)
     await tenant.run("--name", "three", "--network", "net", IMAGE, "sleep", "60")
     assert tag in lab.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+async def test_a_network_may_be_named_by_its_id(tenant: Tenant) -> None:
+    net = await tenant.docker("network", "create", "net")
+    await tenant.run("--name", "web", "--network", net[:12], IMAGE, "sh", "-c", SITE)
+    assert "hello" in await tenant.docker(
+        "run", "--rm", *LIMITS, "--network", net, IMAGE, "wget", "-qO-", "http://web/"
+    )

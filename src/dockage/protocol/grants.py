@@ -84,7 +84,7 @@ def open_grant(
             raise PeerError("grant.malformed", f"a grant has at most {GRANT_MAX} bytes")
         signed = _signed.decode(blob)
         grant = _grant.decode(signed.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError("grant.malformed", f"not a grant: {error}") from None
     if not grant.is_sane:
         raise PeerError("grant.malformed", "a grant with an impossible value")

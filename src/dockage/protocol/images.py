@@ -152,7 +152,7 @@ def diff_ids_of(config: bytes) -> list[str]:
     """Raises PeerError("image.config")."""
     try:
         found = msgspec.json.decode(config, type=_Config).rootfs.diff_ids
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError("image.config", f"not an image's config: {error}") from None
     if not all(_DIFF_ID.fullmatch(each) for each in found):
         raise PeerError("image.config", "the config names a layer that is no sha256 diffID")
@@ -167,7 +167,7 @@ def decode_manifest(data: bytes) -> Manifest:
     """Raises PeerError("image.manifest" or "image.config")."""
     try:
         manifest = msgspec.msgpack.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError("image.manifest", f"not an image manifest: {error}") from None
     if len(manifest.config) > CONFIG_MAX or not 0 < len(manifest.layers) <= LAYERS_MAX:
         raise PeerError(
@@ -197,7 +197,7 @@ def decode_reply(data: bytes) -> Reply:
     """Raises PeerError("image.reply")."""
     try:
         return _REPLY.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError("image.reply", f"not an answer about an image: {error}") from None
 
 

@@ -108,7 +108,7 @@ async def json_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, An
 def _decoded(line: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError("engine.strange", f"the engine sent a strange line: {error}") from error
 
 

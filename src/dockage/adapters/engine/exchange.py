@@ -64,7 +64,7 @@ class Exchange:
         try:
             body = await self.server.read_body(JSON_BODY_LIMIT)
             found = msgspec.json.decode(body) if body.strip() else {}
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Refused(400, f"the body is not JSON: {error}") from error
         except PeerError as error:
             raise error if error.code != "http.oversized" else Refused(400, error.message) from error

@@ -22,7 +22,7 @@ from dockage.protocol.docker.routes import Action, match
 from dockage.wire.engine import EngineClient
 from dockage.wire.http import HttpServer, Request, error_response
 
-from . import containers, images, lookup, networks, relay, volumes
+from . import containers, images, lookup, networks, relay, stats, volumes
 from .exchange import Exchange, LeaseState
 
 RUNNING_MAX = 128
@@ -160,11 +160,9 @@ async def _hijack(exchange: Exchange) -> None:
 
 async def _lines(exchange: Exchange) -> None:
     path, place = await _path(exchange), exchange.place
-    query = exchange.query if path != "/events" else await _event_query(exchange)
-    view = views.event if path == "/events" else views.stat
     async with relay.connected(exchange) as client:
-        response = await relay.ask(exchange, client, path, query=query)
-        await relay.pass_on(exchange, response, lambda line: view(place, line))
+        response = await relay.ask(exchange, client, path, query=await _event_query(exchange))
+        await relay.pass_on(exchange, response, lambda line: views.event(place, line))
 
 
 async def _event_query(exchange: Exchange) -> dict[str, str]:
@@ -198,6 +196,7 @@ HANDLERS: dict[Action, Handler] = {
     Action.CONTAINER_LIST: containers.listing,
     Action.CONTAINER_CREATE: containers.create,
     Action.CONTAINER_INSPECT: containers.inspect,
+    Action.CONTAINER_STATS: stats.stats,
     Action.CONTAINER_RENAME: containers.rename,
     Action.CONTAINER_UPDATE: containers.update,
     Action.CONTAINER_REMOVE: containers.remove,

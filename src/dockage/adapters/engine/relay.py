@@ -64,7 +64,7 @@ async def _message(response: Response) -> str:
     body = await response.read_body(64 << 10)
     try:
         return str(msgspec.json.decode(body)["message"])
-    except (msgspec.MsgspecError, LookupError, TypeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError):
         return body.decode(errors="replace") or response.headers.get("x-docker-container-path-stat")
 
 

@@ -6,15 +6,12 @@ The rule: a change is written before it is seen, and a look-up answers in the en
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from dockage.domain.identity import LeaseId
 from dockage.ports import Journal, Row
 from dockage.protocol.docker import front_state as state
-from dockage.protocol.docker.front_errors import ambiguous, no_container, no_network, no_volume
+from dockage.protocol.docker.front_errors import no_container, no_network, no_volume
 from dockage.protocol.docker.front_state import Container, Network, Record, Rented, Shelf, Volume
-
-T = TypeVar("T", Container, Network)
 
 
 class Books:
@@ -62,13 +59,7 @@ class Books:
         raise no_container(ref)
 
     def find_container(self, ref: str) -> Container | None:
-        known = self.shelf.containers
-        if ref in known:
-            return known[ref]
-        name = ref.removeprefix("/")
-        if named := [one for one in known.values() if one.name == name]:
-            return named[0]
-        return _only([one for one in known.values() if ref and one.id.startswith(ref)], ref)
+        return self.shelf.find_container(ref)
 
     def network(self, ref: str) -> Network:
         if found := self.find_network(ref):
@@ -76,12 +67,7 @@ class Books:
         raise no_network(ref)
 
     def find_network(self, ref: str) -> Network | None:
-        known = self.shelf.networks
-        if ref in known:
-            return known[ref]
-        if named := [one for one in known.values() if one.name == ref]:
-            return named[0]
-        return _only([one for one in known.values() if ref and one.id.startswith(ref)], ref)
+        return self.shelf.find_network(ref)
 
     def volume(self, name: str) -> Volume:
         if found := self.shelf.volumes.get(name):
@@ -107,9 +93,3 @@ class Books:
 
 def _row(record: Record, value: bytes) -> Row:
     return Row(state.KINDS[type(record)], state.key(record), value)
-
-
-def _only(found: list[T], ref: str) -> T | None:
-    if len(found) > 1:
-        raise ambiguous(ref)
-    return found[0] if found else None

@@ -50,7 +50,7 @@ class Call:
             raise ApiError(400, f"unsupported Content-Type header ({kind}): must be 'application/json'")
         try:
             found = msgspec.json.decode(body) if body.strip() else {}
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ApiError(400, f"invalid JSON: {error}") from error
         if not isinstance(found, dict):
             raise ApiError(400, "the body must be a JSON object")

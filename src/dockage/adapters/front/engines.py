@@ -176,7 +176,7 @@ def _slow(lease: LeaseId, limit: float) -> Unavailable:
 def _json(answer: bytes) -> Any:
     try:
         return msgspec.json.decode(answer) if answer.strip() else None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(
             "engine.strange", f"the provider's engine answered something else: {error}"
         ) from error
@@ -185,5 +185,5 @@ def _json(answer: bytes) -> Any:
 def message_of(answer: bytes) -> str:
     try:
         return str(msgspec.json.decode(answer)["message"])
-    except (msgspec.MsgspecError, LookupError, TypeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError):
         return answer[:2000].decode(errors="replace") or "the engine gave no reason"

@@ -17,8 +17,10 @@ from pathlib import Path
 import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
-from dockage.ports import Clock, ImageStore, Journal, Leases
+from dockage.domain.identity import LeaseId
+from dockage.ports import Clock, ImageStore, Journal, Leases, Progress
 from dockage.protocol.docker.front_errors import status_of
+from dockage.protocol.docker.recipe import Recipe, recipe_of
 from dockage.wire.frames import PIECE
 from dockage.wire.http import HttpServer, Request, error_body
 from dockage.wire.splice import SocketStream
@@ -32,6 +34,7 @@ from .local import LocalEngine
 from .parts import Parts
 from .placing import Placing, SendImage, Tell
 from .published import Published
+from .replay import Placed, Replay, adopt
 from .tasks import spawn
 from .tenancy import Tenancy
 from .watch import Watch
@@ -84,6 +87,8 @@ class DockerFront:
         self._bind_host, self._linger, self._clock, self._tell = bind_host, linger_sec, clock, tell
         self._local = LocalEngine(local_engine, store)
         self._books = Books(journal)
+        self._engines = LeaseEngines(leases)
+        self._parts: Parts | None = None
         self._clients = 0
         self.ready = asyncio.Event()
         """Set once the socket takes connections."""
@@ -93,7 +98,7 @@ class DockerFront:
         self._books.load()
         listener = _listening(self._path)
         async with asyncio.TaskGroup() as tasks:
-            parts = self._assemble(tasks)
+            parts = self._parts = self._assemble(tasks)
             server = await asyncio.start_unix_server(
                 lambda reader, writer: self._accept(tasks, parts, reader, writer),
                 sock=listener,
@@ -105,13 +110,14 @@ class DockerFront:
                 await server.serve_forever()
             finally:
                 self.ready.clear()
+                self._parts = None
                 parts.published.close_all()
                 server.close()
                 with suppress(FileNotFoundError):
                     self._path.unlink()
 
     def _assemble(self, tasks: asyncio.TaskGroup) -> Parts:
-        engines = LeaseEngines(self._leases)
+        engines = self._engines
         published = Published(self._leases, tasks, self._bind_host)
         hub = EventHub()
         tenancy = Tenancy(self._books, self._leases, engines, tasks, self._linger)
@@ -126,6 +132,29 @@ class DockerFront:
         for rented in list(self._books.shelf.rented.values()):
             parts.watch.follow(rented.lease)
             parts.tenancy.settle(rented.deployment)
+
+    # -- for a controller ----------------------------------------------------------------------------
+    def recipe(self, deployment: str) -> Recipe:
+        """All that is needed to set *deployment* up again elsewhere. Raises as ``recipe_of`` does."""
+        return recipe_of(self._books.shelf, deployment)
+
+    async def replay(
+        self, recipe: Recipe, lease: LeaseId, progress: Progress, *, start: bool = True
+    ) -> Placed:
+        """Set *recipe* up in a lease that runs and is large enough; *start* False leaves all containers created. May be
+        cut and repeated. Raises as ``Replay.set_up`` does."""
+        return await Replay(self._engines, self._send_image).set_up(recipe, lease, progress, start=start)
+
+    async def start_replayed(self, recipe: Recipe, placed: Placed, progress: Progress) -> None:
+        """Start what was set up with *start* False."""
+        await Replay(self._engines, self._send_image).start(recipe, placed, progress)
+
+    async def adopt(self, deployment: str, placed: Placed) -> None:
+        """From now on *deployment* is where a replay put it, for docker and for published ports. See ``replay.adopt``;
+        raises Unavailable("front.closed") while the front does not serve."""
+        if self._parts is None:
+            raise Unavailable("front.closed", "the Docker front does not serve now; try again")
+        await adopt(self._parts, deployment, placed)
 
     # -- clients -------------------------------------------------------------------------------------
     def _accept(

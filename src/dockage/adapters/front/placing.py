@@ -95,6 +95,7 @@ class Placing:
                 body=msgspec.json.encode(body),
                 created=self._clock.now() // SECOND,
                 ports=plan.ports,
+                image_id=self._sent[lease][plan.image_id],
             )
             self._books.keep(container)
         await self._first_look(container)
@@ -127,7 +128,15 @@ class Placing:
         )
         lease, remote, _ = await self._place(plan)
         placed = self._books.change(
-            container.id, lambda one: replace(one, lease=lease, remote=remote, ended="", seen=b"{}")
+            container.id,
+            lambda one: replace(
+                one,
+                lease=lease,
+                remote=remote,
+                ended="",
+                seen=b"{}",
+                image_id=self._sent[lease][plan.image_id],
+            ),
         )
         if placed is None:
             raise ApiError(404, f"No such container: {container.name}")
@@ -274,7 +283,8 @@ class Placing:
         """A container of this name that we do not know is left over from a client who went away, or a crash of
         ours, between its creation and our record: it goes."""
         remote_ids = {ref: self._books.container(ref).remote for ref in create.peers(plan.body)}
-        body = create.forwarded(plan.body, self._sent[lease][plan.image_id], remote_ids)
+        networks = self._books.shelf.network_names(create.networks(plan.body))
+        body = create.forwarded(plan.body, self._sent[lease][plan.image_id], remote_ids, networks)
         query = {"name": plan.name}
         try:
             return await self._engines.ask(

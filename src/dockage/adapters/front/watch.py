@@ -144,7 +144,8 @@ class Watch:
                 doc = views.inspect(msgspec.json.decode(container.seen), container, self.around(container))
                 self._published.close(container.id)
                 over = msgspec.json.encode(views.after_the_end(doc, reason, finished))
-                self._books.keep(replace(container, ended=reason, seen=over))
+                ran = views.is_alive(msgspec.json.decode(container.seen))
+                self._books.keep(replace(container, ended=reason, seen=over, ran=ran))
                 self.announce("container", "die", container.id, {"name": container.name, "exitCode": "137"})
                 if views.removes_itself(container):
                     self.forget(container)
@@ -204,11 +205,11 @@ class Watch:
             case "destroy":
                 self.forget(container)
             case "die" | "start" | "pause" | "unpause" | "update" | "rename":
-                await self._after_change(container)
+                await self.after_change(container)
             case _:
                 pass
 
-    async def _after_change(self, container: Container) -> None:
+    async def after_change(self, container: Container) -> None:
         """Look, then listen or stop listening. A container that its engine is about to start again keeps its
         ports."""
         try:
@@ -240,6 +241,6 @@ class Watch:
         known = self._books.at(lease)
         try:
             for container in known:
-                await self._after_change(container)
+                await self.after_change(container)
         except Exception:
             log.exception("events.crashed", lease=short(lease))

@@ -19,9 +19,10 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.usage import Reading
 from dockage.ports import HostFacts, OpenSource, Stream
+from dockage.protocol.docker.stats import ContainerUse
 from dockage.wire.engine import EngineClient
 
-from . import cgroup, machine, names
+from . import cgroup, inside, machine, names
 from .command import Run, run, together
 from .disk import WritableLayers
 from .enclosure import Enclosure
@@ -297,6 +298,14 @@ class DockerHost:
 
     async def written(self, lease: LeaseId, container: str) -> int | None:
         return await self._enclosure.written(lease, container)
+
+    async def used(self, lease: LeaseId, container: str) -> ContainerUse | None:
+        await self._ask_once()
+        leaf = f"docker-{container}.scope" if self._systemd else container
+        try:
+            return inside.read(self._cgroup_root, self._layout.version, f"{self._group(lease)}/{leaf}")
+        except OSError:
+            return None
 
     async def create_volume(self, lease: LeaseId, name: str, size: int) -> str:
         async with self._known(lease).lock:

@@ -158,19 +158,26 @@ def _number(text: str, least: int) -> int:
     return int(text)
 
 
-def forwarded(body: Mapping[str, Any], image_id: str, remote_ids: Mapping[str, str]) -> Body:
-    """The create body for the lease's engine: the image by id, other containers by their ids there, and no
-    published ports, which are the front's own."""
+def forwarded(
+    body: Mapping[str, Any], image_id: str, remote_ids: Mapping[str, str], networks: Mapping[str, str]
+) -> Body:
+    """The create body for the lease's engine: the image by id, other containers by their ids there, networks by name
+    (their ids here are the front's own), and no published ports, which are the front's too."""
     host = {**section(body, "HostConfig")}
     host.pop("PortBindings", None)
     host.pop("PublishAllPorts", None)
+    if network := networks.get(str(host.get("NetworkMode"))):
+        host["NetworkMode"] = network
     for name in ("NetworkMode", "IpcMode", "PidMode"):
         kind, colon, ref = str(host.get(name) or "").partition(":")
         if colon and kind == "container":
             host[name] = f"container:{remote_ids.get(ref, ref)}"
     if host.get("VolumesFrom"):
         host["VolumesFrom"] = [_renamed(str(one), remote_ids) for one in host["VolumesFrom"]]
-    return {**body, "Image": image_id, "HostConfig": host}
+    networking = section(body, "NetworkingConfig")
+    ends = {networks.get(ref, ref): end for ref, end in section(networking, "EndpointsConfig").items()}
+    joined = {"NetworkingConfig": {**networking, "EndpointsConfig": ends}} if ends else {}
+    return {**body, "Image": image_id, "HostConfig": host, **joined}
 
 
 def _renamed(text: str, remote_ids: Mapping[str, str]) -> str:

@@ -28,7 +28,7 @@ def parse(text: str) -> Filters:
         return {}
     try:
         raw = msgspec.json.decode(text[:LIMIT], type=dict[str, dict[str, bool] | list[str]])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"invalid filter: {error}") from error
     return {name: _values(value) for name, value in raw.items()}
 

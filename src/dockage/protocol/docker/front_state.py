@@ -6,6 +6,7 @@ the user *asked* (the create body, byte for byte) beside what the lease answered
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ import msgspec
 
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
+
+from .front_errors import ambiguous
 
 NOWHERE = LeaseId(b"")
 """The lease of a network or volume that no container has needed yet."""
@@ -59,6 +62,10 @@ class Container:
     """The engine's last inspect answer (JSON): what is shown when the lease cannot be asked any more."""
     ended: str = ""
     """Why its lease ended; "" while it has one."""
+    ran: bool = False
+    """Whether it ran when its lease ended."""
+    image_id: str = ""
+    """What the image is by its content (``sha256:`` of its config), whatever its name means by now."""
 
     def __repr__(self) -> str:
         return f"<Container {self.id[:12]} {self.name} at {self.lease.hex()[:8]}>"
@@ -163,8 +170,32 @@ class Shelf:
     def in_deployment(self, deployment: str) -> list[Container]:
         return [container for container in self.containers.values() if container.deployment == deployment]
 
+    def find_container(self, ref: str) -> Container | None:
+        """By full id, name, or unique beginning of an id. Raises ApiError(400) for one that is not unique."""
+        return _find(self.containers, ref, ref.removeprefix("/"))
+
+    def find_network(self, ref: str) -> Network | None:
+        return _find(self.networks, ref, ref)
+
+    def network_names(self, refs: Iterable[str]) -> dict[str, str]:
+        """What each of *refs* that is known is called."""
+        return {ref: found.name for ref in refs if (found := self.find_network(ref))}
+
     def is_empty(self, deployment: str) -> bool:
         """Whether nothing is left that a lease is worth paying for: no container, no volume with data."""
         return not self.in_deployment(deployment) and not any(
             volume.deployment == deployment and volume.lease for volume in self.volumes.values()
         )
+
+
+N = TypeVar("N", Container, Network)
+
+
+def _find(known: Mapping[str, N], ref: str, name: str) -> N | None:
+    if ref in known:
+        return known[ref]
+    found = [one for one in known.values() if one.name == name]
+    found = found[:1] or [one for one in known.values() if ref and one.id.startswith(ref)]
+    if len(found) > 1:
+        raise ambiguous(ref)
+    return found[0] if found else None

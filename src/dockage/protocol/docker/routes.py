@@ -26,6 +26,7 @@ class Action(Enum):
     CONTAINER_LIST = "containers with the lease's label, names and labels rewritten"
     CONTAINER_CREATE = "the body is rebuilt from the allow-list; volumes and networks of the lease only"
     CONTAINER_INSPECT = "without the provider's paths, cgroup and names"
+    CONTAINER_STATS = "from the provider's own meter, a line a second"
     CONTAINER_RENAME = "the new name gets the lease's prefix"
     CONTAINER_UPDATE = "resources from the allow-list, within the lease's limits"
     CONTAINER_REMOVE = "and its anonymous volumes with v=1"
@@ -89,7 +90,7 @@ ROUTES: tuple[Route, ...] = (
         A.RELAY,
         ("follow", "stdout", "stderr", "since", "until", "timestamps", "tail", "details"),
     ),
-    Route("GET", "/containers/{container}/stats", A.LINES, ("stream", "one-shot")),
+    Route("GET", "/containers/{container}/stats", A.CONTAINER_STATS, ("stream", "one-shot")),
     Route("GET", "/containers/{container}/top", A.RELAY, ("ps_args",)),
     Route("GET", "/containers/{container}/changes", A.RELAY),
     Route("GET", "/containers/{container}/export", A.RELAY),

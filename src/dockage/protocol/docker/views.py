@@ -163,11 +163,6 @@ def endpoint(place: Place, found: Json) -> Json:
     return shown
 
 
-def stat(place: Place, item: Json) -> Json:
-    """One line of ``/stats``: figures of one container, and its name."""
-    return item | ({"name": "/" + tenant_name(place.lease, item["name"])} if "name" in item else {})
-
-
 def executed(item: Json) -> Json:
     """``GET /exec/{id}/json``."""
     return _picked(item, EXEC) | {"Pid": 0}
