@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,8 @@ from dockage.domain.lease import LeaseState
 from dockage.domain.pricing import Tariff
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB
+from dockage.ports import Directory
+from dockage.protocol.records import offers_topics
 from dockage.testing.host import FakeContainer, echo
 
 DEARER = msgspec.structs.replace(POLICY, tariff=Tariff(cpu_hour=37_000_000))
@@ -42,6 +44,39 @@ async def test_an_empty_market_says_that_it_is_empty(world: World) -> None:
     error = await refusal(tenant.rent())
     assert error.code == "market.nothing-fits"
     assert "no offer on the market at all" in error.message
+
+
+class Mute:
+    """A board that does not answer the first *times*."""
+
+    def __init__(self, board: Directory, times: int) -> None:
+        self._board, self.times = board, times
+        self.publish = board.publish
+
+    async def search(self, topic: bytes) -> Sequence[bytes]:
+        if self.times:
+            self.times -= 1
+            raise Unavailable("market.unreachable", "no market node answers")
+        return await self._board.search(topic)
+
+
+async def test_a_market_that_is_silent_for_a_moment_is_asked_again(world: World) -> None:
+    provider = await world.provider(policy=FREE_POLICY)
+    tenant = await world.tenant()
+    market, said = tenant.node.market, list[str]()
+    market._directory = Mute(market._directory, 3 * len(offers_topics("earth")))
+    lease = await tenant.node.renting.obtain("web", NEED, {"dockage.region": "earth"}, said.append)
+    assert lease.provider == provider.keys.node
+    assert sum("asked again" in line for line in said) == 3
+
+
+async def test_a_market_that_stays_silent_is_told_as_such_in_under_a_minute(world: World) -> None:
+    tenant = await world.tenant()
+    tenant.node.market._directory = Mute(tenant.node.market._directory, 1_000_000)
+    began = asyncio.get_running_loop().time()
+    error = await refusal(tenant.rent())
+    assert error.code == "market.unreachable"
+    assert 30 < asyncio.get_running_loop().time() - began < 60
 
 
 async def test_nothing_fits_names_the_nearest_offer_and_what_stands_in_the_way(world: World) -> None:

@@ -31,6 +31,7 @@ from dockage.wire.frames import write_frame
 
 from .driver import Driver
 from .market import Market, choose
+from .patience import patiently
 from .peers import Opener
 from .planning import Planner
 from .tunnels import TunnelCounts
@@ -43,6 +44,10 @@ OBTAIN_TIMEOUT = 3600.0
 RELEASE_TIMEOUT = 10.0
 CANDIDATES_MAX = 8
 UNFINISHED = frozenset({LeaseState.QUOTING, LeaseState.FUNDING, LeaseState.OPENING})
+
+
+def silently(_: str) -> None:
+    """Nobody waits for news."""
 
 
 class Renting:
@@ -147,7 +152,7 @@ class Renting:
 
     async def _rent(self, deployment: str, need: Resources, wishes: Wishes, progress: Progress) -> LeaseInfo:
         progress("looking for a provider")
-        candidates = await self.candidates(need, wishes)
+        candidates = await self.candidates(need, wishes, progress)
         lease = LeaseId(secrets.token_bytes(16))
         asked = asyncio.get_running_loop().time()
         try:
@@ -185,18 +190,21 @@ class Renting:
             network=self._network,
         )
 
-    async def candidates(self, need: Resources, wishes: Wishes) -> tuple[Candidate, ...]:
-        """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits")."""
-        offers = await self._fitting(need, wishes)
+    async def candidates(
+        self, need: Resources, wishes: Wishes, progress: Progress = silently
+    ) -> tuple[Candidate, ...]:
+        """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits"), and
+        Unavailable("market.unreachable") if nobody answers for 45 s."""
+        offers = await self._fitting(need, wishes, progress)
         return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
 
     async def quote(self, need: Resources, wishes: Wishes) -> tuple[Offer, Candidate, int]:
         """The best offer, what renting there would take, and how many more fit. Raises as ``candidates``."""
-        best, *others = await self._fitting(need, wishes)
+        best, *others = await self._fitting(need, wishes, silently)
         return best, await self._candidate(best, need, wishes), len(others)
 
-    async def _fitting(self, need: Resources, wishes: Wishes) -> tuple[Offer, ...]:
-        found = await self._market.search(wishes.region)
+    async def _fitting(self, need: Resources, wishes: Wishes, progress: Progress) -> tuple[Offer, ...]:
+        found = await patiently(lambda: self._market.search(wishes.region), progress)
         if wishes.provider:
             found = tuple(x for x in found if x.offer.provider.hex().startswith(wishes.provider))
             if not found:
