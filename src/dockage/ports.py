@@ -121,6 +121,38 @@ class PeerLink(Protocol):
     async def close(self) -> None: ...
 
 
+class NatLink(PeerLink, Protocol):
+    """What a node behind a NAT needs of its link besides."""
+
+    def seen(self, peer: NodeKey) -> str:
+        """The ``ip:port`` that a connected peer uses; "" if it is relayed or not connected."""
+
+    async def advertise(self, address: str) -> None:
+        """Add an ``ip:port`` to our own address. Raises Unavailable("link.address")."""
+
+    async def withdraw(self, address: str) -> None:
+        """Take it away again."""
+
+    async def use_relay(self, url: str) -> None:
+        """Be reachable through it, too. Raises Unavailable("link.relay")."""
+
+    async def leave_relay(self, url: str) -> None: ...
+
+
+class RelayFigures(NamedTuple):
+    """What the relay that this node runs for others has done since the start."""
+
+    clients: int
+    """Now."""
+    passed_bytes: int
+    dropped_frames: int
+    """Their reader was too slow."""
+    throttled_sec: float
+    """Waited, over all clients, because one sent more than its share."""
+    refused: Mapping[str, int]
+    """Connections and clients by the reason why."""
+
+
 class Directory(Protocol):
     """The market's notice board: signed records under topics. Its answers are already verified."""
 

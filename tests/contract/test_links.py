@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dockage.adapters.link import IrohLink, Limits
+from dockage.adapters.link import IrohLink
 from dockage.domain.identity import NodeKey
 from dockage.testing.link import LinkContract, MemoryNetwork, Pair
+from dockage.wire.limits import LinkLimits
 
 SEEDS = [hashlib.sha256(b"link %d" % number).digest() for number in range(3)]
 KEYS = [NodeKey(Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()) for seed in SEEDS]
@@ -28,7 +29,7 @@ class TestMemoryLink(LinkContract):
 class TestIrohLink(LinkContract):
     @pytest.fixture
     async def pair(self) -> AsyncIterator[Pair]:
-        limits = Limits(heartbeat_sec=0.5)
+        limits = LinkLimits(heartbeat_sec=0.5)
         left, right = [await IrohLink.create(seed, limits=limits) for seed in SEEDS[:2]]
         left.learn(right.node, right.address())
         yield Pair(left, right, KEYS[2])

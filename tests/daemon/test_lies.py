@@ -13,7 +13,6 @@ from daemon.nodes import BUSY, FREE_POLICY, NEED, POLICY, Peer, World, rent_paid
 from dockage.adapters.secp.btclib import Secp
 from dockage.daemon.access import STREAMS_PER_LEASE
 from dockage.daemon.node import Node
-from dockage.daemon.peers import MESSAGE_STREAMS_MAX, RATE
 from dockage.domain.channel import ChannelState
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import ChannelId, LeaseId
@@ -34,6 +33,7 @@ from dockage.protocol.streams import AnyHeader, Engine, Layers, Messages, Tunnel
 from dockage.testing.keys import MemoryKeys, verify
 from dockage.testing.link import MemoryLink
 from dockage.wire.frames import next_frame, write_frame
+from dockage.wire.limits import PEERS
 
 LEASE = LeaseId(b"mallory's own id")
 ENOUGH = Resources(100, 64 * MIB, 1 * GIB)
@@ -209,7 +209,7 @@ async def test_a_flood_is_the_peers_however_many_streams_and_connections_it_open
     body = say.encode_envelope(say.encode_body(say.AskLease(LEASE)))
 
     async def flood(messages: int) -> Stream:
-        streams = [await mallory.open(provider) for _ in range(MESSAGE_STREAMS_MAX - 1)]
+        streams = [await mallory.open(provider) for _ in range(PEERS.message_streams - 1)]
         for _ in range(messages // len(streams) + 1):
             for stream in streams:
                 try:
@@ -218,10 +218,10 @@ async def test_a_flood_is_the_peers_however_many_streams_and_connections_it_open
                     return stream
         return streams[0]
 
-    assert await is_broken(await flood(2 * RATE + 1))
+    assert await is_broken(await flood(2 * PEERS.rate + 1))
     refused = provider.node.reception.refused["message.flood"]
     assert refused
-    assert await is_broken(await flood(RATE))  # a new connection brings no new allowance
+    assert await is_broken(await flood(PEERS.rate))  # a new connection brings no new allowance
     assert provider.node.reception.refused["message.flood"] > refused
     await serves_others(world, provider)
     await asyncio.sleep(5)
@@ -231,7 +231,7 @@ async def test_a_flood_is_the_peers_however_many_streams_and_connections_it_open
 
 
 async def test_streams_for_messages_without_end(world: World, provider: Peer, mallory: Mallory) -> None:
-    for _ in range(MESSAGE_STREAMS_MAX - 1):
+    for _ in range(PEERS.message_streams - 1):
         await mallory.open(provider)
     await caught(provider, mallory, "stream.too-many", lambda: mallory.open(provider))
     await serves_others(world, provider)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dockage.daemon.peers import OUTBOX_MAX, SEND_TIMEOUT, SENDING_MAX, STREAMS_MAX, Postman
+from dockage.daemon.peers import Postman
 from dockage.daemon.tasks import Jobs
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.ports import Stream
@@ -16,6 +16,7 @@ from dockage.protocol import messages as say
 from dockage.testing.keys import MemoryKeys
 from dockage.testing.link import MemoryLink, MemoryNetwork
 from dockage.wire.frames import next_frame, read_frame
+from dockage.wire.limits import PEERS
 
 
 class Bench:
@@ -104,10 +105,10 @@ async def test_a_message_between_the_last_one_and_the_end_of_its_delivery_is_not
 
 async def test_of_what_waits_too_long_the_oldest_goes(bench: Bench, tasks: Any) -> None:
     peer = reader(bench, tasks, 2)
-    for number in range(OUTBOX_MAX + 50):
+    for number in range(PEERS.outbox + 50):
         bench.send(peer.keys.node, number)
     await asyncio.sleep(1)
-    assert peer.got == list(range(50, OUTBOX_MAX + 50))
+    assert peer.got == list(range(50, PEERS.outbox + 50))
 
 
 async def test_the_stream_is_opened_again_after_the_connection_broke(bench: Bench, tasks: Any) -> None:
@@ -126,12 +127,12 @@ async def test_the_stream_is_opened_again_after_the_connection_broke(bench: Benc
 async def test_a_peer_that_reads_nothing_is_dropped_and_nobody_else_waits(bench: Bench, tasks: Any) -> None:
     deaf, honest = reader(bench, tasks, 2, deaf=True), reader(bench, tasks, 3)
     body = b"x" * 400
-    for _ in range(OUTBOX_MAX):
+    for _ in range(PEERS.outbox):
         bench.postman.send(deaf.keys.node, say.Refusal(bytes(16), say.Reason("a.b", body.decode())))
     bench.send(honest.keys.node, 1)
     await asyncio.sleep(1)
     assert honest.got == [1]
-    await asyncio.sleep(SEND_TIMEOUT + 1)
+    await asyncio.sleep(PEERS.send_sec + 1)
     assert deaf.keys.node not in bench.postman._outboxes
     assert deaf.keys.node not in bench.postman._streams
 
@@ -156,7 +157,7 @@ async def test_silent_peers_cannot_take_all_the_jobs(bench: Bench, tasks: Any) -
 
     honest = reader(bench, tasks, 3)
     postman = Postman(never, bench.keys, bench.jobs)
-    for number in range(SENDING_MAX + 100):
+    for number in range(PEERS.sending + 100):
         postman.send(NodeKey(number.to_bytes(32, "big")), say.AskLease(LeaseId(bytes(16))))
     done = asyncio.Event()
 
@@ -168,7 +169,7 @@ async def test_silent_peers_cannot_take_all_the_jobs(bench: Bench, tasks: Any) -
     await asyncio.sleep(1)
     assert done.is_set()
     assert honest.got == [1]
-    await asyncio.sleep(SEND_TIMEOUT + 1)
+    await asyncio.sleep(PEERS.send_sec + 1)
     assert not postman._outboxes
 
 
@@ -202,7 +203,7 @@ async def test_streams_to_peers_are_bounded(bench: Bench, tasks: Any) -> None:
         return sinks[-1]
 
     postman = Postman(open_sink, bench.keys, bench.jobs)
-    for number in range(STREAMS_MAX + 3):
+    for number in range(PEERS.streams + 3):
         postman.send(NodeKey(number.to_bytes(32, "big")), say.AskLease(LeaseId(bytes(16))))
         await asyncio.sleep(0.01)
-    assert [sink.aborted for sink in sinks] == [True] * 3 + [False] * STREAMS_MAX
+    assert [sink.aborted for sink in sinks] == [True] * 3 + [False] * PEERS.streams

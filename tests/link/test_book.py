@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dockage.adapters.link.book import AddressBook, Line, Switchboard, is_relay_url, is_socket_address
-from dockage.adapters.link.limits import Limits
 from dockage.domain.identity import NodeKey
 from dockage.ports import Address
+from dockage.wire.limits import LinkLimits
 
 A, B, C = (NodeKey(bytes([n]) * 32) for n in (1, 2, 3))
 
@@ -30,20 +30,20 @@ def line(peer: NodeKey) -> Line:
 
 
 def test_the_newest_address_comes_first_and_older_ones_stay() -> None:
-    book = AddressBook(Limits())
+    book = AddressBook(LinkLimits())
     book.learn(A, Address("http://relay:1", ("1.1.1.1:1",)))
     book.learn(A, Address("", ("2.2.2.2:2",)))
     assert book.find(A) == Address("http://relay:1", ("2.2.2.2:2", "1.1.1.1:1"))
 
 
 def test_addresses_per_peer_are_bounded() -> None:
-    book = AddressBook(Limits(addresses_per_peer=2))
+    book = AddressBook(LinkLimits(addresses_per_peer=2))
     book.learn(A, Address("", tuple(f"1.1.1.{n}:1" for n in range(1, 100))))
     assert book.find(A) == Address("", ("1.1.1.1:1", "1.1.1.2:1"))
 
 
 def test_the_longest_unused_peer_is_forgotten_first() -> None:
-    book = AddressBook(Limits(peers_known=2))
+    book = AddressBook(LinkLimits(peers_known=2))
     for peer in (A, B):
         book.learn(peer, Address("", ("1.1.1.1:1",)))
     book.find(A)
@@ -72,7 +72,7 @@ def test_relay_urls_are_web_urls_of_sane_length() -> None:
 
 
 def test_the_newest_live_line_carries_new_streams() -> None:
-    board = Switchboard(Limits())
+    board = Switchboard(LinkLimits())
     old, new = line(A), line(A)
     board.add(old)
     board.add(new)
@@ -85,7 +85,7 @@ def test_the_newest_live_line_carries_new_streams() -> None:
 
 
 def test_a_peer_that_dials_again_and_again_loses_its_oldest_lines() -> None:
-    board = Switchboard(Limits(connections_per_peer=2))
+    board = Switchboard(LinkLimits(connections_per_peer=2))
     lines = [line(A) for _ in range(5)]
     for each in lines:
         board.add(each)
@@ -93,7 +93,7 @@ def test_a_peer_that_dials_again_and_again_loses_its_oldest_lines() -> None:
 
 
 def test_at_the_limit_an_idle_line_makes_room_and_a_busy_one_does_not() -> None:
-    board = Switchboard(Limits(connections=2))
+    board = Switchboard(LinkLimits(connections=2))
     busy, idle = line(A), line(B)
     board.add(busy)
     board.add(idle)
@@ -109,7 +109,7 @@ def test_at_the_limit_an_idle_line_makes_room_and_a_busy_one_does_not() -> None:
 
 
 def test_removing_a_line_twice_does_no_harm() -> None:
-    board = Switchboard(Limits())
+    board = Switchboard(LinkLimits())
     only = line(A)
     board.add(only)
     board.remove(only)

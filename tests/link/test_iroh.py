@@ -12,14 +12,15 @@ from collections.abc import AsyncIterator
 import pytest
 from iroh import iroh_ffi
 
-from dockage.adapters.link import IrohLink, Limits, fast
+from dockage.adapters.link import IrohLink, fast
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.ports import Address, Stream
 from dockage.testing.link import call, echo, refuse, serving
+from dockage.wire.limits import LinkLimits
 
 SEEDS = [hashlib.sha256(b"iroh %d" % number).digest() for number in range(3)]
-QUICK = Limits(heartbeat_sec=0.2, silence_sec=0.6)
+QUICK = LinkLimits(heartbeat_sec=0.2, silence_sec=0.6)
 
 CHILD = """
 import asyncio, sys

@@ -27,29 +27,13 @@ from dockage.protocol.messages import (
     must_be_signed,
 )
 from dockage.protocol.streams import HEADER_MAX, AnyHeader, Messages, decode_header, encode_header
+from dockage.wire.bucket import Bucket
 from dockage.wire.frames import next_frame, read_frame, write_frame
+from dockage.wire.limits import PEERS
 
 from .tasks import Jobs
 
 log = structlog.get_logger("dockage.peers")
-
-OUTBOX_MAX = 256
-"""Messages waiting for one peer. Beyond it the oldest goes: every message may be lost, the newest says most."""
-SENDING_MAX = 1_000
-"""Peers that we are sending to at this moment; half of the jobs there may be, so that silent peers can't take
-the machine's and the chain's turns."""
-STREAMS_MAX = 1_024
-"""Open streams to peers; the longest unused one goes first."""
-PEERS_MAX = 4_096
-"""Peers whose rate is remembered."""
-MESSAGE_STREAMS_MAX = 8
-"""From one peer at once. One is used; others are left over from connections that broke."""
-SEND_TIMEOUT = 20.0
-"""For one message, a look-up of a peer that moved included."""
-DIAL_TIMEOUT = 5.0
-HEADER_TIMEOUT = 10.0
-RATE = 500
-"""Messages a second from one peer, on average; twice as many at once."""
 
 _HEADER = encode_header(Messages())
 
@@ -81,8 +65,8 @@ class Postman:
         signature = self._keys.sign(SIGNING_CONTEXT + body) if must_be_signed(message) else b""
         outbox = self._outboxes.get(peer)
         if outbox is None:
-            if len(self._outboxes) < SENDING_MAX:
-                self._begin(peer, deque([encode_envelope(body, signature)], OUTBOX_MAX))
+            if len(self._outboxes) < PEERS.sending:
+                self._begin(peer, deque([encode_envelope(body, signature)], PEERS.outbox))
         else:
             outbox.append(encode_envelope(body, signature))
 
@@ -96,7 +80,7 @@ class Postman:
             while outbox:
                 frame = outbox.popleft()
                 try:
-                    async with asyncio.timeout(SEND_TIMEOUT):
+                    async with asyncio.timeout(PEERS.send_sec):
                         await self._write(peer, frame)
                 except TimeoutError:
                     raise Unavailable("peer.slow", f"{short(peer)} takes no messages") from None
@@ -114,14 +98,14 @@ class Postman:
                 return await write_frame(stream, frame)
             except Unavailable:
                 self._forget(peer)  # the connection was replaced meanwhile: once more on a new one
-        stream = await self._open(peer, DIAL_TIMEOUT)
+        stream = await self._open(peer, PEERS.dial_sec)
         self._keep(peer, stream)
         await write_frame(stream, _HEADER)
         await write_frame(stream, frame)
 
     def _keep(self, peer: NodeKey, stream: Stream) -> None:
         self._streams[peer] = stream
-        if len(self._streams) > STREAMS_MAX:
+        if len(self._streams) > PEERS.streams:
             self._forget(next(iter(self._streams)))
 
     def _forget(self, peer: NodeKey) -> None:
@@ -137,7 +121,7 @@ class Reception:
         self._keys, self._now = keys, now
         self.handle: Handler
         self._servers: dict[type, Server] = {}
-        self._budgets: OrderedDict[NodeKey, Budget] = OrderedDict()
+        self._budgets: OrderedDict[NodeKey, Bucket] = OrderedDict()
         self._talking: Counter[NodeKey] = Counter()
         self.refused: Counter[str] = Counter()
         """Breaches by code since the start, for ``dockage status`` and for tests."""
@@ -148,7 +132,7 @@ class Reception:
     async def accept(self, peer: NodeKey, stream: Stream) -> None:
         """An ``AcceptStream``. Raises PeerError, which costs the peer its connection."""
         try:
-            async with asyncio.timeout(HEADER_TIMEOUT):
+            async with asyncio.timeout(PEERS.header_sec):
                 header = decode_header(await read_frame(stream, HEADER_MAX))
             if isinstance(header, Messages):
                 await self._read_messages(peer, stream)
@@ -171,13 +155,13 @@ class Reception:
         with self._counted(peer):
             while (frame := await next_frame(stream, MESSAGE_MAX)) is not None:
                 if not self._budget(peer).spend(self._now()):
-                    raise PeerError("message.flood", f"more than {RATE} messages a second")
+                    raise PeerError("message.flood", f"more than {PEERS.rate} messages a second")
                 await self._take(peer, frame)
 
     @contextmanager
     def _counted(self, peer: NodeKey) -> Iterator[None]:
-        if self._talking[peer] >= MESSAGE_STREAMS_MAX:
-            raise PeerError("stream.too-many", f"more than {MESSAGE_STREAMS_MAX} streams for messages")
+        if self._talking[peer] >= PEERS.message_streams:
+            raise PeerError("stream.too-many", f"more than {PEERS.message_streams} streams for messages")
         self._talking[peer] += 1
         try:
             yield
@@ -186,11 +170,11 @@ class Reception:
             if not self._talking[peer]:
                 del self._talking[peer]
 
-    def _budget(self, peer: NodeKey) -> Budget:
+    def _budget(self, peer: NodeKey) -> Bucket:
         """The peer's, not the stream's, and it outlives a connection: both cost nothing to open."""
-        budget = self._budgets.pop(peer, None) or Budget(RATE, self._now())
+        budget = self._budgets.pop(peer, None) or Bucket(PEERS.rate, 2 * PEERS.rate, self._now())
         self._budgets[peer] = budget
-        if len(self._budgets) > PEERS_MAX:
+        if len(self._budgets) > PEERS.peers:
             self._budgets.popitem(last=False)
         return budget
 
@@ -204,18 +188,3 @@ class Reception:
         elif envelope.signature:
             raise PeerError("message.malformed", f"a {type(message).__name__} carries no signature")
         await self.handle(peer, message, envelope.body, envelope.signature)
-
-
-class Budget:
-    """A token bucket: *rate* a second on average, twice that at once."""
-
-    def __init__(self, rate: int, now: float) -> None:
-        self._rate, self._tokens, self._at = rate, 2.0 * rate, now
-
-    def spend(self, now: float) -> bool:
-        self._tokens = min(2.0 * self._rate, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True

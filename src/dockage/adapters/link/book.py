@@ -10,15 +10,15 @@ from weakref import WeakSet
 
 from dockage.domain.identity import NodeKey
 from dockage.ports import Address
+from dockage.wire.limits import LinkLimits
 
-from .limits import Limits
 from .stream import IrohStream
 
 
 class AddressBook:
     """Merges rather than replaces: a false address that somebody told us cannot displace a good one at once."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LinkLimits) -> None:
         self._limits = limits
         self._known: OrderedDict[NodeKey, Address] = OrderedDict()
 
@@ -78,7 +78,7 @@ class Line:
 class Switchboard:
     """All lines, oldest use first. A peer's newest line carries new streams; older ones run out by themselves."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LinkLimits) -> None:
         self._limits = limits
         self._lines: OrderedDict[int, Line] = OrderedDict()
         self._of: dict[NodeKey, list[Line]] = {}

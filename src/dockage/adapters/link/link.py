@@ -7,25 +7,29 @@ node that only calls others: a peer behind a NAT is reached over the connection 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 from iroh import iroh_ffi
-from iroh.iroh_ffi import EndpointAddr, EndpointId, EndpointOptions, IrohError, RelayMode
+from iroh.iroh_ffi import EndpointAddr, EndpointId, EndpointOptions, IrohError, RelayMap, RelayMode
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
 from dockage.ports import AcceptStream, Address, Stream
+from dockage.wire.limits import LINK, LinkLimits
+from dockage.wire.sources import Rates, source_of
 
 from . import calls, fast
 from .book import AddressBook, Line, Switchboard
-from .limits import ALPN, DEFAULT, Limits
 from .stream import IrohStream
 
 log = structlog.get_logger("dockage.link")
+
+ALPN = b"dockage/1"
+"""One protocol for everything: the first frame of a stream says what it is for (docs/spec/01-frames.md)."""
+
 fast.apply()
 calls.apply()
 
@@ -33,7 +37,7 @@ calls.apply()
 class IrohLink:
     """Make one with ``IrohLink.create``; close it when done. Two links with one secret fight: lock the identity."""
 
-    def __init__(self, endpoint: Any, limits: Limits) -> None:
+    def __init__(self, endpoint: Any, limits: LinkLimits) -> None:
         self._endpoint, self._limits = endpoint, limits
         self._node = NodeKey(endpoint.id().to_bytes())
         self._book = AddressBook(limits)
@@ -42,13 +46,15 @@ class IrohLink:
         self._tasks: asyncio.TaskGroup | None = None
         self._accept: AcceptStream | None = None
         self._handshakes = self._streams = 0
+        self._sources = Rates(limits.source_rate, limits.source_burst, limits.sources)
 
     @classmethod
     async def create(
-        cls, secret: bytes, bind: str = "127.0.0.1:0", relays: Sequence[str] = (), limits: Limits = DEFAULT
+        cls, secret: bytes, bind: str = "127.0.0.1:0", relayed: bool = False, limits: LinkLimits = LINK
     ) -> IrohLink:
-        """*secret* is the 32-byte Ed25519 seed, *bind* an ``ip:port`` (port 0 = any), *relays* URLs of relays
-        of our own choice: none means direct connections only. Raises Unavailable("link.bind")."""
+        """*secret* is the 32-byte Ed25519 seed, *bind* an ``ip:port`` (port 0 = any). *relayed*: it may be told to use
+        relays, and asks a home router to forward its port (UPnP, PCP, NAT-PMP: the transport's own, which has no other
+        switch); else there are direct connections only. Raises Unavailable("link.bind")."""
         iroh_ffi.uniffi_set_event_loop(
             asyncio.get_running_loop()
         )  # callbacks come from the transport's threads
@@ -56,7 +62,8 @@ class IrohLink:
         options = EndpointOptions(
             preset=iroh_ffi.preset_minimal(),
             alpns=[ALPN],
-            relay_mode=RelayMode.custom_from_urls(list(relays)) if relays else RelayMode.disabled(),
+            # Empty at first: a relay that is added later is in use after 0.2 s, one that is there at the start after 3.
+            relay_mode=RelayMode.custom(RelayMap.empty()) if relayed else RelayMode.disabled(),
             secret_key=secret,
             bind_addr=bind,
         )
@@ -126,12 +133,22 @@ class IrohLink:
                 "link.address", f"{address} cannot be advertised: {_first_line(error)}"
             ) from None
 
+    async def withdraw(self, address: str) -> None:
+        with suppress(IrohError):
+            await self._endpoint.remove_external_addr(address)
+
     async def use_relay(self, url: str) -> None:
-        await self._endpoint.insert_relay(iroh_ffi.RelayConfig(url=url))
+        try:
+            await self._endpoint.insert_relay(iroh_ffi.RelayConfig(url=url))
+        except IrohError as error:
+            raise Unavailable(
+                "link.relay", f"{url} cannot be used as a relay: {_first_line(error)}"
+            ) from None
 
     async def leave_relay(self, url: str) -> None:
         """The transport itself leaves a dead relay only after some 50 s."""
-        await self._endpoint.remove_relay(url)
+        with suppress(IrohError):
+            await self._endpoint.remove_relay(url)
 
     # -- connections ---------------------------------------------------------------------------------
     async def _line(self, peer: NodeKey) -> Line:
@@ -168,10 +185,16 @@ class IrohLink:
             log.debug("link.handshake-failed", why=_first_line(error))
 
     async def _admits(self, incoming: Any) -> bool:
+        """Before the handshake, where a refusal costs us least."""
+        proven = await incoming.remote_addr_validated()
+        keep = 0 if proven else self._limits.source_burst // 2
+        if not self._sources.spend(await _source(incoming), asyncio.get_running_loop().time(), keep):
+            await (incoming.ignore() if proven else incoming.retry())
+            return False
         if self._handshakes >= self._limits.handshakes or not self._lines.make_room():
             await incoming.refuse()
             return False
-        if self._handshakes >= self._limits.handshakes // 4 and not incoming.remote_addr_validated():
+        if self._handshakes >= self._limits.handshakes // 4 and not proven:
             await incoming.retry()
             return False
         return True
@@ -259,6 +282,14 @@ class IrohLink:
         for line in self._lines.all(peer):
             line.close(b"breach")
             self._lines.remove(line)
+
+
+async def _source(incoming: Any) -> str:
+    """Through a relay everybody has the relay's address, but a key that the relay has proven."""
+    address = await incoming.remote_addr()
+    if address.is_relay():
+        return f"{address.url} {address.endpoint_id}"
+    return source_of(address.addr.rpartition(":")[0])
 
 
 def _unreachable(peer: NodeKey, why: str) -> Unavailable:
