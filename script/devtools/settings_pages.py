@@ -56,6 +56,22 @@ services:
 """
 
 
+LIMITS_HEAD = """\
+# Limits
+
+<!-- Made by script/docs from src/dockage/wire/limits.py and src/dockage/adapters/dht/limits.py: do not edit. -->
+
+What strangers can make a node hold or wait for. Times are in seconds, sizes in bytes. What happens beyond a limit is
+said with it, or in the [specification](../spec/01-frames.md).
+"""
+LIMITS = {
+    "The link": ("wire/limits.py", "LinkLimits"),
+    "The relay": ("wire/limits.py", "RelayLimits"),
+    "Messages": ("wire/limits.py", "PeerLimits"),
+    "The market's directory": ("adapters/dht/limits.py", "Limits"),
+}
+
+
 class Field(NamedTuple):
     name: str
     type: str
@@ -93,12 +109,34 @@ def labels_page(source: Path) -> str:
     )
 
 
-def fields(owner: ast.ClassDef, limits: dict[str, ast.expr]) -> Iterator[Field]:
+def limits_page(source: Path) -> str:
+    parts = [LIMITS_HEAD]
+    for title, (path, name) in LIMITS.items():
+        body = ast.parse((source / "dockage" / path).read_text()).body
+        (owner,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == name]
+        rows = [f"| `{f.name}` | {_number(f.default)} | {f.says} |" for f in fields(owner, {}, strict=False)]
+        parts.append(
+            "\n".join([f"## {title}\n", "| Limit | Value | Meaning |", "| --- | --- | --- |", *rows]) + "\n"
+        )
+    return "\n".join(parts)
+
+
+def _number(text: str) -> str:
+    """Of an expression such as `1 << 20`."""
+    value = eval(text.strip("`"), {"__builtins__": {}})
+    return f"{value:,}"
+
+
+def fields(owner: ast.ClassDef, limits: dict[str, ast.expr], strict: bool = True) -> Iterator[Field]:
+    """With *strict* each must be explained."""
     for node, after in zip(owner.body, [*owner.body[1:], None], strict=True):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
-            raise SystemExit(f"{owner.name}.{node.target.id} has no docstring")
+            if strict:
+                raise SystemExit(f"{owner.name}.{node.target.id} has no docstring")
+            yield Field(node.target.id, type_of(node.annotation, limits), default_of(node.value), "")
+            continue
         says = re.sub(r"``(.+?)``", r"`\1`", " ".join(str(after.value.value).split())).replace("|", "\\|")
         yield Field(node.target.id, type_of(node.annotation, limits), default_of(node.value), says)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cli.parts import node as node_at
 from dockage.daemon import config, metrics
 from dockage.daemon.node import Node
 from dockage.domain.errors import UsageError
+from dockage.ports import RelayFigures
 from dockage.protocol.prometheus import Family, Sample, render
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs/reference/metrics.md"
@@ -62,6 +64,7 @@ async def test_what_a_lease_used_and_costs_is_there_and_ended_ones_are_in_the_su
 
 async def test_the_page_on_metrics_names_each_and_no_other(node: Node) -> None:
     node.reception.refused["frame.malformed"] = 3
+    node = replace(node, relay=lambda: RelayFigures(1, 2, 3, 4.0, {"crowded": 5}))
     shown = read(node)
     listed = dict(re.findall(r"^\| `(dockage_\w+)` \| (\w+) \|", PAGE.read_text(), re.MULTILINE))
     assert listed.keys() == shown.keys()

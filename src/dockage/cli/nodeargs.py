@@ -32,6 +32,7 @@ _FLAGS: dict[str, tuple[str, str]] = {
     "public": ("node", "public"),
     "regions": ("node", "regions"),
     "relays": ("node", "relays"),
+    "run_relay": ("relay", "listen"),
     "docker_socket": ("tenant", "socket"),
     "bitcoin": ("bitcoin", "network"),
     "wallet": ("bitcoin", "wallet"),
@@ -78,6 +79,7 @@ def node_options(function: F) -> F:
         click.option(
             "--docker-socket", metavar="PATH", help="Where docker talks to us; relative to the home."
         ),
+        click.option("--run-relay", metavar="IP:PORT", help="Run a relay for nodes behind NATs there (TCP)."),
         click.option(
             "--relay", "relays", multiple=True, metavar="URL", help="A relay to be reachable through."
         ),

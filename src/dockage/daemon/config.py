@@ -50,8 +50,12 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The regions whose offers are looked at."""
     stamp_bits: Annotated[int, msgspec.Meta(ge=0, le=28)] = 16
     """Proof of work on our own records; 20 takes about a second."""
-    relays: tuple[str, ...] = ()
-    """URLs of relays to be reachable through from behind a NAT."""
+    nat: bool = True
+    """Be reachable from behind a NAT: ask market nodes where they see us, use a relay, and ask the home router to
+    forward our port (UPnP, PCP, NAT-PMP). Nothing of it where ``bind`` is on loopback."""
+    relays: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+    """URLs of relays to be reachable through, such as ``http://203.0.113.7:3340``; the nearest that answers is used.
+    Empty: those that the market nodes we ask run themselves."""
     metrics: str = ""
     """``ip:port`` on loopback where Prometheus finds ``/metrics`` (docs/reference/metrics.md); empty: nowhere."""
 
@@ -193,6 +197,25 @@ class ChannelLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No channel is made larger than this, however long ``hours`` are."""
 
 
+class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    listen: str = ""
+    """``ip:port`` (TCP) of a relay for nodes that cannot reach each other; empty: none. Only for nodes that everybody
+    can reach. It passes on what it cannot read, and sees who talks to whom, and how much."""
+    clients: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+    """At once."""
+    client_bytes_sec: Annotated[int, msgspec.Meta(ge=10_000, le=1 << 40)] = 4_000_000
+    """What one client may send, on average."""
+    total_bytes_sec: Annotated[int, msgspec.Meta(ge=10_000, le=1 << 40)] = 16_000_000
+    """What all clients together may send, on average."""
+    only_for: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
+    """Keys (hex) that may use it; empty: everybody."""
+    certificate: str = ""
+    """Path of a certificate (PEM) for its name, with its chain, to be used as ``https://NAME:PORT``. It must be one
+    that everybody trusts. Without it the relay speaks plain HTTP; what it carries is encrypted by the nodes anyway."""
+    key: str = ""
+    """Path of the certificate's key, if it is not in the same file."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: Node = Node()
     """The peer link and the market."""
@@ -204,6 +227,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How this node rents: the Docker-compatible socket."""
     bitcoin: Bitcoin = Bitcoin()
     """The wallet and the chain, by way of a bitcoind or of a light client."""
+    relay: Relay = Relay()
+    """A relay that this node runs for others (docs/explanation/connections.md)."""
     channel: ChannelLimits = ChannelLimits()
     """What a payment channel of ours may be."""
 
@@ -307,6 +332,20 @@ def _check(config: Config, path: Path) -> None:
         read_key(text)
     if not _is_socket_address(config.node.bind):
         raise UsageError("config.invalid", f"{path}: node.bind is ip:port, not {config.node.bind!r}")
+    _check_relays(config, path)
+
+
+def _check_relays(config: Config, path: Path) -> None:
+    for url in config.node.relays:
+        if not url.startswith(("http://", "https://")) or len(url) > 255 or not url.isprintable():
+            raise UsageError(
+                "config.relay", f"{path}: {url!r} in node.relays is not a relay's URL: http://IP:PORT is"
+            )
+    listen = config.relay.listen
+    if listen and (not _is_socket_address(listen) or listen.endswith(":0")):
+        raise UsageError("config.relay", f"{path}: relay.listen is ip:port, not {listen!r}")
+    for text in config.relay.only_for:
+        read_key(text)
 
 
 POLICIES = ("fixed", "utilisation", "pegged")

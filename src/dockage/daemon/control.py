@@ -138,6 +138,7 @@ class Control:
                 "home": str(node.home),
                 "addresses": list(address.direct),
                 "relay": address.relay,
+                "runs_relay": node.relay()._asdict() if node.relay else None,
                 "uptime_sec": since(node.started, node.clock.now()) // SECOND,
                 "market_node": node.config.node.market,
                 "provider": self._provider_status(),

@@ -35,6 +35,8 @@ PUBLISH_EVERY = LIFETIME // 2 / 1e9
 CHANGE_EVERY = 2.0
 """A changed offer is put up again at most this often."""
 SEARCH_TIMEOUT = 20.0
+DIRECT_MAX = 8
+"""``ip:port`` in a record."""
 
 
 class Found(NamedTuple):
@@ -63,14 +65,15 @@ class Notice:
 
     async def keep_up(self) -> None:
         """Publish when it changed, and before it expires; a board out of reach is tried again soon."""
-        shown, until = None, 0.0
+        shown, where, until = None, None, 0.0
         loop = asyncio.get_running_loop()
         while True:
-            offer = self._offer()
-            if offer is not None and (offer != shown or loop.time() >= until):
+            offer, address = self._offer(), self._link.address()
+            moved = where is not None and _places(address) != where
+            if offer is not None and (offer != shown or moved or loop.time() >= until):
                 try:
                     await self.publish(offer)
-                    shown, until = offer, loop.time() + PUBLISH_EVERY
+                    shown, where, until = offer, _places(address), loop.time() + PUBLISH_EVERY
                 except DockageError as error:
                     log.warning("market.unpublished", code=error.code, why=error.message)
             await asyncio.sleep(CHANGE_EVERY)
@@ -79,7 +82,7 @@ class Notice:
         """The offer, and where we are: a tenant must find us again when our address changes."""
         now = self._clock.now()
         until, address, me = after(now, LIFETIME), self._link.address(), self._keys.node
-        direct = address.direct[:8]
+        direct = address.direct[:DIRECT_MAX]
         await self._put("node", NodeBody(now, until, address.relay, direct), node_topic(me))
         body = OfferBody(now, until, offer, address.relay, direct)
         self.stored_at = await self._put("offer", body, offers_topic(offer.region, me[0] % SHARDS))
@@ -88,6 +91,11 @@ class Notice:
     async def _put(self, kind: str, body: OfferBody | NodeBody, topic: bytes) -> int:
         blob = await asyncio.to_thread(seal, kind, self._keys.node, body, self._keys.sign, self._work)
         return await self._directory.publish(topic, blob)
+
+
+def _places(address: Address) -> tuple[str, frozenset[str]]:
+    """What of an address matters to others, whatever its order."""
+    return address.relay, frozenset(address.direct[:DIRECT_MAX])
 
 
 class Market:

@@ -26,6 +26,7 @@ from dockage.domain.usage import Usage
 from dockage.node import provider as selling
 from dockage.node.provider import Provider, SoldLease
 from dockage.node.tenant import RentedLease
+from dockage.ports import RelayFigures
 from dockage.protocol.prometheus import CONTENT_TYPE, Family, Kind, Sample, render
 
 from .node import Node
@@ -91,6 +92,8 @@ def families(node: Node) -> Iterator[Family]:
     yield from _of_money(node)
     if node.provider is not None:
         yield from _of_room(node.provider.state)
+    if node.relay is not None:
+        yield from _of_relay(node.relay())
 
 
 # -- the node ----------------------------------------------------------------------------------------
@@ -110,6 +113,19 @@ def _of_room(provider: Provider) -> Iterator[Family]:
     for name, of in _RESOURCES.items():
         samples = tuple(Sample(of(room), {"of": label}) for label, room in rooms.items())
         yield _gauge(f"dockage_provider_{name}", "For sale altogether, and what of it is free now.", samples)
+
+
+def _of_relay(done: RelayFigures) -> Iterator[Family]:
+    yield _gauge("dockage_relay_clients", "Of the relay that this node runs.", (Sample(done.clients),))
+    totals = {
+        "passed_bytes": ("Passed on from client to client.", done.passed_bytes),
+        "dropped_frames": ("Not passed on, as the reader was too slow.", done.dropped_frames),
+        "throttled_seconds": ("Waited as clients sent more than their share.", done.throttled_sec),
+    }
+    for name, (text, value) in totals.items():
+        yield _counter(f"dockage_relay_{name}_total", text, (Sample(value),))
+    refused = tuple(Sample(n, {"reason": why}) for why, n in sorted(done.refused.items()))
+    yield _counter("dockage_relay_refusals_total", "Connections and clients turned away.", refused)
 
 
 # -- leases ------------------------------------------------------------------------------------------

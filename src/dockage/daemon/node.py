@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dockage.domain.units import Instant
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock, ContainerHost, Keys, PeerLink
+from dockage.ports import Clock, ContainerHost, Keys, PeerLink, RelayFigures
 
 from .config import Config
 from .driver import Driver
@@ -37,4 +38,5 @@ class Node:
     notice: Notice | None
     host: ContainerHost | None
     history: History
+    relay: Callable[[], RelayFigures] | None = None
     steps: Steps = field(default_factory=Steps)

@@ -37,6 +37,7 @@ from dockage.adapters.prices.fixed import ByUse, Fixed
 from dockage.adapters.prices.pegged import Bounds, FixedRate, Pegged
 from dockage.adapters.probe.prober import LeaseProber, ProbeImage, program
 from dockage.adapters.proofs.folder import ProofFolder
+from dockage.adapters.relay import RelayProbe
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
@@ -58,7 +59,7 @@ from dockage.protocol.proof import Proven
 from dockage.wire.frames import write_frame
 
 from . import config as settings
-from . import logs
+from . import logs, nat
 from .config import Config
 from .contacts import Contacts
 from .control import Control
@@ -130,6 +131,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         link = await _link(config, keys, rows, journal)
         stack.push_async_callback(link.close)
         reception = Reception(keys, asyncio.get_running_loop().time)
+        relay = nat.open_relay(config, stack)
+        nat.answer_observers(config, link, reception)
         directory = _directory(config, keys, clock, link, reception)
         rail, beside = await _rail(home, config, keys, clock, stack)
         if rail is not None:
@@ -153,14 +156,20 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             _prober if config.tenant.checks else None,
             SystemRandom(),
             platform.machine(),
+            relay[0].figures if relay else None,
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         loops += beside(node)
+        loops += [relay[1]] if relay else []
         seeds = [settings.read_seed(text) for text in config.node.seeds]
         contacts = Contacts(
             rows, journal, clock, directory.bootstrap, directory.contacts, seeds, bound=config.node.public
         )
         loops += _market_loops(contacts, directory, entered)
+        if nat.wants_relays(config):
+            probe = RelayProbe()
+            stack.push_async_callback(probe.close)
+            loops += nat.find_ourselves(config, link, clock, lambda: [*seeds, *directory.contacts()], probe)
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
         if config.node.metrics:
             listening = stack.enter_context(listen(config.node.metrics))
@@ -175,12 +184,13 @@ async def _link(config: Config, keys: FileKeys, rows: Sequence[Row], journal: Jo
     """With port 0, the port of the last run if it is free: peers find us again at once after a restart."""
     host, _, port = config.node.bind.rpartition(":")
     last = next((r.value.decode() for r in rows if r.kind == LINK_PORT), "0")
+    relayed = nat.wants_relays(config)
     try:
-        link = await IrohLink.create(keys.seed, f"{host}:{last if port == '0' else port}", config.node.relays)
+        link = await IrohLink.create(keys.seed, f"{host}:{last if port == '0' else port}", relayed)
     except Unavailable:
         if port != "0" or last == "0":
             raise
-        link = await IrohLink.create(keys.seed, config.node.bind, config.node.relays)
+        link = await IrohLink.create(keys.seed, config.node.bind, relayed)
     if link.address().direct:
         _, _, bound = link.address().direct[0].rpartition(":")
         await asyncio.to_thread(journal.write, [Row(LINK_PORT, b"", bound.encode())])

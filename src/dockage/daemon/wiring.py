@@ -36,6 +36,7 @@ from dockage.ports import (
     PeerLink,
     PricePolicy,
     Prober,
+    RelayFigures,
     Row,
     Stream,
 )
@@ -95,6 +96,8 @@ class Ground:
     rand: Random
     architecture: str
     """Of our own images, as the kernel names it."""
+    relay: Callable[[], RelayFigures] | None = None
+    """Of the relay that this node runs for others."""
 
 
 def wire(
@@ -143,6 +146,7 @@ def wire(
         notice,
         ground.host,
         history,
+        relay=ground.relay,
     )
     return node, loops
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -81,10 +81,27 @@ class Publish(Header, frozen=True, tag="publish"):
     """At the gateway: what the traffic is billed to."""
 
 
-AnyHeader: TypeAlias = Messages | Directory | Engine | Tunnel | Datagrams | Layers | Seed | Fence | Publish
+class Observe(Header, frozen=True, tag="observe"):
+    """Where do you see me? One ``Observed`` comes back."""
+
+
+AnyHeader: TypeAlias = (
+    Messages | Directory | Engine | Tunnel | Datagrams | Layers | Seed | Fence | Publish | Observe
+)
+
+OBSERVED_MAX = 128
+
+
+class Observed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    address: Annotated[str, msgspec.Meta(max_length=64)]
+    """``ip:port``; "" if the connection is relayed."""
+    relay_port: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)]
+    """Of the relay that the answering node runs for others, over plain HTTP at its own address; 0 if none."""
+
 
 _decoder: msgspec.msgpack.Decoder[AnyHeader] = msgspec.msgpack.Decoder(AnyHeader)
 _encoder = msgspec.msgpack.Encoder()
+_observed = msgspec.msgpack.Decoder(Observed)
 
 
 def encode_header(header: AnyHeader) -> bytes:
@@ -106,3 +123,15 @@ def decode_header(frame: bytes) -> AnyHeader:
     if not 0 <= getattr(header, "epoch", 0) < 1 << 63 or len(getattr(header, "grant", b"")) > GRANT_MAX:
         raise PeerError("stream.header", "an epoch or a grant beyond all measure")
     return header
+
+
+def encode_observed(answer: Observed) -> bytes:
+    return _encoder.encode(answer)
+
+
+def decode_observed(frame: bytes) -> Observed:
+    """Raises PeerError("stream.observed")."""
+    try:
+        return _observed.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerError("stream.observed", f"not an answer to where we are seen: {error}") from None

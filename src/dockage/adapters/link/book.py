@@ -47,6 +47,12 @@ def is_socket_address(text: str) -> bool:
         return False
 
 
+def reach(text: str) -> int:
+    """0 for an ``ip:port`` that everybody could reach, 1 for one of a local network, 2 for the machine's own."""
+    address = ip_address(text.rpartition(":")[0].strip("[]").partition("%")[0])
+    return 2 if address.is_loopback or address.is_link_local else 0 if address.is_global else 1
+
+
 def is_relay_url(text: str) -> bool:
     return text.startswith(("http://", "https://")) and len(text) <= 255 and text.isprintable()
 

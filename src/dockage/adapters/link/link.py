@@ -22,7 +22,7 @@ from dockage.wire.limits import LINK, LinkLimits
 from dockage.wire.sources import Rates, source_of
 
 from . import calls, fast
-from .book import AddressBook, Line, Switchboard
+from .book import AddressBook, Line, Switchboard, reach
 from .stream import IrohStream
 
 log = structlog.get_logger("dockage.link")
@@ -42,6 +42,7 @@ class IrohLink:
         self._node = NodeKey(endpoint.id().to_bytes())
         self._book = AddressBook(limits)
         self._lines = Switchboard(limits)
+        self._advertised: set[str] = set()
         self._dialling: WeakValueDictionary[NodeKey, asyncio.Lock] = WeakValueDictionary()
         self._tasks: asyncio.TaskGroup | None = None
         self._accept: AcceptStream | None = None
@@ -80,8 +81,12 @@ class IrohLink:
         return self._node
 
     def address(self) -> Address:
+        """The ones that more nodes can reach come first: a record has room for few."""
         own = self._endpoint.addr()
-        return Address(own.relay_url() or "", tuple(own.direct_addresses()))
+        direct = sorted(
+            own.direct_addresses(), key=lambda text: (text not in self._advertised, reach(text), text)
+        )
+        return Address(own.relay_url() or "", tuple(direct))
 
     def learn(self, peer: NodeKey, address: Address) -> None:
         self._book.learn(peer, address)
@@ -128,12 +133,14 @@ class IrohLink:
         """Add the ``ip:port`` that others see us at to our own address: what makes hole punching work."""
         try:
             await self._endpoint.add_external_addr(address)
+            self._advertised.add(address)
         except IrohError as error:
             raise Unavailable(
                 "link.address", f"{address} cannot be advertised: {_first_line(error)}"
             ) from None
 
     async def withdraw(self, address: str) -> None:
+        self._advertised.discard(address)
         with suppress(IrohError):
             await self._endpoint.remove_external_addr(address)
 
