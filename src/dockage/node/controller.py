@@ -1,0 +1,422 @@
+"""The controller's mind: it keeps deployments as our user wants them, whatever becomes of providers.
+
+Third of the minds beside ``tenant.py`` and ``provider.py``: told what happened, it answers with what it wants.
+``controller_plan.py`` compares, this file carries out. The rules: only the holder of the term acts; a deployment with
+data has one writer; whatever was started elsewhere has a higher epoch than what it replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from dockage.domain import term as terms
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.reason import Reason
+from dockage.domain.units import SECOND, Duration, Instant, after, since
+
+from . import controller_words as say
+from .controller_plan import CEILING, NOT_FIT, TRIES_MAX, Migration, Plan, budget, facts, is_unfit, plan
+from .kept import (
+    RUNS,
+    Ask,
+    Chapter,
+    Controller,
+    Deployment,
+    Replica,
+    Stage,
+    backoff,
+    drop,
+    put,
+    restore,
+    told,
+    with_replica,
+    without,
+)
+from .signs import Health, Seen, Signs, agreed
+
+Wants = tuple[say.AnyWant, ...]
+
+NOT_FOUND = Reason("market.nothing-fits", "no further provider was found in time")
+CUT_OFF_PERCENT = 40
+AGAIN_SICK = Duration(10 * SECOND)
+"""Between two starts of what does not serve: its engine may be at it as well."""
+TAKEN_DOWN = Reason("lease.released", "our user took the deployment down")
+
+
+def step(state: Controller, event: object, now: Instant) -> tuple[Controller, Wants]:
+    """Events of the other minds change nothing here."""
+    state, effects = _told(state, event, now)
+    if not state.term.allows(now):
+        return state, ()
+    state, more = act(state, now)
+    return state, (*effects, *more)
+
+
+def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, Wants]:
+    match event:
+        case say.Wanted():
+            return _on_wanted(state, event, now), ()
+        case say.Unwanted(deployment=name):
+            return _on_unwanted(state, name)
+        case say.ScaleAsked(deployment=name, replicas=count):
+            return _edit(state, name, lambda x: _scaled(x, count)), ()
+        case say.LoadSeen(deployment=name, replicas=count):
+            return _edit(state, name, lambda x: replace(x, wanted=_within(x, count))), ()
+        case say.MoveAsked(deployment=name):
+            return _edit(state, name, lambda x: _moving(x, event)), ()
+        case say.Looked(looks=looks):
+            return _on_looks(state, looks), ()
+        case say.GatewaySaw(lease=lease):
+            return _on_replica(state, lease, lambda x: _seen(x, event, now)), ()
+        case say.LeaseEnding(lease=lease):
+            return _on_replica(state, lease, lambda x: _leaving(x, event)), ()
+        case say.Placed():
+            return _on_placed(state, event, now)
+        case say.PlaceFailed(deployment=name):
+            return _edit(state, name, lambda x: _not_placed(x, event, state, now)), ()
+        case say.Fitted(lease=lease, recipe=recipe):
+            return _on_replica(state, lease, lambda x: _fitted(x, recipe, now)), ()
+        case say.Started(lease=lease):
+            return _on_replica(state, lease, lambda x: _done(x, Stage.STARTING, Stage.SERVING, now)), ()
+        case say.Stopped(lease=lease):
+            return _on_replica(state, lease, lambda x: _done(x, Stage.STOPPING, Stage.READY, now)), ()
+        case say.Failed(lease=lease, reason=reason):
+            return _on_failed(state, lease, reason, now), ()
+        case say.TermAsked(epoch=epoch):
+            return replace(state, term=terms.ask(state.term, epoch, now)), ()
+        case say.TermGranted():
+            term = terms.granted(state.term, event.by, event.epoch, event.asked_at, event.witnesses)
+            return replace(state, term=term), ()
+        case _:
+            return state, ()
+
+
+# -- from our user -----------------------------------------------------------------------------------
+def _on_wanted(state: Controller, event: say.Wanted, now: Instant) -> Controller:
+    """The lease that our user's commands made is a replica that serves; the first one, or one made by hand anew."""
+    of = state.deployments.get(event.deployment)
+    if of is None:
+        of = Deployment(event.deployment, wanted=event.goal.replicas)
+    if of.goal.replicas != event.goal.replicas or of.goal.least != event.goal.least:
+        of = replace(of, wanted=max(event.goal.replicas, event.goal.least))
+    of = replace(of, goal=event.goal)
+    of = replace(of, wanted=_within(of, of.wanted))
+    if event.lease not in of.replicas:
+        made = Replica(
+            event.lease, event.place, event.msat_hour, Stage.SERVING, now, of.epoch, event.goal.recipe
+        )
+        of = replace(with_replica(of, made), primary=event.lease)
+    mine = of.replicas[event.lease]
+    if event.lease == of.primary and mine.fitted != event.goal.recipe:
+        of = with_replica(of, replace(mine, fitted=event.goal.recipe))
+    return put(state, of)
+
+
+def _on_unwanted(state: Controller, name: str) -> tuple[Controller, Wants]:
+    """What our user's own commands gave back is over already; the others are ended here."""
+    of = state.deployments.get(name)
+    if of is None:
+        return state, ()
+    return drop(state, name), tuple(say.End(lease, TAKEN_DOWN) for lease in of.replicas)
+
+
+def _within(of: Deployment, count: int) -> int:
+    least, most = of.goal.least, of.goal.most
+    if of.goal.holds_data:
+        most = 1
+    return max(least, min(count, most))
+
+
+def _scaled(of: Deployment, count: int) -> Deployment:
+    goal = replace(of.goal, replicas=count, most=max(of.goal.most, count), least=min(of.goal.least, count))
+    of = replace(of, goal=goal)
+    return replace(of, wanted=_within(of, count), again_at=Instant(0))
+
+
+def _moving(of: Deployment, event: say.MoveAsked) -> Deployment:
+    """All that is not yet at *to*."""
+    moved = {
+        k: x if x.place.provider == event.to or x.stage not in RUNS else replace(x, moving=event.reason)
+        for k, x in of.replicas.items()
+    }
+    return replace(of, replicas=moved, move_to=event.to, again_at=Instant(0))
+
+
+# -- signs -------------------------------------------------------------------------------------------
+def _on_looks(state: Controller, looks: tuple[say.Look, ...]) -> Controller:
+    """Few enough to find each among the deployments; what is no replica any more is passed over."""
+    seen = {look.lease: look for look in looks}
+    for of in list(state.deployments.values()):
+        known = {k: _looked(x, seen[k]) if k in seen else x for k, x in of.replicas.items()}
+        state = put(state, replace(of, replicas=known))
+    return state
+
+
+def _looked(x: Replica, event: say.Look) -> Replica:
+    signs = replace(
+        x.signs,
+        missed=0 if event.answered else x.signs.missed + 1,
+        heard_at=event.heard_at,
+        trouble=event.trouble,
+        over=event.over,
+        crashed=event.crashed,
+    )
+    return replace(x, signs=signs, msat_hour=event.msat_hour or x.msat_hour)
+
+
+def _seen(x: Replica, event: say.GatewaySaw, now: Instant) -> Replica:
+    gateways = {**x.signs.gateways, event.gateway: Seen(event.missed, now)}
+    return replace(x, signs=replace(x.signs, gateways=gateways))
+
+
+def _leaving(x: Replica, event: say.LeaseEnding) -> Replica:
+    return replace(x, signs=replace(x.signs, leaving=event.reason, leaves_at=event.at))
+
+
+# -- what became of it -------------------------------------------------------------------------------
+def _on_placed(state: Controller, event: say.Placed, now: Instant) -> tuple[Controller, Wants]:
+    """A lease that nobody waits for any more, or that costs more than it may, is given back."""
+    of = state.deployments.get(event.deployment)
+    ask = next((x for x in of.asks if x.ticket == event.ticket), None) if of else None
+    if of is None or ask is None:
+        return state, (say.End(event.lease, NOT_FOUND),)
+    of = replace(of, asks=tuple(x for x in of.asks if x is not ask), failures=0, again_at=Instant(0))
+    if ask.budget is not None and event.msat_hour > ask.budget:
+        return put(state, of), (say.End(event.lease, CEILING),)
+    made = Replica(event.lease, event.place, event.msat_hour, since=now)
+    return put(state, with_replica(replace(of, hindrance=None), made)), ()
+
+
+def _not_placed(of: Deployment, event: say.PlaceFailed, state: Controller, now: Instant) -> Deployment:
+    if all(x.ticket != event.ticket for x in of.asks):
+        return of
+    return _search_failed(of, event.ticket, event.reason, state.patience.again, now)
+
+
+def _search_failed(of: Deployment, ticket: int, why: Reason, pause: Duration, now: Instant) -> Deployment:
+    """A move that finds no place is given up: what runs goes on where it is."""
+    wait = backoff(pause, of.failures)
+    if of.move_to is not None or any(x.moving for x in of.replicas.values()):
+        stay = {k: replace(x, moving=None) for k, x in of.replicas.items()}
+        of = replace(of, move_to=None, replicas=stay)
+        of = told(of, Chapter(now, "stayed", why, of.primary))
+    asks = tuple(x for x in of.asks if x.ticket != ticket)
+    return replace(of, asks=asks, failures=of.failures + 1, again_at=after(now, wait), hindrance=why)
+
+
+def _fitted(x: Replica, recipe: str, now: Instant) -> Replica:
+    x = replace(x, fitted=recipe, busy=False, tries=0)
+    return replace(x, stage=Stage.READY, since=now) if x.stage is Stage.FITTING else x
+
+
+def _done(x: Replica, before: Stage, to: Stage, now: Instant) -> Replica:
+    if x.stage is before:
+        return replace(x, stage=to, since=now, tries=0, busy=False)
+    return replace(x, busy=False, again_at=after(now, AGAIN_SICK))  # started again where it had crashed
+
+
+def _on_failed(state: Controller, lease: LeaseId, why: Reason, now: Instant) -> Controller:
+    """Tried again after a pause. What cannot be started after three tries is stopped and given back; but where data
+    has one writer it stays: whether anything of it runs there is unknown."""
+    of = state.holder(lease)
+    if of is None:
+        return state
+    x = of.replicas[lease]
+    pause = backoff(state.patience.again, x.tries)
+    x = replace(x, busy=False, tries=x.tries + 1, again_at=after(now, pause))
+    if x.stage is Stage.STARTING and x.tries >= TRIES_MAX and not of.goal.holds_data:
+        x = replace(x, stage=Stage.STOPPING, since=now)
+    return put(state, replace(with_replica(of, x), hindrance=why))
+
+
+# -- acting ------------------------------------------------------------------------------------------
+def act(state: Controller, now: Instant) -> tuple[Controller, Wants]:
+    """Carries out the plan of every deployment."""
+    effects = list[say.AnyWant]()
+    blind = is_cut_off(state, now)
+    for name in list(state.deployments):
+        of, more = _carry_out(state, state.deployments[name], blind, now)
+        if of is not state.deployments[name]:
+            state = put(state, of)
+        effects += more
+    return state, tuple(effects)
+
+
+def is_cut_off(state: Controller, now: Instant) -> bool:
+    """Over 40 % of our providers, and more than one, lost at once, and no gateway confirms it: then it is us."""
+    everyone, lost = set[NodeKey](), set[NodeKey]()
+    for of in state.deployments.values():
+        for x in of.replicas.values():
+            everyone.add(x.place.provider)
+            if x.verdict(now).health is Health.DEAD and not agreed(x.signs, now):
+                lost.add(x.place.provider)
+    return len(lost) > 1 and 100 * len(lost) > CUT_OFF_PERCENT * len(everyone)
+
+
+def _carry_out(state: Controller, of: Deployment, blind: bool, now: Instant) -> tuple[Deployment, Wants]:
+    of = _marked(_timed_out(of, state, now), state, blind, now)
+    todo = plan(of, state.patience, now, blind)
+    effects = list[say.AnyWant]()
+    for work in (_migrate, _stop):
+        of, more = work(of, todo, now)
+        effects += more
+    of, more = _end(of, state, todo, now)
+    effects += more
+    of, more = _turn(of, state, blind, now)
+    effects += more
+    of, more = _set_going(of, state, now)
+    effects += more
+    of, more = _find(of, todo, now)
+    return _explained(of, todo), (*effects, *more)
+
+
+def _timed_out(of: Deployment, state: Controller, now: Instant) -> Deployment:
+    """A search that nobody answers has an end; the others report theirs by themselves."""
+    for ask in of.asks:
+        if since(ask.at, now) > state.patience.find:
+            of = _search_failed(of, ask.ticket, NOT_FOUND, state.patience.again, now)
+    return of
+
+
+def _marked(of: Deployment, state: Controller, blind: bool, now: Instant) -> Deployment:
+    """Since when each is lost, or sick."""
+    seen = facts(of, state.patience, now, blind)
+    lost = {x.lease for x in seen.lost}
+    for x in of.replicas.values():
+        sick = seen.verdicts[x.lease].health is Health.SICK and x.stage is Stage.SERVING
+        marks = (_mark(x.lost_at, x.lease in lost, now), _mark(x.sick_at, sick, now))
+        if marks != (x.lost_at, x.sick_at):
+            of = with_replica(of, replace(x, lost_at=marks[0], sick_at=marks[1]))
+    return of
+
+
+def _mark(at: Instant, holds: bool, now: Instant) -> Instant:
+    return (at or now) if holds else Instant(0)
+
+
+def _migrate(of: Deployment, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
+    """What starts in place of another one has a higher epoch: whoever still asks the old one is told so."""
+    for each in todo.migrate:
+        if each.old is not None:
+            of = replace(of, epoch=of.epoch + 1)
+        of = _staged(of, each.new, Stage.STARTING, now)
+        of = with_replica(of, replace(of.replicas[each.new], epoch=of.epoch))
+        of = told(of, _chapter(each, now))
+    return of, (say.Publish(of.name),) if todo.migrate else ()
+
+
+def _chapter(each: Migration, now: Instant) -> Chapter:
+    if each.old is None:
+        return Chapter(now, "started", each.reason, each.new)
+    return Chapter(now, "replaced", each.reason, each.old, each.new)
+
+
+def _stop(of: Deployment, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
+    for lease, why in todo.halt:
+        of = told(_staged(of, lease, Stage.STOPPING, now), Chapter(now, "stopped", why, lease))
+    for lease, why in todo.drain:
+        of = told(_staged(of, lease, Stage.DRAINING, now), Chapter(now, "drained", why, lease))
+    return of, (say.Publish(of.name),) if todo.halt or todo.drain else ()
+
+
+def _staged(of: Deployment, lease: LeaseId, stage: Stage, now: Instant) -> Deployment:
+    new = replace(
+        of.replicas[lease], stage=stage, since=now, busy=False, tries=0, again_at=Instant(0), moving=None
+    )
+    return with_replica(of, new)
+
+
+def _end(of: Deployment, state: Controller, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
+    effects = list[say.AnyWant]()
+    for lease, why in todo.end:
+        effects.append(say.End(lease, why))
+    for lease, why in todo.fence:
+        effects.append(say.Fence(lease, why))
+    for lease, why in (*todo.end, *todo.fence):
+        of = _avoided(without(of, lease), of.replicas[lease], state, why, now)
+        of = told(of, Chapter(now, "ended", why, lease))
+    return of, (*effects, say.Publish(of.name)) if effects else ()
+
+
+def _avoided(of: Deployment, x: Replica, state: Controller, why: Reason, now: Instant) -> Deployment:
+    """Who failed us is not asked again for a while."""
+    alive = {k: until for k, until in of.avoid.items() if until > now}
+    failed = why.code == NOT_FIT.code or x.signs.over is not None or x.signs.trouble or x.lost_at
+    if failed or x.moving or x.signs.leaving:
+        alive[x.place.provider] = after(now, state.patience.avoid)
+    return replace(of, avoid=alive)
+
+
+def _set_going(of: Deployment, state: Controller, now: Instant) -> tuple[Deployment, Wants]:
+    """What each stage needs done, once at a time; so a restart forgets nothing."""
+    effects = list[say.AnyWant]()
+    for x in of.replicas.values():
+        wanted = None if x.busy or x.lost_at or now < x.again_at else _work(of, x)
+        if wanted is not None:
+            of = with_replica(of, replace(x, busy=True))
+            effects.append(wanted)
+    return of, tuple(effects)
+
+
+def _work(of: Deployment, x: Replica) -> say.AnyWant | None:
+    if x.stage is Stage.STARTING or (x.stage is Stage.SERVING and x.sick_at):
+        return say.Start(of.name, x.lease, x.epoch)
+    if x.stage is Stage.STOPPING:
+        return say.Stop(of.name, x.lease)
+    return say.Fit(of.name, x.lease) if is_unfit(of, x) else None
+
+
+def _turn(of: Deployment, state: Controller, blind: bool, now: Instant) -> tuple[Deployment, Wants]:
+    """Our user's ids and ports leave a replica after its first miss if another one serves, and come back to none."""
+    seen = facts(of, state.patience, now, blind)
+    able = [x for x in seen.good if x.stage is Stage.SERVING and seen.verdicts[x.lease].serves]
+    now_at = of.replicas.get(of.primary)
+    if not able or (now_at in able):
+        return of, ()
+    best = max(
+        able, key=lambda x: (seen.verdicts[x.lease].health is Health.WELL, x.epoch, -x.msat_hour, x.lease)
+    )
+    return replace(of, primary=best.lease), (say.Turn(of.name, best.lease), say.Publish(of.name))
+
+
+def _find(of: Deployment, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
+    if todo.place is None or of.asks or now < of.again_at:
+        return of, ()
+    left = budget(of)
+    if left is not None and left <= 0:
+        return replace(of, hindrance=CEILING), ()
+    ask = say.FindPlace(
+        of.name,
+        of.tickets + 1,
+        tuple(x.place for x in of.replicas.values()),
+        tuple(k for k, until in of.avoid.items() if until > now),
+        of.move_to,
+        left,
+    )
+    asked = Ask(ask.ticket, now, ask.budget, ask.to)
+    return replace(of, tickets=ask.ticket, asks=(*of.asks, asked)), (ask,)
+
+
+def _explained(of: Deployment, todo: Plan) -> Deployment:
+    """Whole again: nothing hinders it, and where it was to go it is."""
+    if of.move_to is not None and any(
+        x.place.provider == of.move_to and x.stage is Stage.SERVING for x in of.replicas.values()
+    ):
+        of = replace(of, move_to=None)
+    whole = todo.place is None and not of.asks and len(of.serving) >= of.wanted
+    return replace(of, hindrance=None) if whole and of.hindrance is not None else of
+
+
+def _edit(state: Controller, name: str, change: Callable[[Deployment], Deployment]) -> Controller:
+    of = state.deployments.get(name)
+    return state if of is None else put(state, change(of))
+
+
+def _on_replica(state: Controller, lease: LeaseId, change: Callable[[Replica], Replica]) -> Controller:
+    of = state.holder(lease)
+    return state if of is None else put(state, with_replica(of, change(of.replicas[lease])))
+
+
+__all__ = ["Signs", "act", "is_cut_off", "restore", "step"]
