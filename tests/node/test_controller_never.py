@@ -49,9 +49,9 @@ CUTS = st.lists(
         st.tuples(st.just("bright"), some),
         st.tuples(st.just("second"), st.integers(1, 40)),
     ),
-    max_size=40,
+    max_size=15,
 )
-HAPPENINGS = st.lists(EVENTS, max_size=30)
+HAPPENINGS = st.lists(EVENTS, max_size=20)
 GOALS = st.builds(
     lambda replicas, standby, more, least: Goal(
         replicas, standby, min(least, replicas), replicas + more, recipe="r1", ready=True
@@ -121,7 +121,7 @@ class Writers:
         self.running.discard(lease(n))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(HAPPENINGS, st.booleans(), st.integers(0, 2))
 def test_a_deployment_with_data_never_has_two_writers(
     happenings: list[Any], expendable: bool, standby: int
@@ -141,7 +141,7 @@ def test_a_deployment_with_data_never_has_two_writers(
         happen(world, kind, what)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(HAPPENINGS, GOALS)
 def test_there_are_never_more_that_serve_than_the_most(happenings: list[Any], goal: Goal) -> None:
     """Beyond it only what is on its way out: draining, lost, or being replaced."""
@@ -159,7 +159,7 @@ def test_there_are_never_more_that_serve_than_the_most(happenings: list[Any], go
         assert len({x.place.provider for x in shop.replicas.values()}) == len(shop.replicas)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(HAPPENINGS, GOALS)
 def test_nothing_is_done_without_the_term(happenings: list[Any], goal: Goal) -> None:
     world = World(goal)
@@ -170,7 +170,7 @@ def test_nothing_is_done_without_the_term(happenings: list[Any], goal: Goal) -> 
     assert len(world.wanted) == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(CUTS, GOALS)
 def test_nothing_is_replaced_while_we_may_be_cut_off(cuts: list[Any], goal: Goal) -> None:
     """No gateway says anything: more than two of five providers lost at once are not lost, we are."""
@@ -187,7 +187,7 @@ def test_nothing_is_replaced_while_we_may_be_cut_off(cuts: list[Any], goal: Goal
         happen(world, kind, what)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(HAPPENINGS, GOALS, st.integers(1, 6))
 def test_the_ceiling_is_never_passed(happenings: list[Any], goal: Goal, leases: int) -> None:
     ceiling = Msat(PRICE * leases)
@@ -212,7 +212,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TURNS, st.lists(st.integers(-1, 1), min_size=3, max_size=3))
 def test_two_controllers_never_both_hold_the_term(turns: list[Any], slips: list[int]) -> None:
     """Whoever hears whom, and however late: clocks of the witnesses may slip by a second."""

@@ -17,7 +17,19 @@ from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Duration, Instant, after, since
 
 from . import controller_words as say
-from .controller_plan import CEILING, NOT_FIT, TRIES_MAX, Migration, Plan, budget, facts, is_unfit, plan
+from .controller_plan import (
+    CEILING,
+    NOT_FIT,
+    SURPLUS,
+    TRIES_MAX,
+    Migration,
+    Plan,
+    budget,
+    facts,
+    is_unfit,
+    plan,
+    there,
+)
 from .kept import (
     RUNS,
     Ask,
@@ -77,7 +89,7 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
         case say.PlaceFailed(deployment=name):
             return _edit(state, name, lambda x: _not_placed(x, event, state, now)), ()
         case say.Fitted(lease=lease, recipe=recipe):
-            return _on_replica(state, lease, lambda x: _fitted(x, recipe, now)), ()
+            return _on_fitted(state, lease, recipe, now), ()
         case say.Started(lease=lease):
             return _on_replica(state, lease, lambda x: _done(x, Stage.STARTING, Stage.SERVING, now)), ()
         case say.Stopped(lease=lease):
@@ -136,12 +148,14 @@ def _scaled(of: Deployment, count: int) -> Deployment:
 
 
 def _moving(of: Deployment, event: say.MoveAsked) -> Deployment:
-    """All that is not yet at *to*."""
-    moved = {
-        k: x if x.place.provider == event.to or x.stage not in RUNS else replace(x, moving=event.reason)
-        for k, x in of.replicas.items()
-    }
-    return replace(of, replicas=moved, move_to=event.to, again_at=Instant(0))
+    """To a provider that our user names goes what the ports lead to; away from here go all."""
+    which = [
+        x for x in of.replicas.values() if x.stage in RUNS and (event.to is None or x.lease == of.primary)
+    ]
+    if any(x.place.provider == event.to for x in of.replicas.values() if x.stage in RUNS):
+        return of
+    moved = {x.lease: replace(x, moving=event.reason) for x in which}
+    return replace(of, replicas={**of.replicas, **moved}, move_to=event.to, again_at=Instant(0))
 
 
 # -- signs -------------------------------------------------------------------------------------------
@@ -182,8 +196,9 @@ def _on_placed(state: Controller, event: say.Placed, now: Instant) -> tuple[Cont
     ask = next((x for x in of.asks if x.ticket == event.ticket), None) if of else None
     if of is None or ask is None:
         return state, (say.End(event.lease, NOT_FOUND),)
-    of = replace(of, asks=tuple(x for x in of.asks if x is not ask), failures=0, again_at=Instant(0))
+    of = replace(of, asks=tuple(x for x in of.asks if x is not ask))
     if ask.budget is not None and event.msat_hour > ask.budget:
+        of = _search_failed(of, ask.ticket, CEILING, state.patience.again, now)
         return put(state, of), (say.End(event.lease, CEILING),)
     made = Replica(event.lease, event.place, event.msat_hour, since=now)
     return put(state, with_replica(replace(of, hindrance=None), made)), ()
@@ -206,9 +221,14 @@ def _search_failed(of: Deployment, ticket: int, why: Reason, pause: Duration, no
     return replace(of, asks=asks, failures=of.failures + 1, again_at=after(now, wait), hindrance=why)
 
 
-def _fitted(x: Replica, recipe: str, now: Instant) -> Replica:
-    x = replace(x, fitted=recipe, busy=False, tries=0)
-    return replace(x, stage=Stage.READY, since=now) if x.stage is Stage.FITTING else x
+def _on_fitted(state: Controller, lease: LeaseId, recipe: str, now: Instant) -> Controller:
+    of = state.holder(lease)
+    if of is None:
+        return state
+    x = replace(of.replicas[lease], fitted=recipe, busy=False, tries=0)
+    if x.stage is Stage.FITTING:
+        x, of = replace(x, stage=Stage.READY, since=now), replace(of, failures=0, again_at=Instant(0))
+    return put(state, with_replica(of, x))
 
 
 def _done(x: Replica, before: Stage, to: Stage, now: Instant) -> Replica:
@@ -335,7 +355,10 @@ def _end(of: Deployment, state: Controller, todo: Plan, now: Instant) -> tuple[D
     for lease, why in todo.fence:
         effects.append(say.Fence(lease, why))
     for lease, why in (*todo.end, *todo.fence):
-        of = _avoided(without(of, lease), of.replicas[lease], state, why, now)
+        gone = of.replicas[lease]
+        of = _avoided(without(of, lease), gone, state, why, now)
+        if not gone.fitted and why is not SURPLUS:  # it never came to anything: not at once again
+            of = _search_failed(of, 0, why, state.patience.again, now)
         of = told(of, Chapter(now, "ended", why, lease))
     return of, (*effects, say.Publish(of.name)) if effects else ()
 
@@ -392,7 +415,7 @@ def _find(of: Deployment, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
         of.tickets + 1,
         tuple(x.place for x in of.replicas.values()),
         tuple(k for k, until in of.avoid.items() if until > now),
-        of.move_to,
+        None if there(of) else of.move_to,
         left,
     )
     asked = Ask(ask.ticket, now, ask.budget, ask.to)

@@ -148,7 +148,7 @@ def _fit_to_start(of: Deployment, seen: Facts) -> list[Replica]:
     fit = [x for x in seen.ready if x.fitted and not x.busy and seen.verdicts[x.lease].serves]
     if of.goal.holds_data and not of.goal.expendable:
         fit = [x for x in fit if x.epoch]
-    if of.move_to is not None and seen.weak:
+    if of.move_to is not None and seen.weak and not seen.lost:
         fit = [x for x in fit if x.place.provider == of.move_to]
     return sorted(fit, key=lambda x: (x.fitted != of.goal.recipe, x.tries, x.msat_hour, x.lease))
 
@@ -177,8 +177,7 @@ def _place(of: Deployment, seen: Facts, started: int, halted: int) -> Reason | N
     if not of.goal.ready:
         return None
     spare = [*seen.ready, *seen.coming]
-    there = any(x.place.provider == of.move_to for x in (*spare, *seen.good))
-    if of.move_to is not None and seen.weak and not there:
+    if of.move_to is not None and seen.weak and not there(of):
         return LACKING
     missing = max(0, of.wanted - len(seen.good) - started)
     left = len(spare) + halted - started - missing
@@ -187,6 +186,11 @@ def _place(of: Deployment, seen: Facts, started: int, halted: int) -> Reason | N
         return None
     keeps = of.goal.holds_data and not of.goal.expendable
     return None if keeps and left < 0 else LACKING
+
+
+def there(of: Deployment) -> bool:
+    """Where our user wants it moved to, something of it is already."""
+    return any(x.place.provider == of.move_to for x in of.replicas.values())
 
 
 def budget(of: Deployment) -> Msat | None:
