@@ -36,6 +36,7 @@ from .kept import (
     Chapter,
     Controller,
     Deployment,
+    Goal,
     Replica,
     Stage,
     backoff,
@@ -84,6 +85,8 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
             return _on_replica(state, lease, lambda x: _seen(x, event, now)), ()
         case say.LeaseEnding(lease=lease):
             return _on_replica(state, lease, lambda x: _leaving(x, event)), ()
+        case say.Asked(deployment=name):
+            return _edit(state, name, lambda x: _asked(x, event)), ()
         case say.Placed():
             return _on_placed(state, event, now)
         case say.PlaceFailed(deployment=name):
@@ -111,9 +114,9 @@ def _on_wanted(state: Controller, event: say.Wanted, now: Instant) -> Controller
     of = state.deployments.get(event.deployment)
     if of is None:
         of = Deployment(event.deployment, wanted=event.goal.replicas)
-    if of.goal.replicas != event.goal.replicas or of.goal.least != event.goal.least:
-        of = replace(of, wanted=max(event.goal.replicas, event.goal.least))
-    of = replace(of, goal=event.goal)
+    if of.label != event.goal.replicas:
+        of = replace(of, label=event.goal.replicas, scaled=None, wanted=event.goal.replicas)
+    of = replace(of, goal=_as_scaled(event.goal, of.scaled))
     of = replace(of, wanted=_within(of, of.wanted))
     if event.lease not in of.replicas:
         made = Replica(
@@ -142,9 +145,14 @@ def _within(of: Deployment, count: int) -> int:
 
 
 def _scaled(of: Deployment, count: int) -> Deployment:
-    goal = replace(of.goal, replicas=count, most=max(of.goal.most, count), least=min(of.goal.least, count))
-    of = replace(of, goal=goal)
+    of = replace(of, scaled=count, goal=_as_scaled(of.goal, count))
     return replace(of, wanted=_within(of, count), again_at=Instant(0))
+
+
+def _as_scaled(goal: Goal, count: int | None) -> Goal:
+    if count is None:
+        return goal
+    return replace(goal, replicas=count, most=max(goal.most, count), least=min(goal.least, count))
 
 
 def _moving(of: Deployment, event: say.MoveAsked) -> Deployment:
@@ -202,6 +210,12 @@ def _on_placed(state: Controller, event: say.Placed, now: Instant) -> tuple[Cont
         return put(state, of), (say.End(event.lease, CEILING),)
     made = Replica(event.lease, event.place, event.msat_hour, since=now)
     return put(state, with_replica(replace(of, hindrance=None), made)), ()
+
+
+def _asked(of: Deployment, event: say.Asked) -> Deployment:
+    return replace(
+        of, asks=tuple(replace(x, lease=event.lease) if x.ticket == event.ticket else x for x in of.asks)
+    )
 
 
 def _not_placed(of: Deployment, event: say.PlaceFailed, state: Controller, now: Instant) -> Deployment:
@@ -418,7 +432,7 @@ def _find(of: Deployment, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
         None if there(of) else of.move_to,
         left,
     )
-    asked = Ask(ask.ticket, now, ask.budget, ask.to)
+    asked = Ask(ask.ticket, now, budget=ask.budget, to=ask.to)
     return replace(of, tickets=ask.ticket, asks=(*of.asks, asked)), (ask,)
 
 

@@ -93,6 +93,14 @@ class LoadSeen(Told, frozen=True):
 
 
 # -- what became of what was wanted ------------------------------------------------------------------
+class Asked(Told, frozen=True):
+    """Which lease the search is about: it is remembered before anything is asked of anybody."""
+
+    deployment: str
+    ticket: int
+    lease: LeaseId
+
+
 class Placed(Told, frozen=True):
     deployment: str
     ticket: int
@@ -150,6 +158,7 @@ AnyTold: TypeAlias = (
     | GatewaySaw
     | LeaseEnding
     | LoadSeen
+    | Asked
     | Placed
     | PlaceFailed
     | Fitted

@@ -22,6 +22,8 @@ from dockage.domain.units import Instant, Msat, Sat
 from dockage.domain.usage import Reading
 from dockage.protocol.messages import AnyMessage
 
+from .controller_words import AnyTold
+
 
 class Event(msgspec.Struct, frozen=True):
     """Base of the events below."""
@@ -243,6 +245,13 @@ class EndRequested(Event, frozen=True):
     reason: Reason
 
 
+class Fenced(Event, frozen=True):
+    """Another copy has taken over: the lease is over, and nothing beyond the last statement we agreed to is paid."""
+
+    lease: LeaseId
+    reason: Reason
+
+
 class CloseRequested(Event, frozen=True):
     channel: ChannelId
 
@@ -282,6 +291,8 @@ AnyEvent: TypeAlias = (
     | GrowRequested
     | Renamed
     | EndRequested
+    | Fenced
     | CloseRequested
     | Ticked
+    | AnyTold
 )

@@ -98,6 +98,8 @@ class Ask(msgspec.Struct, frozen=True):
 
     ticket: int
     at: Instant
+    lease: LeaseId = LeaseId(b"")
+    """As soon as it is known which one it would be: then a restart finds it again."""
     budget: Msat | None = None
     to: NodeKey | None = None
 
@@ -116,6 +118,10 @@ class Chapter(msgspec.Struct, frozen=True):
 class Deployment(msgspec.Struct, frozen=True):
     name: str
     goal: Goal = Goal()
+    scaled: int | None = None
+    """Replicas by our user's command: it counts until the label says something else."""
+    label: int = 0
+    """What the label said last."""
     wanted: int = 1
     """Replicas that should serve now: by our user, or by the load."""
     epoch: int = 1
@@ -207,7 +213,8 @@ def durable(deployment: Deployment) -> Deployment:
         k: replace(x, signs=NO_SIGNS, busy=False, again_at=Instant(0), sick_at=Instant(0))
         for k, x in deployment.replicas.items()
     }
-    return replace(deployment, replicas=kept, asks=(), again_at=Instant(0), avoid={}, hindrance=None)
+    asks = tuple(x for x in deployment.asks if x.lease)
+    return replace(deployment, replicas=kept, asks=asks, again_at=Instant(0), avoid={}, hindrance=None)
 
 
 def restore(me: NodeKey, stored: Iterable[Deployment]) -> Controller:

@@ -81,6 +81,8 @@ class RentedLease(msgspec.Struct, frozen=True):
     reason: Reason | None = None
     ending: Ending | None = None
     """The end that the provider announced, while the lease runs on."""
+    fenced: bool = False
+    """Another copy has taken over: no statement of it counts any more."""
     refusals: tuple[tuple[NodeKey, Reason], ...] = ()
     """Who said no, and why: the answer to ``dockage why``."""
 
@@ -268,6 +270,21 @@ def end(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tupl
     until = after(now, state.policy.end_within)
     leaving = replace(enter(lease, LeaseState.ENDING, now, reason), left_until=until)
     return store(state, leaving), (want.Send(lease.provider, say.EndLease(lease.id)),)
+
+
+def fence(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
+    """At once, whether the provider hears of it or not; it is told again at each sign of life."""
+    fenced = replace(lease, fenced=True)
+    if lease.is_over:
+        return store(state, fenced), ()
+    if not lease.is_leaving:
+        state, effects = end(state, fenced, reason, now)
+        fenced = state.leases[lease.id]
+    else:
+        effects = ()
+    if not fenced.is_over:
+        fenced = replace(enter(fenced, LeaseState.ENDED, now, fenced.reason or reason), left_until=now)
+    return store(state, fenced), effects
 
 
 def ask_again(state: Tenant, lease: RentedLease, request: want.Send, now: Instant) -> tuple[Tenant, Effects]:

@@ -29,7 +29,7 @@ from . import tenant_closing as closing
 from . import tenant_leases as renting
 from . import tenant_refill as refilling
 from .policy import TenantPolicy
-from .rented import Effects, RentedLease, Tenant, account, end, for_each, rented
+from .rented import Effects, RentedLease, Tenant, account, end, fence, for_each, rented
 from .tenant_statements import on_statement
 
 __all__ = ["RentedLease", "Tenant", "account", "outstanding", "restore", "step"]
@@ -79,6 +79,9 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
         case told.EndRequested(lease=lease, reason=reason):
             mine = state.leases.get(lease)
             return end(state, mine, reason, now) if mine else (state, ())
+        case told.Fenced(lease=lease, reason=reason):
+            mine = state.leases.get(lease)
+            return fence(state, mine, reason, now) if mine else (state, ())
         case told.CloseRequested(channel=channel):
             return paying.on_close(state, channel, now)
         case told.ChannelPlanned(peer=peer, plan=plan):

@@ -55,6 +55,8 @@ def on_statement(
 ) -> tuple[Tenant, Effects]:
     if lease.quote is None or lease.state not in BILLED:
         return state, ()
+    if lease.fenced:
+        return state, (want.Send(lease.provider, say.EndLease(lease.id)),)
     if lease.last is not None and statement == lease.last:
         return _pay(state, lease, statement.received_sat, now)  # said again: our payment was lost
     if lease.last is not None and statement.seq < lease.last.seq:
