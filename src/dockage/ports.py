@@ -8,6 +8,7 @@ port says its limits: what may block, for how long, and which error means what. 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from dockage.domain.checks import Look
@@ -16,6 +17,7 @@ from dockage.domain.pricing import Tariff
 from dockage.domain.resources import Resources
 from dockage.domain.units import Instant, Sat
 from dockage.domain.usage import Reading
+from dockage.protocol.adverts import Advert
 from dockage.protocol.docker.stats import ContainerUse
 from dockage.protocol.images import Manifest, Source
 
@@ -151,6 +153,35 @@ class RelayFigures(NamedTuple):
     """Waited, over all clients, because one sent more than its share."""
     refused: Mapping[str, int]
     """Connections and clients by the reason why."""
+
+
+class Neighbours(Protocol):
+    """Who else is on the local network. All that is heard is a hint: the handshake proves a key."""
+
+    def use(self) -> AbstractAsyncContextManager[None]:
+        """Listening, and saying what was announced, while anybody is inside. Raises Unavailable("lan.silent")."""
+
+    async def announce(self, advert: Advert | None) -> None:
+        """What we say of ourselves from now on; None: nothing. Raises Unavailable("lan.silent")."""
+
+    async def heard(self) -> Sequence[Advert]:
+        """At most 64 others, within two seconds."""
+
+
+class Pake(Protocol):
+    """Our side of a password-authenticated key exchange: who has another password comes to another key, and learns
+    nothing else of ours."""
+
+    @property
+    def message(self) -> bytes:
+        """For the other side; at most 64 bytes."""
+
+    def finish(self, theirs: bytes) -> bytes:
+        """32 secret bytes, from the other side's message. Raises PeerError("link.malformed")."""
+
+
+class NewPake(Protocol):
+    def __call__(self, password: str, parties: tuple[bytes, bytes], *, first: bool) -> Pake: ...
 
 
 class Directory(Protocol):

@@ -11,24 +11,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 
+from dockage.adapters.pairing import SpakeSide
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.cli.client import Client
 from dockage.cli.errors import NotRunning
 from dockage.cli.process import wait_until
-from dockage.daemon.config import load
+from dockage.daemon.config import Config, load
 from dockage.daemon.control import Control
 from dockage.daemon.driver import Driver
 from dockage.daemon.history import History
+from dockage.daemon.linking import Linking
+from dockage.daemon.machines import KIND, Machine, Machines
 from dockage.daemon.market import Market, Notice
 from dockage.daemon.node import Node
+from dockage.daemon.own import OwnMarket
 from dockage.daemon.peers import Reception
 from dockage.daemon.planning import Planner, Terms
+from dockage.daemon.presence import Presence
 from dockage.daemon.rail import Rail
 from dockage.daemon.renting import Renting
 from dockage.daemon.tunnels import TunnelCounts
@@ -52,12 +58,13 @@ from dockage.node.events import Candidate
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider import SoldLease
 from dockage.node.tenant import RentedLease
-from dockage.ports import Row
+from dockage.ports import Clock, Journal, PeerLink, Row
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.clock import START, ManualClock
 from dockage.testing.directory import MemoryDirectory, offer_of, sealed_offer
 from dockage.testing.host import FakeHost
 from dockage.testing.keys import MemoryKeys, verify
+from dockage.testing.lan import MemoryLan
 from dockage.testing.link import MemoryNetwork
 
 ME, CHEAP, DEAR, TENANT = (MemoryKeys(number) for number in range(1, 5))
@@ -181,6 +188,22 @@ async def node(home: Path, **sections: Any) -> Node:
     return Node(
         *(home, config, Instant(START - 3700 * SECOND), ME, clock, link, reception, tenant, market),
         *(rents, rail, provider, notice, host, History(journal, clock)),
+        *_own(config, journal, link, clock),
+    )
+
+
+def _own(
+    config: Config, journal: Journal, link: PeerLink, clock: Clock
+) -> tuple[Machines, OwnMarket, Linking]:
+    """One machine is linked; nobody is on the local network."""
+    laptop = Machine(TENANT.node, "laptop", "", ("127.0.0.1:4711",), Instant(START - 600 * SECOND))
+    machines = Machines([Row(KIND, laptop.key, msgspec.msgpack.encode(laptop))], journal, link)
+    own = OwnMarket(machines, link, link.open, ME, clock, lambda: None, tuple)
+    presence = Presence(MemoryLan().neighbour, link, machines, network="main", market=False, always=False)
+    return (
+        machines,
+        own,
+        Linking(link, clock, machines, presence, SpakeSide, Random(1), config.node.name or "desk"),
     )
 
 

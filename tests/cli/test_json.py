@@ -48,6 +48,8 @@ CHANNEL = {
             {"version", "node", "home", "addresses", "provider", "tenant", "bitcoin", "uptime_sec"},
         ),
         (("id",), {"node"}),
+        (("link", "list"), {"machines"}),
+        (("link", "remove", "laptop"), {"node", "name", "addresses", "linked_sec"}),
         (("market",), {"offers", "why"}),
         (("spend",), {"leases", "running", "msat_hour_max", "due_msat", "paid_sat"}),
         (("earnings",), {"leases", "running", "ended", "due_msat", "paid_sat", "settled_sat", "fees_sat"}),

@@ -21,6 +21,7 @@ def test_status(call: Call, home: Path) -> None:
         f"home       {home}\n"
         "addresses  127.0.0.1:1001\n"
         "sells      3.5 cores, 7.8 GiB memory, 99 GiB disk free in earth\n"
+        "machines   1 of your own linked\n"
         f"docker     export DOCKER_HOST=unix://{home}/docker.sock\n"
         "bitcoin    regtest, block 1\n"
         "up for     1 h 01 min\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Self, TypeVar
 
+from dockage.adapters.pairing import SpakeSide
 from dockage.adapters.prices.fixed import Fixed
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
@@ -33,6 +34,7 @@ from dockage.testing.evidence import MemoryEvidence
 from dockage.testing.host import FakeContainer, FakeHost
 from dockage.testing.journal import MemoryJournal
 from dockage.testing.keys import MemoryKeys, verify
+from dockage.testing.lan import MemoryLan
 from dockage.testing.light import FakeLightChain, FakeLightWallet
 from dockage.testing.link import MemoryNetwork
 from dockage.testing.loop import LoopClock
@@ -67,7 +69,7 @@ class World:
     def __init__(self, clock: Clock | None = None) -> None:
         """*clock*: of a loop with real time, where threads ask it, too."""
         self.clock, self.network, self.chain = clock or LoopClock(), MemoryNetwork(), FakeChain()
-        self.board = MemoryDirectory(verify, self.clock)
+        self.board, self.lan = MemoryDirectory(verify, self.clock), MemoryLan()
         self.chain.mine(500)
         self._tasks = asyncio.TaskGroup()
         self._peers: list[Peer] = []
@@ -128,13 +130,14 @@ class Peer:
         ear: Callable[[Node], None] = lambda _: None,
         prices: PricePolicy | None = None,
         prober: Any = None,
+        lan: bool = True,
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
         self.channel_seed = self.keys.seed
         self.host, self.evidence = FakeHost(world.clock), MemoryEvidence()
         self.chain, self.wallet = purse or _purse(world.chain, f"wallet {number}", coins, light=light)
-        self._prices, self._prober = prices or Fixed(), prober
+        self._prices, self._prober, self._lan = prices or Fixed(), prober, lan
         self._has_wallet, self._patience, self._number, self._ear = wallet, patience, number, ear
         memory = MemoryJournal()
         self._open_journal = journal or (lambda: memory)
@@ -167,6 +170,9 @@ class Peer:
             prober=self._prober,
             rand=Random(number),
             architecture="x86_64",
+            new_pake=SpakeSide,
+            neighbours=world.lan.neighbour if self._lan else None,
+            hostname=f"machine-{number}",
         )
         self.node, loops = wire(ground, self.policy, self._patience)
         self._ear(self.node)

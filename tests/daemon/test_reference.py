@@ -68,7 +68,8 @@ def test_labels_of_others_are_none_of_our_business() -> None:
 
 
 def test_every_call_of_the_control_api_is_described() -> None:
-    source = Path(sys.modules[Control.__module__].__file__ or "").read_text()
+    folder = Path(sys.modules[Control.__module__].__file__ or "").parent
+    source = "".join(path.read_text() for path in folder.glob("control*.py"))
     served = {
         (verb.upper(), path.replace(":.+}", "}"))
         for verb, path in re.findall(r'web\.(get|post)\("(/v1/[^"]+)"', source)
@@ -81,7 +82,7 @@ def test_every_call_of_the_control_api_is_described() -> None:
 def test_every_key_of_the_control_api_is_described() -> None:
     page = (REFERENCE / "control-api.md").read_text()
     keys: set[str] = set()
-    for module in ("views", "control"):
+    for module in ("views", "control", "control_machines"):
         source = (ROOT / "src/dockage/daemon" / f"{module}.py").read_text()
         keys |= set(re.findall(r'^\s*(?:return \{)?"([a-z_]+)":', source, re.MULTILINE))
     keys |= {*Usage.__struct_fields__, *Resources.__struct_fields__}

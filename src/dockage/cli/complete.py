@@ -42,6 +42,12 @@ def providers(client: Client) -> Iterator[str]:
     )
 
 
+def machines(client: Client) -> Iterator[str]:
+    for machine in client.get("machines", timeout=TIMEOUT)["machines"]:
+        yield machine["name"]
+        yield machine["node"][:8]
+
+
 def containers(client: Client) -> Iterator[str]:
     """As docker calls them, those that have ended too."""
     from .containers import ask

@@ -28,6 +28,7 @@ COMMANDS = (
     "provide",
     "drain",
     "earnings",
+    "link",
     "verify-proof",
     "wallet",
     "channels",

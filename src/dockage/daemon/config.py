@@ -29,6 +29,8 @@ CHAIN_NAMES = {
 }
 """What our user calls a network: what bitcoind calls it."""
 WALLETS = ("bitcoind", "light")
+OWN = "own"
+"""In a list of keys: our user's linked machines."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=31_536_000)]
@@ -56,6 +58,15 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relays: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
     """URLs of relays to be reachable through, such as ``http://203.0.113.7:3340``; the nearest that answers is used.
     Empty: those that the market nodes we ask run themselves."""
+    network: Name = "main"
+    """Which market: nodes that say another name on the local network or in Mainline are not listened to."""
+    name: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    """What your other machines call this one, once they are linked; empty = the host's name."""
+    lan: bool = False
+    """Find market nodes and your own machines on the local network, and be found (mDNS, extra ``lan``). Whoever is on
+    it then sees this node's key, addresses and whether it is a market node."""
+    lan_interfaces: tuple[str, ...] = ()
+    """IP addresses of the interfaces that mDNS uses; empty = the one that multicast leaves by."""
     metrics: str = ""
     """``ip:port`` on loopback where Prometheus finds ``/metrics`` (docs/reference/metrics.md); empty: nowhere."""
 
@@ -89,7 +100,9 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_mib: Count = 0
     """Disk for sale; 0 = half of what is free."""
     only_for: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
-    """Keys (hex) that may rent, 16 at most; empty: everybody."""
+    """Keys (hex) that may rent, 16 at most; empty: everybody. ``own``: your linked machines (``dockage link``); with
+    nothing else in the list no wallet is needed, and the offer is shown to nobody but them. A linked machine may
+    always rent, and never pays."""
     blocked: tuple[str, ...] = ()
     """Keys (hex) that may not."""
     credit_sat: Count = 0
@@ -314,10 +327,12 @@ def _check(config: Config, path: Path) -> None:
         raise UsageError("config.invalid", f"{path}: provider.price_preset is one of {', '.join(PRESETS)}")
     if config.provider.tariff is not None and not config.provider.tariff.is_sane:
         raise UsageError("config.invalid", f"{path}: a price in provider.tariff is negative or absurd")
-    if config.provider.enabled and not tariff(config.provider).is_free and not bitcoin.network:
+    sells = config.provider
+    if sells.enabled and not (tariff(sells).is_free or only_own(sells)) and not bitcoin.network:
         raise UsageError(
             "provider.no-wallet",
-            "a price needs a wallet to be paid into: set [bitcoin] in config.toml, or sell for nothing (--free)",
+            "a price needs a wallet to be paid into: set [bitcoin] in config.toml, sell for nothing (--free), or "
+            "to your own machines only (--only-for own)",
         )
     if config.node.metrics and not _is_loopback(config.node.metrics):
         raise UsageError(
@@ -328,10 +343,14 @@ def _check(config: Config, path: Path) -> None:
     _check_prices(config, path)
     for text in config.node.seeds:
         read_seed(text)
-    for text in (*config.provider.only_for, *config.provider.free_for, *config.provider.blocked):
+    named = [text for text in config.provider.only_for if text != OWN]
+    for text in (*named, *config.provider.free_for, *config.provider.blocked):
         read_key(text)
     if not _is_socket_address(config.node.bind):
         raise UsageError("config.invalid", f"{path}: node.bind is ip:port, not {config.node.bind!r}")
+    for text in config.node.lan_interfaces:
+        if not _is_address(text):
+            raise UsageError("config.invalid", f"{path}: node.lan_interfaces are IP addresses, not {text!r}")
     _check_relays(config, path)
 
 
@@ -387,6 +406,11 @@ def tariff(provider: Provider) -> Tariff:
     return provider.tariff if provider.tariff is not None else PRESETS[provider.price_preset]
 
 
+def only_own(provider: Provider) -> bool:
+    """Whether our user's own machines alone may rent."""
+    return bool(provider.only_for) and set(provider.only_for) == {OWN}
+
+
 def read_key(text: str) -> NodeKey:
     try:
         key = bytes.fromhex(text)
@@ -407,6 +431,14 @@ def read_seed(text: str) -> tuple[NodeKey, Address]:
 
 def _is_loopback(text: str) -> bool:
     return _is_socket_address(text) and ip_address(text.rpartition(":")[0].strip("[]")).is_loopback
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_socket_address(text: str) -> bool:

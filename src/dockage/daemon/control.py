@@ -32,6 +32,7 @@ from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
 from . import views
+from .control_machines import machine_routes
 from .driver import Driver
 from .market import explain
 from .node import Node
@@ -95,6 +96,7 @@ class Control:
     async def serve(self) -> None:
         """Until cancelled; removes the socket at the end."""
         app = web.Application(client_max_size=BODY_MAX, middlewares=[_errors])
+        app.add_routes(machine_routes(self._node))
         app.add_routes(
             [
                 web.get("/v1/status", self._status),
@@ -146,6 +148,7 @@ class Control:
                 if node.config.tenant.enabled
                 else None,
                 "bitcoin": await self._bitcoin_status(),
+                "machines": len(node.machines),
                 "refused": dict(node.reception.refused),
             }
         )
@@ -163,6 +166,7 @@ class Control:
             "closed": views.reason(selling.why_closed(state, node.clock.now())),
             "ending": views.ending(closing(state), node.clock.now()),
             "free_for": [key.hex() for key in state.policy.free_for],
+            "only_own": state.policy.only_own,
             "region": state.policy.region,
             "capacity": views.resources(state.policy.capacity),
             "free": views.resources(selling.free(state)),

@@ -7,8 +7,8 @@ its provider is reached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -98,14 +98,25 @@ def _places(address: Address) -> tuple[str, frozenset[str]]:
     return address.relay, frozenset(address.direct[:DIRECT_MAX])
 
 
+async def _none() -> Sequence[bytes]:
+    return ()
+
+
 class Market:
     """Everybody's offers, as the board shows them now."""
 
     def __init__(
-        self, directory: Directory, link: PeerLink, keys: Keys, clock: Clock, regions: Sequence[str]
+        self,
+        directory: Directory,
+        link: PeerLink,
+        keys: Keys,
+        clock: Clock,
+        regions: Sequence[str],
+        own: Callable[[], Coroutine[Any, Any, Sequence[bytes]]] = _none,
     ) -> None:
+        """*own* asks our user's other machines, which need no board."""
         self._directory, self._link, self._keys, self._clock = directory, link, keys, clock
-        self._regions = tuple(regions)
+        self._regions, self._own = tuple(regions), own
 
     async def search(self, region: str = "") -> tuple[Found, ...]:
         """Every offer of *region*, or of the regions we are configured to look at, ours excepted.
@@ -115,16 +126,21 @@ class Market:
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT):
                 async with asyncio.TaskGroup() as tasks:
+                    own: asyncio.Task[Sequence[bytes]] = tasks.create_task(self._own())
                     searches = [tasks.create_task(self._search(topic)) for topic in topics]
         except TimeoutError:
             raise Unavailable("market.unreachable", "the market did not answer within 20 s") from None
         answers = [search.result() for search in searches]
         for answer in answers:
             if isinstance(answer, Unavailable) and all(isinstance(a, Unavailable) for a in answers):
+                if own.result():
+                    break
                 raise answer
         blobs = [blob for answer in answers if not isinstance(answer, Unavailable) for blob in answer]
-        found = [self._open(blob) for blob in blobs]
-        return tuple(x for x in found if x is not None and x.offer.provider != self._keys.node)
+        # One of our own machines may be on the board too, with the price for everybody: what it told us counts.
+        found = {x.offer.provider: x for blob in (*blobs, *own.result()) if (x := self._open(blob))}
+        found.pop(self._keys.node, None)
+        return tuple(found.values())
 
     async def _search(self, topic: bytes) -> Sequence[bytes] | Unavailable:
         """One shard; a failure is a value, so that the other shards' offers are still shown."""
@@ -158,7 +174,10 @@ def choose(found: Sequence[Found], wish: Wish, risk: Risk = nobody) -> tuple[Off
 def explain(offers: Sequence[Offer], wish: Wish, risk: Risk = nobody) -> str:
     """Why none of *offers* fits, and the smallest change that would help."""
     if not offers:
-        return "there is no offer on the market at all: is a seed configured, and has a provider published?"
+        return (
+            "there is no offer on the market at all: is a seed configured, and has a provider published? Machines of "
+            "your own are linked by `dockage link`"
+        )
     nearest = min(
         offers, key=lambda o: (len(obstacles(o, wish, risk)), hourly_ceiling(o, wish.limits), o.provider)
     )

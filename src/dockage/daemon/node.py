@@ -14,7 +14,10 @@ from dockage.ports import Clock, ContainerHost, Keys, PeerLink, RelayFigures
 from .config import Config
 from .driver import Driver
 from .history import History
+from .linking import Linking
+from .machines import Machines
 from .market import Market, Notice
+from .own import OwnMarket
 from .peers import Reception
 from .rail import Rail
 from .renting import Renting
@@ -38,5 +41,8 @@ class Node:
     notice: Notice | None
     host: ContainerHost | None
     history: History
+    machines: Machines
+    own: OwnMarket
+    linking: Linking
     relay: Callable[[], RelayFigures] | None = None
     steps: Steps = field(default_factory=Steps)

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -50,10 +51,11 @@ from dockage.domain.units import MIB, SECOND, Duration, Sat, micro
 from dockage.node import records
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import HostFacts, Journal, PricePolicy, Prober, Progress, Row, Stream
+from dockage.ports import HostFacts, Journal, Neighbours, Pake, PricePolicy, Prober, Progress, Row, Stream
 from dockage.protocol import proof as proofs
 from dockage.protocol import streams
 from dockage.protocol.images import Source
+from dockage.protocol.pairing import NAME_MAX
 from dockage.protocol.probe import Image
 from dockage.protocol.proof import Proven
 from dockage.wire.frames import write_frame
@@ -67,6 +69,7 @@ from .home import locked
 from .metrics import Metrics, listen
 from .node import Node
 from .peers import Reception
+from .presence import lan_missing
 from .rail import Rail, Role
 from .seeds import Seeds
 from .wiring import Ground, IntoLease, Loop, wire
@@ -156,7 +159,11 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             _prober if config.tenant.checks else None,
             SystemRandom(),
             platform.machine(),
+            _new_pake,
             relay[0].figures if relay else None,
+            _neighbours(config),
+            directory.contacts,
+            _hostname(),
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         loops += beside(node)
@@ -195,6 +202,33 @@ async def _link(config: Config, keys: FileKeys, rows: Sequence[Row], journal: Jo
         _, _, bound = link.address().direct[0].rpartition(":")
         await asyncio.to_thread(journal.write, [Row(LINK_PORT, b"", bound.encode())])
     return link
+
+
+def _new_pake(password: str, parties: tuple[bytes, bytes], *, first: bool) -> Pake:
+    from dockage.adapters.pairing import SpakeSide  # a third of a second, for what a node does once a year
+
+    return SpakeSide(password, parties, first=first)
+
+
+def _neighbours(config: Config) -> Callable[[], Neighbours] | None:
+    """None without the extra. Nothing is imported or listened to before it is wanted."""
+    if find_spec("zeroconf") is None:
+        if config.node.lan:
+            raise lan_missing()
+        return None
+
+    def make() -> Neighbours:
+        from dockage.adapters.lan import LanNeighbours
+
+        return LanNeighbours(config.node.lan_interfaces)
+
+    return make
+
+
+def _hostname() -> str:
+    """As far as other machines may show it."""
+    printable = "".join(x for x in platform.node().partition(".")[0] if x.isprintable())
+    return printable[:NAME_MAX] or "machine"
 
 
 async def _rail(
@@ -250,7 +284,8 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         architecture=facts.architecture,
         network=config.bitcoin.network,
         free_for=tuple(settings.read_key(key) for key in sells.free_for),
-        only_for=tuple(settings.read_key(key) for key in sells.only_for),
+        only_for=tuple(settings.read_key(key) for key in sells.only_for if key != settings.OWN),
+        only_own=settings.only_own(sells),
         blocked=frozenset(settings.read_key(key) for key in sells.blocked),
         credit_sat=Sat(sells.credit_sat),
         setup_sat=Sat(sells.setup_sat or (RESERVE if config.bitcoin.wallet == "light" else 0)),

@@ -26,7 +26,9 @@ from dockage.node.provider import Provider, SoldLease
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.protocol.bitcoin.settlement import overhead
 
+from .machines import Machine
 from .market import Found
+from .own import Seen
 
 Json = dict[str, Any]
 
@@ -84,6 +86,20 @@ def offer(found: Found, wish: Wish, now: Instant, seen: Known) -> Json:
 def offer_order(of: Json) -> tuple[bool, int, str]:
     """As placement ranks them: what fits first, then by price times (1 + risk)."""
     return bool(of["obstacles"]), of["msat_hour_max"] * (1000 + of["risk_permille"]), of["provider"]
+
+
+def machine(of: Machine, seen: Seen, now: Instant) -> Json:
+    """One of our user's own."""
+    return {
+        "node": of.key.hex(),
+        "name": of.name,
+        "addresses": list(of.direct),
+        "relay": of.relay,
+        "linked_sec": since(of.since, now) // SECOND,
+        "answered_sec": since(seen.at, now) // SECOND if seen.at else None,
+        "linked_there": seen.linked,
+        "sells": seen.sells,
+    }
 
 
 def evidence(seen: Known, provider: NodeKey) -> Json:

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dockage.domain.identity import LeaseId
+from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.offer import Offer
 from dockage.domain.units import MINUTE, Duration, Sat
 from dockage.node import effects as want
@@ -25,14 +25,17 @@ from dockage.node import records
 from dockage.node import tenant as renting
 from dockage.node.evidence import known
 from dockage.node.policy import ProviderPolicy, TenantPolicy
-from dockage.node.provider_ending import remembered
+from dockage.node.provider_ending import remembered, why_closed
 from dockage.ports import (
+    Address,
     Clock,
     ContainerHost,
     Directory,
     Evidence,
     Journal,
     Keys,
+    Neighbours,
+    NewPake,
     PeerLink,
     PricePolicy,
     Prober,
@@ -49,13 +52,17 @@ from .driver import Driver
 from .edge import Edge
 from .fences import Fences
 from .history import THIN_SEC, History
+from .linking import Linking
+from .machines import Machines
 from .market import Market, Notice
 from .metering import MeterLoop
 from .node import Node
+from .own import OwnMarket
 from .peers import Postman, Reception
 from .perform_provider import ProviderPerformer
 from .perform_tenant import TenantPerformer
 from .planning import Planner, Terms
+from .presence import Presence
 from .prices import NOT_YET, PriceLoop
 from .rail import Rail
 from .reach import Reach
@@ -96,8 +103,14 @@ class Ground:
     rand: Random
     architecture: str
     """Of our own images, as the kernel names it."""
+    new_pake: NewPake
     relay: Callable[[], RelayFigures] | None = None
     """Of the relay that this node runs for others."""
+    neighbours: Callable[[], Neighbours] | None = None
+    """Makes the port; None where the extra is not installed."""
+    contacts: Callable[[], Sequence[tuple[NodeKey, Address]]] = tuple
+    """Market nodes that answer."""
+    hostname: str = "machine"
 
 
 def wire(
@@ -113,14 +126,17 @@ def wire(
         postman, ground.rail, jobs, keys.node, ground.evidence, planner, ground.rand
     )
     tenant = _tenant(ground, tenant_hands, patience or _tenant_policy(ground))
-    market = Market(ground.directory, link, keys, clock, ground.config.node.regions)
+    machines = Machines(ground.rows, ground.journal, link)
     provider = notice = together = None
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
     if policy is not None and ground.host is not None:
         hands = ProviderPerformer(postman, ground.rail, jobs, ground.host)
-        provider, notice = _sell(ground, policy, hands, reach)
+        provider, notice = _sell(ground, replace(policy, own=machines.keys), hands, reach)
         together = hands.together
         loops += _selling_loops(ground, provider, notice)
+    own, linking, more = _own(ground, machines, provider, reach)
+    loops += more
+    market = Market(ground.directory, link, keys, clock, ground.config.node.regions, own.offers)
     rents = _renting(ground, tenant, market, reach, counts, planner)
     if ground.prober is not None:
         tenant_hands.prober = ground.prober(rents.engine, rents.layers)
@@ -146,6 +162,9 @@ def wire(
         notice,
         ground.host,
         history,
+        machines,
+        own,
+        linking,
         relay=ground.relay,
     )
     return node, loops
@@ -194,6 +213,33 @@ def _renting(
     )
 
 
+# -- our user's other machines -------------------------------------------------------------------------
+def _own(
+    ground: Ground, machines: Machines, provider: Driver[selling.Provider] | None, reach: Reach
+) -> tuple[OwnMarket, Linking, list[Loop]]:
+    wanted, link, clock, keys = ground.config.node, ground.link, ground.clock, ground.keys
+
+    def offered() -> Offer | None:
+        """They pay nothing, so that there is no price at the moment does not matter."""
+        closed = provider is None or why_closed(provider.state, clock.now())
+        return None if provider is None or closed else selling.offer(provider.state, keys.node)
+
+    async def changed() -> None:
+        if provider is not None:
+            await provider.tell(told.Linked(machines.keys))
+
+    machines.changed = changed
+    own = OwnMarket(machines, link, reach.open, keys, clock, offered, ground.contacts)
+    presence = Presence(
+        ground.neighbours, link, machines, network=wanted.network, market=wanted.market, always=wanted.lan
+    )
+    name = wanted.name or ground.hostname
+    linking = Linking(link, clock, machines, presence, ground.new_pake, ground.rand, name)
+    ground.reception.serve_kind(streams.Own, own.serve)
+    ground.reception.serve_kind(streams.Pairing, linking.serve)
+    return own, linking, [own.run, presence.run, linking.run]
+
+
 # -- the provider ------------------------------------------------------------------------------------
 def _sell(
     ground: Ground, policy: ProviderPolicy, hands: ProviderPerformer, reach: Reach
@@ -222,9 +268,12 @@ def _sell(
 
 
 def _offering(provider: Driver[selling.Provider], keys: Keys, clock: Clock) -> Callable[[], Offer | None]:
+    """For the board: what only our own machines may rent is not shown to everybody."""
+
     def offer() -> Offer | None:
         state = provider.state
-        return None if selling.why_closed(state, clock.now()) else selling.offer(state, keys.node)
+        closed = state.policy.only_own or selling.why_closed(state, clock.now())
+        return None if closed else selling.offer(state, keys.node)
 
     return offer
 

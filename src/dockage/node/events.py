@@ -97,6 +97,12 @@ class HoursSeen(Event, frozen=True):
     closes_at: Instant | None
 
 
+class Linked(Event, frozen=True):
+    """Our user's other machines, all of them; what runs keeps its tariff."""
+
+    machines: frozenset[NodeKey]
+
+
 class ChannelPlan(msgspec.Struct, frozen=True):
     """What a new channel to one candidate would be: fresh id, key and script come from outside."""
 
@@ -268,6 +274,7 @@ AnyEvent: TypeAlias = (
     | MeterRead
     | HostCleared
     | Priced
+    | Linked
     | PriceLost
     | DrainRequested
     | DrainCancelled

@@ -26,6 +26,10 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     free_for: tuple[NodeKey, ...] = ()
     """Who pays nothing."""
     blocked: frozenset[NodeKey] = frozenset()
+    own: frozenset[NodeKey] = frozenset()
+    """Our user's other machines: they may always rent, pay nothing, and are named in no offer."""
+    only_own: bool = False
+    """Nobody else may rent, and the offer is shown to nobody else."""
     credit_sat: Sat = Sat(0)
     """Served to a stranger on unconfirmed funding: what a double spend can cost us."""
     credit_max_sat: Sat = Sat(1_000)
@@ -71,8 +75,13 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
         """How deep funding of this size must be (bitcoin.md §5)."""
         return 1 if capacity <= 50_000 else 3 if capacity <= 500_000 else 6
 
+    def serves(self, tenant: NodeKey) -> bool:
+        if tenant in self.blocked:
+            return False
+        return tenant in self.own or (not self.only_own and (not self.only_for or tenant in self.only_for))
+
     def tariff_for(self, tenant: NodeKey) -> Tariff:
-        return FREE if tenant in self.free_for else self.tariff
+        return FREE if tenant in self.free_for or tenant in self.own else self.tariff
 
     def exposure(self, limits: Resources, tariff: Tariff) -> Msat:
         """The most a lease may owe at any moment: its worst case over the patience, with some traffic."""

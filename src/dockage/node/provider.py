@@ -138,6 +138,8 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
             return ending.on_cancelled(state, now)
         case told.HoursSeen(closes_at=closes_at):
             return ending.on_hours(state, closes_at, now)
+        case told.Linked(machines=machines):
+            return replace(state, policy=replace(state.policy, own=machines)), ()
         case told.HostPrepared(lease=lease):
             return selling.on_prepared(state, lease, now)
         case told.HostFailed(lease=lease, reason=reason):

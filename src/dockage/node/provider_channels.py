@@ -79,7 +79,7 @@ def _why_no_channel(state: Provider, peer: NodeKey, terms: Terms) -> Reason | No
         return Reason("provider.no-wallet", "this provider takes no payment")
     if state.height <= 0:
         return Reason("chain.unknown", "the provider does not see the chain yet; try again in a minute")
-    if peer in policy.blocked or (policy.only_for and peer not in policy.only_for):
+    if not policy.serves(peer):
         return Reason("provider.not-for-you", "this provider does not serve your key")
     if terms.capacity < policy.smallest_channel:
         return Reason("channel.small", f"the smallest channel here is {policy.smallest_channel} sat")

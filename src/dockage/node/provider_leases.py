@@ -88,7 +88,7 @@ def _why_not(state: Provider, peer: NodeKey, limits: Resources, now: Instant) ->
         return closed
     if state.unpriced is not None and not policy.tariff_for(peer).is_free:
         return state.unpriced
-    if peer in policy.blocked or (policy.only_for and peer not in policy.only_for):
+    if not policy.serves(peer):
         return Reason("provider.not-for-you", "this provider does not serve your key")
     known = leases_of(state, peer)
     held = sum(not lease.is_over for lease in known)

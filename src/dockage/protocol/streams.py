@@ -85,8 +85,30 @@ class Observe(Header, frozen=True, tag="observe"):
     """Where do you see me? One ``Observed`` comes back."""
 
 
+class Pairing(Header, frozen=True, tag="pairing"):
+    """Two machines of one user are linked (docs/spec/11-link.md)."""
+
+    number: str
+    """Of the code that the other side shows now."""
+
+
+class Own(Header, frozen=True, tag="own"):
+    """One linked machine asks another what it sells to it; one answer comes back (docs/spec/11-link.md)."""
+
+
 AnyHeader: TypeAlias = (
-    Messages | Directory | Engine | Tunnel | Datagrams | Layers | Seed | Fence | Publish | Observe
+    Messages
+    | Directory
+    | Engine
+    | Tunnel
+    | Datagrams
+    | Layers
+    | Seed
+    | Fence
+    | Publish
+    | Observe
+    | Pairing
+    | Own
 )
 
 OBSERVED_MAX = 128

@@ -62,6 +62,7 @@ def summary(status: Json) -> str:
             ("addresses", ", ".join(status["addresses"])),
             ("market", "stores and answers" if status["market_node"] else ""),
             ("sells", _sells(status["provider"])),
+            ("machines", f"{status['machines']} of your own linked" if status["machines"] else ""),
             ("docker", f"export DOCKER_HOST=unix://{tenant['socket']}" if tenant else ""),
             ("bitcoin", bitcoin(status["bitcoin"])),
             ("up for", show.duration(status["uptime_sec"])),

@@ -39,7 +39,8 @@ LINES = (
         "dockage provide --price-preset cheap --cpus 2 --memory 4G --disk 50G --detach",
         "dockage provide --free-for 6f1c...e2                # your own machines for nothing, others pay",
         "dockage provide --price-policy utilisation          # cheaper while idle, dearer when nearly full",
-        "dockage provide --free --only-for 6f1c...e2         # a private cloud for your own key",
+        "dockage provide --only-for own                      # machines of your own alone (`dockage link`), free",
+        "dockage provide --free --only-for 6f1c...e2         # one other key, free",
     ),
 )
 @click.option(
@@ -64,7 +65,10 @@ LINES = (
 @click.option("--disk", type=SIZE, help="How much disk; half of what is free if not set.")
 @click.option("--region", help="The region to be listed in.")
 @click.option(
-    "--only-for", multiple=True, metavar="KEY", help="Only this node may rent (see `dockage id` there)."
+    "--only-for",
+    multiple=True,
+    metavar="KEY",
+    help="Only this node may rent (see `dockage id` there); own: your linked ones.",
 )
 @click.option("--engine", metavar="SOCKET", help="The Docker Engine that runs the containers of strangers.")
 @node_options
@@ -129,7 +133,8 @@ def _read_tariff(path: Path) -> dict[str, Any]:
 
 
 def _is_listed(status: Json) -> bool:
-    return status["provider"] is not None and status["provider"]["published_at"] > 0
+    provider = status["provider"]
+    return provider is not None and (provider["published_at"] > 0 or provider["only_own"])
 
 
 # -- what is shown -----------------------------------------------------------------------------------
@@ -149,11 +154,19 @@ def summary(status: Json) -> str:
             ("addresses", ", ".join(status["addresses"])),
             ("prices", _policy(provider)),
             ("free for", ", ".join(show.short(key) for key in provider["free_for"])),
-            ("market", _market(provider["published_at"])),
+            ("market", _market(provider["published_at"]) if not provider["only_own"] else ""),
+            ("only for", _own(status["machines"]) if provider["only_own"] else ""),
         ]
     )
     warnings = [f"warning: {text}" for text in status["machine"]["warnings"]]
-    return "\n\n".join([described, prices(provider["tariff"]), *warnings])
+    price = "for free" if provider["only_own"] else prices(provider["tariff"])
+    return "\n\n".join([described, price, *warnings])
+
+
+def _own(machines: int) -> str:
+    if not machines:
+        return "your own machines, of which none is linked yet: `dockage link`"
+    return f"your own machines, of which {machines} linked"
 
 
 def prices(tariff: Json) -> str:

@@ -1,0 +1,5 @@
+"""The password-authenticated key exchange of two machines that are linked."""
+
+from .spake import SpakeSide
+
+__all__ = ["SpakeSide"]
