@@ -19,8 +19,10 @@ from dockage.ports import Address, Clock, Directory, Keys, PeerLink
 from dockage.protocol.records import (
     LIFETIME,
     SHARDS,
+    Body,
     NodeBody,
     OfferBody,
+    WithdrawnBody,
     node_topic,
     offers_topic,
     offers_topics,
@@ -32,6 +34,9 @@ log = structlog.get_logger("dockage.market")
 
 PUBLISH_EVERY = LIFETIME // 2 / 1e9
 """Seconds."""
+LOOK_EVERY = 0.25
+"""For a change of the offer."""
+LEAVE_TIMEOUT = 2.0
 CHANGE_EVERY = 2.0
 """A changed offer is put up again at most this often."""
 SEARCH_TIMEOUT = 20.0
@@ -47,7 +52,7 @@ class Found(NamedTuple):
 
 
 class Notice:
-    """Our own offer on the board. While *offer* gives None there is nothing to sell, and the old one expires."""
+    """Our own offer on the board. While *offer* gives None nothing is sold, and the old one is withdrawn."""
 
     def __init__(
         self,
@@ -62,33 +67,59 @@ class Notice:
         self._offer, self._work = offer, work
         self.stored_at = 0
         """How many market nodes took the newest one."""
+        self._shown: Offer | None = None
 
     async def keep_up(self) -> None:
         """Publish when it changed, and before it expires; a board out of reach is tried again soon."""
-        shown, where, until = None, None, 0.0
+        where: tuple[str, frozenset[str]] | None = None
         loop = asyncio.get_running_loop()
+        until = not_before = 0.0
         while True:
-            offer, address = self._offer(), self._link.address()
-            moved = where is not None and _places(address) != where
-            if offer is not None and (offer != shown or moved or loop.time() >= until):
+            offer, address, now = self._offer(), _places(self._link.address()), loop.time()
+            is_due = offer != self._shown or (offer is not None and (now >= until or address != where))
+            if is_due and now >= not_before:
                 try:
-                    await self.publish(offer)
-                    shown, where, until = offer, _places(address), loop.time() + PUBLISH_EVERY
+                    await self._show(offer)
+                    where, until = address, loop.time() + PUBLISH_EVERY
                 except DockageError as error:
                     log.warning("market.unpublished", code=error.code, why=error.message)
-            await asyncio.sleep(CHANGE_EVERY)
+                not_before = now + CHANGE_EVERY
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def leave(self) -> None:
+        """The node stops: whoever looks for a provider need not ask it first and wait in vain."""
+        try:
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                await self._show(None)
+        except (DockageError, TimeoutError):
+            log.info("market.not-withdrawn")
+
+    async def _show(self, offer: Offer | None) -> None:
+        if self._shown is not None and (offer is None or offer.region != self._shown.region):
+            await self._withdraw(self._shown.region)
+            self._shown = None
+        if offer is not None:
+            await self.publish(offer)
+
+    async def _withdraw(self, region: str) -> None:
+        now = self._clock.now()
+        body = WithdrawnBody(now, after(now, LIFETIME), region)
+        await self._put("withdrawn", body, offers_topic(region, self._keys.node[0] % SHARDS))
+        self.stored_at = 0
+        log.info("market.withdrawn", region=region)
 
     async def publish(self, offer: Offer) -> None:
         """The offer, and where we are: a tenant must find us again when our address changes."""
         now = self._clock.now()
         until, address, me = after(now, LIFETIME), self._link.address(), self._keys.node
         direct = address.direct[:DIRECT_MAX]
-        await self._put("node", NodeBody(now, until, address.relay, direct), node_topic(me))
         body = OfferBody(now, until, offer, address.relay, direct)
         self.stored_at = await self._put("offer", body, offers_topic(offer.region, me[0] % SHARDS))
+        self._shown = offer
+        await self._put("node", NodeBody(now, until, address.relay, direct), node_topic(me))
         log.info("market.published", at=self.stored_at)
 
-    async def _put(self, kind: str, body: OfferBody | NodeBody, topic: bytes) -> int:
+    async def _put(self, kind: str, body: Body, topic: bytes) -> int:
         blob = await asyncio.to_thread(seal, kind, self._keys.node, body, self._keys.sign, self._work)
         return await self._directory.publish(topic, blob)
 

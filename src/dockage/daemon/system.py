@@ -166,6 +166,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             _hostname(),
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
+        if node.notice is not None:
+            stack.push_async_callback(node.notice.leave)
         loops += beside(node)
         loops += [relay[1]] if relay else []
         seeds = [settings.read_seed(text) for text in config.node.seeds]

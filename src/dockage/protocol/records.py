@@ -73,6 +73,24 @@ class ZoneBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """Opaque to the market, 1 to ZONE_MAX bytes."""
 
 
+class WithdrawnBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """In an offer's place: newer than it, and under the same topic, so that no board shows the offer any more."""
+
+    seq: Instant
+    expires: Instant
+    region: str
+
+
+class IndexBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An index of one region's offers, and where it is (docs/spec/03b-index.md)."""
+
+    seq: Instant
+    expires: Instant
+    region: str
+    relay: str
+    direct: tuple[str, ...]
+
+
 class Kind(NamedTuple):
     """What is particular to one kind of record; all other checks are the same for all."""
 
@@ -121,12 +139,20 @@ def node_topic(key: NodeKey) -> bytes:
     return hashlib.sha256(b"dockage/1/node/" + key.hex().encode()).digest()
 
 
+def indexes_topic(region: str) -> bytes:
+    return hashlib.sha256(f"dockage/1/indexes/{region}".encode()).digest()
+
+
 def zone_topic(key: NodeKey) -> bytes:
     return hashlib.sha256(b"dockage/1/zone/" + key.hex().encode()).digest()
 
 
 def _sane_address(relay: str, direct: tuple[str, ...]) -> bool:
     return len(relay) <= 255 and len(direct) <= 8 and all(len(address) <= 64 for address in direct)
+
+
+def _sane_region(region: str) -> bool:
+    return 0 < len(region) <= 32
 
 
 KINDS: Mapping[str, Kind] = {
@@ -137,6 +163,18 @@ KINDS: Mapping[str, Kind] = {
         lambda key, body: (
             body.offer.is_sane and body.offer.provider == key and _sane_address(body.relay, body.direct)
         ),
+    ),
+    "withdrawn": Kind(
+        WithdrawnBody,
+        LIFETIME,
+        lambda key, body: offers_topic(body.region, key[0] % SHARDS),
+        lambda key, body: _sane_region(body.region),
+    ),
+    "index": Kind(
+        IndexBody,
+        LIFETIME,
+        lambda key, body: indexes_topic(body.region),
+        lambda key, body: _sane_region(body.region) and _sane_address(body.relay, body.direct),
     ),
     "node": Kind(
         NodeBody,
