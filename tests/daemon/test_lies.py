@@ -403,6 +403,8 @@ async def test_too_many_streams_into_ones_own_lease_cost_no_connection(world: Wo
 
     provider.host.engine = hold
     streams = [await tenant.node.renting.engine(lease) for _ in range(STREAMS_PER_LEASE)]
+    for stream in streams:
+        await stream.write(b"")  # what it is for goes out with the first write
     await asyncio.sleep(1)
     assert await is_broken(await tenant.node.renting.engine(lease))
     await streams[0].write(b"?")

@@ -27,6 +27,7 @@ from dockage.protocol.messages import (
     must_be_signed,
 )
 from dockage.protocol.streams import HEADER_MAX, AnyHeader, Messages, decode_header, encode_header
+from dockage.wire.ahead import Ahead
 from dockage.wire.bucket import Bucket
 from dockage.wire.frames import next_frame, read_frame, write_frame
 from dockage.wire.limits import PEERS
@@ -131,6 +132,7 @@ class Reception:
 
     async def accept(self, peer: NodeKey, stream: Stream) -> None:
         """An ``AcceptStream``. Raises PeerError, which costs the peer its connection."""
+        stream = Ahead(stream)
         try:
             async with asyncio.timeout(PEERS.header_sec):
                 header = decode_header(await read_frame(stream, HEADER_MAX))

@@ -27,7 +27,8 @@ from dockage.node.events import Candidate, ChannelPlan
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports import LeaseInfo, Progress, Stream
 from dockage.protocol.streams import AnyHeader, Datagrams, Engine, Layers, Tunnel, encode_header
-from dockage.wire.frames import write_frame
+from dockage.wire.ahead import Headed
+from dockage.wire.frames import frame
 
 from .driver import Driver
 from .market import Market, choose
@@ -119,9 +120,7 @@ class Renting:
         if mine is None or mine.state not in METERED:
             why = f": {mine.reason}" if mine and mine.reason else ""
             raise Unavailable("lease.ended", f"the lease {short(lease)} is not running{why}")
-        stream = await self._open_stream(mine.provider)
-        await write_frame(stream, encode_header(header))
-        return stream
+        return Headed(await self._open_stream(mine.provider), frame(encode_header(header)))
 
     async def drop_unfinished(self) -> None:
         """At the start: whoever waited for these leases is gone, and would have to pay for them."""

@@ -26,10 +26,10 @@ async def read_exactly(stream: Stream, size: int) -> bytes:
 
 async def read_frame(stream: Stream, limit: int) -> bytes:
     """Raises PeerError("frame.oversized") before reading a byte of a frame longer than *limit*."""
-    frame = await next_frame(stream, limit)
-    if frame is None:
+    body = await next_frame(stream, limit)
+    if body is None:
         raise PeerError("frame.truncated", "the peer ended the stream where a frame was due")
-    return frame
+    return body
 
 
 async def next_frame(stream: Stream, limit: int) -> bytes | None:
@@ -43,5 +43,9 @@ async def next_frame(stream: Stream, limit: int) -> bytes | None:
     return await read_exactly(stream, size)
 
 
+def frame(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + body
+
+
 async def write_frame(stream: Stream, body: bytes) -> None:
-    await stream.write(len(body).to_bytes(4, "big") + body)
+    await stream.write(frame(body))

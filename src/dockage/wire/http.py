@@ -274,6 +274,11 @@ class HttpClient:
     def __init__(self, stream: Stream) -> None:
         self._wire = _Wire(stream, h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT))
 
+    @property
+    def may_ask_again(self) -> bool:
+        """The last answer was read to its end, and neither side wants to part after it."""
+        return self._wire.h11.our_state is h11.DONE and self._wire.h11.their_state is h11.DONE
+
     async def request(
         self,
         method: str,

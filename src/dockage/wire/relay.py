@@ -7,7 +7,7 @@ both sides, so that when the asker leaves, the connection to the engine is close
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -35,9 +35,11 @@ async def pass_on(
     *,
     bodiless: bool = False,
     rewrite: Rewrite | None = None,
+    ends: bool = False,
 ) -> None:
     """*response* with *headers* to the client of *server*; with *rewrite*, each JSON line through it (None leaves
-    the line out). *bodiless*: the request was a HEAD."""
+    the line out). *bodiless*: the request was a HEAD. *ends*: it has an end that comes by itself, so a short one is
+    sent as a whole, and the connection is kept."""
     length = response.headers.get("content-length")
     known = length.isascii() and length.isdigit()
     if bodiless or response.status in (204, 304) or (rewrite is None and known and int(length) <= WHOLE):
@@ -45,7 +47,33 @@ async def pass_on(
         return
     framing = [("content-length", length)] if known and rewrite is None else []
     pieces = response.body() if rewrite is None else _rewritten(response.body(), rewrite)
+    if ends and not framing:
+        first, over = await _begun(pieces)
+        if over:
+            return await server.answer(response.status, headers, first)
+        pieces = _after(first, pieces)
     await stream(server, response.status, [*headers, *framing], pieces)
+
+
+async def _begun(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """The beginning of *pieces*, and whether it is all."""
+    first = bytearray()
+    async for piece in pieces:
+        first += piece
+        if len(first) > WHOLE:
+            return bytes(first), False
+    return bytes(first), True
+
+
+async def _after(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in pieces:
+        yield piece
+
+
+def ends_by_itself(path: str, query: Mapping[str, str]) -> bool:
+    """Logs that are not followed: the one answer of the Engine API whose length is not told although it is short."""
+    return path.endswith("/logs") and query.get("follow", "0") in ("", "0", "false")
 
 
 async def stream(server: HttpServer, status: int, headers: HeaderPairs, pieces: AsyncIterator[bytes]) -> None:

@@ -70,7 +70,9 @@ async def _message(response: Response) -> str:
 
 async def pass_on(exchange: Exchange, response: Response, rewrite: Rewrite | None = None) -> None:
     bodiless = exchange.request.method == "HEAD"
-    await relay.pass_on(exchange.server, response, _shown(response), bodiless=bodiless, rewrite=rewrite)
+    ends = relay.ends_by_itself(exchange.match.route.path, exchange.query)
+    shown = _shown(response)
+    await relay.pass_on(exchange.server, response, shown, bodiless=bodiless, rewrite=rewrite, ends=ends)
 
 
 def _shown(response: Response) -> list[tuple[str, str]]:

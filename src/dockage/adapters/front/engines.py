@@ -17,7 +17,7 @@ from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, short
 from dockage.ports import LeaseInfo, Leases, Stream
 from dockage.protocol.docker.front_errors import ApiError
-from dockage.wire.http import HttpClient, Response
+from dockage.wire.http import HeaderPairs, HttpClient, Response
 
 CONNECT = 15.0
 """Seconds until the provider took the stream."""
@@ -88,36 +88,57 @@ class LeaseEngines:
         limit: float = USUAL,
     ) -> tuple[int, Any]:
         """The status (below 400) and the JSON. Raises ApiError with the engine's refusal, Unavailable, PeerError."""
+        headers, data = _json_body(body)
         try:
-            async with asyncio.timeout(limit):
-                status, answer = await self._exchange(lease, method, target(path, query or {}), body)
+            async with (
+                asyncio.timeout(limit),
+                self.asked(lease, method, target(path, query or {}), headers, data) as response,
+            ):
+                status, answer = response.status, await response.read_body()
         except TimeoutError:
             raise _slow(lease, limit) from None
         if status >= 400:
             raise ApiError(status, message_of(answer))
         return status, _json(answer)
 
-    async def _exchange(self, lease: LeaseId, method: str, path: str, body: object) -> tuple[int, bytes]:
-        """A kept stream may have ended unnoticed, so only what may be asked twice is asked on one."""
-        if method == "GET" and (kept := self._take(lease)):
-            try:
-                return await self._on(lease, *kept, method, path, body)
-            except Unavailable:
-                pass
-        stream = await self._open(lease)
-        return await self._on(lease, stream, HttpClient(stream), method, path, body)
-
-    async def _on(
-        self, lease: LeaseId, stream: Stream, client: HttpClient, method: str, path: str, body: object
-    ) -> tuple[int, bytes]:
+    @asynccontextmanager
+    async def asked(
+        self,
+        lease: LeaseId,
+        method: str,
+        path: str,
+        headers: HeaderPairs = (),
+        body: bytes | AsyncIterator[bytes] | None = None,
+    ) -> AsyncIterator[Response]:
+        """The answer's head, on a stream of its own for as long as the block lasts; if the answer was read to its end,
+        the stream is kept for the next question. Raises Unavailable, PeerError."""
+        stream, client, response = await self._begin(lease, method, path, headers, body)
         try:
-            response = await _ask(client, method, path, body)
-            answer = await response.read_body()
+            yield response
         except BaseException:
             stream.abort()
             raise
-        self._keep(lease, stream, client)
-        return response.status, answer
+        if client.may_ask_again:
+            self._keep(lease, stream, client)
+        else:
+            stream.abort()
+
+    async def _begin(
+        self,
+        lease: LeaseId,
+        method: str,
+        path: str,
+        headers: HeaderPairs,
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> tuple[Stream, HttpClient, Response]:
+        """A kept stream may have ended unnoticed, so only what may be asked twice is asked on one."""
+        if method in ("GET", "HEAD") and body is None and (kept := self._take(lease)):
+            try:
+                return await _on(*kept, method, path, headers, None)
+            except Unavailable:
+                pass
+        stream = await self._open(lease)
+        return await _on(stream, HttpClient(stream), method, path, headers, body)
 
     def _take(self, lease: LeaseId) -> tuple[Stream, HttpClient] | None:
         """The one that was used last; older ones go in time."""
@@ -160,11 +181,27 @@ def id_of(doc: Mapping[str, Any]) -> str:
     return found
 
 
-async def _ask(client: HttpClient, method: str, path: str, body: object) -> Response:
-    if body is None:
-        return await client.request(method, path)
-    headers = (("content-type", "application/json"),)
-    return await client.request(method, path, headers, msgspec.json.encode(body))
+async def _on(
+    stream: Stream,
+    client: HttpClient,
+    method: str,
+    path: str,
+    headers: HeaderPairs,
+    body: bytes | AsyncIterator[bytes] | None,
+) -> tuple[Stream, HttpClient, Response]:
+    try:
+        return stream, client, await client.request(method, path, headers, body)
+    except BaseException:
+        stream.abort()
+        raise
+
+
+def _json_body(body: object) -> tuple[HeaderPairs, bytes | None]:
+    return (
+        ((("content-type", "application/json"),), msgspec.json.encode(body))
+        if body is not None
+        else ((), None)
+    )
 
 
 def _slow(lease: LeaseId, limit: float) -> Unavailable:

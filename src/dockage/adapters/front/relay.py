@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from dockage.domain.identity import LeaseId
-from dockage.wire.relay import SHOWN, Rewrite, both_ways, pass_on
+from dockage.wire.relay import SHOWN, Rewrite, both_ways, ends_by_itself, pass_on
 
 from .call import HEADERS, Call
 from .engines import LeaseEngines, target
@@ -21,15 +21,16 @@ async def relay(
     rewrite: Rewrite | None = None,
 ) -> int:
     """Returns the status."""
-    async with engines.connected(lease) as client:
-        headers = _headers(call, body)
-        response = await client.request(call.request.method, target(path, call.query), headers, body)
+    where, headers = target(path, call.query), _headers(call, body)
+    async with engines.asked(lease, call.request.method, where, headers, body) as response:
         shown = [pair for pair in response.headers if pair[0] in SHOWN]
         if response.upgraded is not None:
             await both_ways(await call.server.upgrade(shown), response.upgraded)
         else:
             bodiless = call.request.method == "HEAD"
-            await pass_on(call.server, response, [*shown, *HEADERS], bodiless=bodiless, rewrite=rewrite)
+            ends = ends_by_itself(path, call.query)
+            headers = [*shown, *HEADERS]
+            await pass_on(call.server, response, headers, bodiless=bodiless, rewrite=rewrite, ends=ends)
         return response.status
 
 
