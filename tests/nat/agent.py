@@ -1,0 +1,262 @@
+"""A node in a namespace of its own, told over stdin what to do: one line of JSON each way.
+
+Either its network side alone (the real link, relay and search for our own address, with an echo behind), or a whole
+daemon as ``system.assemble`` makes it, on a machine that is a fake. What it sends and to whom is noted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+import time
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from dockage.adapters.keys.files import verify
+from dockage.adapters.link import IrohLink
+from dockage.adapters.relay import Relay, RelayProbe
+from dockage.adapters.system.clock import SystemClock
+from dockage.daemon import system
+from dockage.daemon.config import Config
+from dockage.daemon.whereabouts import Whereabouts, observation_server
+from dockage.domain.errors import DockageError, Unavailable
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.resources import Resources
+from dockage.domain.units import GIB, MIB
+from dockage.ports import Address, Stream
+from dockage.protocol import streams
+from dockage.testing.host import FakeContainer, FakeHost
+from dockage.testing.link import echo, read_all
+from dockage.wire.frames import read_frame, write_frame
+from dockage.wire.limits import LinkLimits
+from dockage.wire.splice import SocketStream, splice
+
+LIMITS = LinkLimits(heartbeat_sec=1.0, silence_sec=1.0)
+
+
+BODY = b"from behind the other router\n"
+CONTAINER = "c" * 64
+
+
+class Agent:
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks, self._stack = tasks, AsyncExitStack()
+        self._spoken_to: set[str] = set()
+        self._listening = tasks.create_task(self._eavesdrop())
+        self._running: list[asyncio.Task[None]] = []
+        self._daemon: list[asyncio.Task[None]] = []
+        self._relays: dict[int, tuple[Relay, asyncio.Task[None]]] = {}
+        self._probe = RelayProbe()
+        self.link: IrohLink
+
+    async def start(
+        self, seed: str, bind: str, observers: list[list[str]] = (), relays: list[str] = (), runs: int = 0
+    ) -> dict[str, Any]:
+        """*runs* is the port of a relay that it tells of."""
+        await self.stop()
+        self.link = await IrohLink.create(bytes.fromhex(seed), bind, relayed=True, limits=LIMITS)
+        known = [(NodeKey(bytes.fromhex(key)), Address("", (at,))) for key, at in observers]
+        where = Whereabouts(self.link, SystemClock(), lambda: known, self._probe, relays, told=True)
+        tell = observation_server(self.link, runs)
+
+        async def accept(peer: NodeKey, stream: Stream) -> None:
+            header = streams.decode_header(await read_frame(stream, streams.HEADER_MAX))
+            if isinstance(header, streams.Observe):
+                return await tell(peer, header, stream)
+            await echo(peer, stream)
+
+        work = [self.link.serve(accept), where.ask_around(), where.watch_relays()]
+        self._running = [self._tasks.create_task(each) for each in work]
+        return {"key": self.link.node.hex()}
+
+    async def stop(self) -> None:
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+            await self.link.close()
+        self._running = []
+
+    async def end(self) -> None:
+        await self.stop()
+        for task in self._daemon:
+            task.cancel()
+        if self._daemon:
+            await asyncio.wait(self._daemon)
+        await self._stack.aclose()
+        for port in tuple(self._relays):
+            await self.kill_relay(port)
+        await self._probe.close()
+        self._listening.cancel()
+
+    async def relay(self, at: str, port: int) -> None:
+        listening = socket.create_server((at, port))
+        made = Relay(verify)
+        self._relays[port] = made, self._tasks.create_task(made.serve(listening))
+
+    async def kill_relay(self, port: int) -> None:
+        _, task = self._relays.pop(port)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def relayed(self) -> int:
+        return sum(relay.figures().passed_bytes for relay, _ in self._relays.values())
+
+    async def address(self, relay: str = "", direct: str = "", limit: float = 10) -> dict[str, Any]:
+        """Once it has these, if any are named."""
+        async with asyncio.timeout(limit):
+            while not self._has(relay, direct):  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.02)
+        now = self.link.address()
+        return {"relay": now.relay, "direct": now.direct}
+
+    def _has(self, relay: str, direct: str) -> bool:
+        now = self.link.address()
+        return now.relay.startswith(relay) and (not direct or any(direct in each for each in now.direct))
+
+    async def learn(self, key: str, relay: str, direct: list[str]) -> None:
+        self.link.learn(NodeKey(bytes.fromhex(key)), Address(relay, tuple(direct)))
+
+    async def call(self, key: str, until: str = "", limit: float = 10) -> dict[str, Any]:
+        """Again and again, until the path in use is ``direct`` or ``relay``, if one is named."""
+        peer, began = NodeKey(bytes.fromhex(key)), time.monotonic()
+        while True:
+            rest = limit - (time.monotonic() - began)
+            try:
+                async with asyncio.timeout(max(0.1, min(3, rest))):
+                    stream = await self.link.open(peer, 3)
+                    await write_frame(stream, streams.encode_header(streams.Messages()))
+                    await stream.write(b"x" * 200)
+                    await stream.finish()
+                    got = 0
+                    while piece := await stream.read(1 << 16):
+                        got += len(piece)
+                    assert got == 232
+                    path = path_of(self.link, peer)
+            except (DockageError, TimeoutError):
+                path = "none"
+            after = time.monotonic() - began
+            if path == until or (not until and path != "none") or after > limit:
+                return {"path": path, "after": round(after, 2)}
+            await asyncio.sleep(0.05)
+
+    async def spoken_to(self) -> list[str]:
+        """Every address that anything was sent to from here."""
+        return sorted(self._spoken_to)
+
+    async def _eavesdrop(self) -> None:
+        everything = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        everything.setblocking(False)
+        with everything:
+            while True:
+                packet, sender = await asyncio.get_running_loop().sock_recvfrom(everything, 128)
+                if sender[2] == socket.PACKET_OUTGOING and sender[0] != "lo":
+                    self._spoken_to |= destination(sender[1], packet)
+
+    # -- a whole daemon --------------------------------------------------------------------------------
+    async def daemon(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Its key. It runs until the end."""
+        home = Path(self._stack.enter_context(TemporaryDirectory(prefix="dk-nat-")))
+        self.host = FakeHost(SystemClock())
+
+        async def host(*_: Any) -> FakeHost:
+            return self.host
+
+        system._host = host  # type: ignore[assignment]
+        made = await self._stack.enter_async_context(system.assemble(home, msgspec.convert(config, Config)))
+        self.node, loops = made
+        self._daemon += [self._tasks.create_task(loop()) for loop in loops]  # type: ignore[arg-type]
+        return {"key": self.node.keys.node.hex()}
+
+    async def rent(self, provider: str) -> dict[str, Any]:
+        """As soon as the market shows the provider."""
+        began = time.monotonic()
+        while not any(x.offer.provider.hex() == provider for x in await self._offers()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # as people do who look again
+        offered = time.monotonic() - began
+        need = Resources(500, 256 * MIB, 1 * GIB)
+        lease = await self.node.renting.obtain("web", need, {}, lambda _: None)
+        return {"lease": lease.id.hex(), "offered": offered, "rented": time.monotonic() - began}
+
+    async def _offers(self) -> Any:
+        try:
+            return await self.node.market.search()
+        except Unavailable:
+            return ()
+
+    async def contain(self, lease: str) -> None:
+        """A container with a web server in it."""
+        web_app = web.Application()
+        web_app.router.add_get("/", self._page)
+        runner = web.AppRunner(web_app)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, "127.0.0.1", 8080)
+        await site.start()
+
+        async def into(stream: Stream) -> None:
+            await splice(stream, SocketStream(*await asyncio.open_connection("127.0.0.1", 8080)))
+
+        self.host.start(LeaseId(bytes.fromhex(lease)), CONTAINER, FakeContainer(ports={80: into}))
+
+    async def _page(self, _: web.Request) -> web.Response:
+        return web.Response(body=BODY)
+
+    async def get(self, lease: str, provider: str) -> dict[str, Any]:
+        stream = await self.node.renting.tunnel(LeaseId(bytes.fromhex(lease)), CONTAINER, 80)
+        await stream.write(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+        answer = await read_all(stream)
+        return {"answer": answer.decode(), "path": path_of(self.node.link, NodeKey(bytes.fromhex(provider)))}
+
+
+def path_of(link: Any, peer: NodeKey) -> str:
+    line = link._lines.find(peer)
+    chosen = [p for p in line.connection.paths() if p.is_selected] if line else []
+    return "none" if not chosen else "relay" if chosen[0].is_relay else "direct"
+
+
+def destination(protocol: int, packet: bytes) -> set[str]:
+    match protocol:
+        case 0x0800:
+            return {str(ip_address(packet[16:20]))}
+        case 0x86DD:
+            return {str(ip_address(packet[24:40]))}
+        case _:
+            return set()
+
+
+async def main() -> None:
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    tell("ready")
+    async with asyncio.TaskGroup() as tasks:
+        agent = Agent(tasks)
+        while line := await reader.readline():
+            name, how = json.loads(line)
+            try:
+                tell({"is": await getattr(agent, name)(**how)})
+            except Exception as error:
+                tell({"error": f"{type(error).__name__}: {error}"})
+        await agent.end()
+
+
+def tell(answer: Any) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+asyncio.run(main())
