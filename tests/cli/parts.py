@@ -27,6 +27,7 @@ from dockage.daemon.config import Config, load
 from dockage.daemon.control import Control
 from dockage.daemon.driver import Driver
 from dockage.daemon.history import History
+from dockage.daemon.indexes import Indexes
 from dockage.daemon.linking import Linking
 from dockage.daemon.machines import KIND, Machine, Machines
 from dockage.daemon.market import Market, Notice
@@ -35,6 +36,7 @@ from dockage.daemon.own import OwnMarket
 from dockage.daemon.peers import Reception
 from dockage.daemon.planning import Planner, Terms
 from dockage.daemon.presence import Presence
+from dockage.daemon.queries import Queries
 from dockage.daemon.rail import Rail
 from dockage.daemon.renting import Renting
 from dockage.daemon.tunnels import TunnelCounts
@@ -177,7 +179,8 @@ async def node(home: Path, **sections: Any) -> Node:
     tenant = Driver(tenant_state(), renting.step, _nothing, journal, _ignore, clock)
     counts = TunnelCounts([], journal)
     planner = Planner(rail, ME.node, Terms()) if rail else None
-    rents = Renting(tenant, market, link, config.bitcoin.network, counts, planner, "x86_64")
+    queries = Queries(market, Indexes(directory, link, ME, clock, [], Random(1)), clock, Random(1))
+    rents = Renting(tenant, queries, link, config.bitcoin.network, counts, planner, "x86_64")
     provider, notice = None, None
     if config.provider.enabled:
         provider = Driver(provider_state(), selling.step, _nothing, journal, _ignore, clock)

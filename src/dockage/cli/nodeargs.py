@@ -29,6 +29,8 @@ _FLAGS: dict[str, tuple[str, str]] = {
     "bind": ("node", "bind"),
     "seeds": ("node", "seeds"),
     "market": ("node", "market"),
+    "index": ("node", "index"),
+    "indexes": ("node", "indexes"),
     "public": ("node", "public"),
     "regions": ("node", "regions"),
     "relays": ("node", "relays"),
@@ -88,6 +90,12 @@ def node_options(function: F) -> F:
         ),
         click.option(
             "--public/--private", default=None, help="Of the public market, or one on a machine or a LAN."
+        ),
+        click.option(
+            "--ask-index", "indexes", multiple=True, metavar="KEY@IP:PORT", help="An index to ask first."
+        ),
+        click.option(
+            "--index/--no-index", default=None, help="Keep all offers and answer which of them fit."
         ),
         click.option("--market/--no-market", default=None, help="Store and answer for the market."),
         click.option(

@@ -48,6 +48,10 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public: bool = False
     """Take part in the public market: node ids are bound to public addresses, which makes it expensive to
     surround a topic. False for a market on one machine or in one LAN."""
+    index: bool = False
+    """Keep every offer of ``regions`` and answer which of them fit. Only for nodes that everybody can reach."""
+    indexes: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    """Indexes to ask first, each ``KEY@ip:port``; others are found on the market by themselves."""
     regions: tuple[Name, ...] = ("earth",)
     """The regions whose offers are looked at."""
     stamp_bits: Annotated[int, msgspec.Meta(ge=0, le=28)] = 16
@@ -341,7 +345,7 @@ def _check(config: Config, path: Path) -> None:
             "to show it to others put a proxy with a password before it",
         )
     _check_prices(config, path)
-    for text in config.node.seeds:
+    for text in (*config.node.seeds, *config.node.indexes):
         read_seed(text)
     named = [text for text in config.provider.only_for if text != OWN]
     for text in (*named, *config.provider.free_for, *config.provider.blocked):
@@ -425,7 +429,7 @@ def read_seed(text: str) -> tuple[NodeKey, Address]:
     key, at, address = text.partition("@")
     host, colon, port = address.rpartition(":")
     if not (at and colon and host and port.isdecimal() and 0 < int(port) < 65536):
-        raise UsageError("config.seed", f"{text!r} in node.seeds is not a seed: KEY@ip:port is")
+        raise UsageError("config.seed", f"{text!r} in node.seeds or node.indexes is no node: KEY@ip:port is")
     return read_key(key), Address("", (address,))
 
 

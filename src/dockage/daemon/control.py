@@ -21,6 +21,7 @@ from dockage.domain.channel import NOTHING, Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.lease import LeaseState
 from dockage.domain.pricing import usual
+from dockage.domain.query import MOST_MAX, Query
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.resources import Resources
 from dockage.domain.units import HOUR, SECOND, Duration, Instant, Sat, after, since
@@ -56,6 +57,8 @@ class Need(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_bytes: int = 512 << 20
     disk_bytes: int = 1 << 30
     labels: dict[str, str] = {}
+    limit: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
+    """Of offers in an answer."""
 
 
 class Sending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,17 +196,27 @@ class Control:
 
     # -- the market ----------------------------------------------------------------------------------
     async def _market(self, request: web.Request) -> web.Response:
-        """Every offer, priced for the deployment asked about, cheapest first, those that fit before the rest."""
-        limits, wishes = await _need(request)
+        """Offers, priced for the deployment asked about, cheapest first, those that fit before the rest."""
+        need = await _body(request, Need)
+        limits, wishes = _wanted(need)
         wish = self._node.renting.wish(limits, wishes)
-        found = await self._node.market.search(wish.region)
+        answer = await self._node.renting.queries.ask(Query(wish, near=True, most=MOST_MAX), need.limit)
+        found = answer.found
         now = self._node.clock.now()
         seen = known(self._node.tenant.state, now)
         offers = [views.offer(x, wish, now, seen) for x in found]
         offers.sort(key=views.offer_order)
         fits = any(not o["obstacles"] for o in offers)
         why = "" if fits else explain([x.offer for x in found], wish, seen.risk)
-        return _json({"offers": offers, "why": why})
+        return _json(
+            {
+                "offers": offers,
+                "why": why,
+                "fitting": answer.fitting,
+                "known": answer.known,
+                "indexes": [key.hex() for key in answer.indexes],
+            }
+        )
 
     async def _quote(self, request: web.Request) -> web.Response:
         """What renting now would cost, before anything is asked of anybody."""
@@ -407,7 +420,10 @@ def _bound(path: Path) -> socket.socket:
 
 
 async def _need(request: web.Request) -> tuple[Resources, Wishes]:
-    need = await _body(request, Need)
+    return _wanted(await _body(request, Need))
+
+
+def _wanted(need: Need) -> tuple[Resources, Wishes]:
     limits = Resources(need.cpu_milli, need.memory_bytes, need.disk_bytes)
     if not limits.is_sane:
         raise UsageError("control.malformed", "a need is neither negative nor beyond any machine")

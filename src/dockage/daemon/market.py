@@ -7,7 +7,7 @@ its provider is reached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -22,6 +22,7 @@ from dockage.protocol.records import (
     Body,
     NodeBody,
     OfferBody,
+    Record,
     WithdrawnBody,
     node_topic,
     offers_topic,
@@ -51,6 +52,14 @@ class Found(NamedTuple):
     """When the provider sealed it."""
 
 
+Announce = Callable[[str, bytes], Awaitable[int]]
+"""Tells the indexes of a region about a record; how many took it."""
+
+
+async def _to_nobody(_region: str, _record: bytes) -> int:
+    return 0
+
+
 class Notice:
     """Our own offer on the board. While *offer* gives None nothing is sold, and the old one is withdrawn."""
 
@@ -62,7 +71,10 @@ class Notice:
         clock: Clock,
         offer: Callable[[], Offer | None],
         work: int,
+        announce: Announce = _to_nobody,
     ) -> None:
+        """*announce* tells indexes at once what they would read from the board later."""
+        self._announce = announce
         self._directory, self._link, self._keys, self._clock = directory, link, keys, clock
         self._offer, self._work = offer, work
         self.stored_at = 0
@@ -104,7 +116,7 @@ class Notice:
     async def _withdraw(self, region: str) -> None:
         now = self._clock.now()
         body = WithdrawnBody(now, after(now, LIFETIME), region)
-        await self._put("withdrawn", body, offers_topic(region, self._keys.node[0] % SHARDS))
+        await self._put_offer("withdrawn", body, region)
         self.stored_at = 0
         log.info("market.withdrawn", region=region)
 
@@ -114,14 +126,20 @@ class Notice:
         until, address, me = after(now, LIFETIME), self._link.address(), self._keys.node
         direct = address.direct[:DIRECT_MAX]
         body = OfferBody(now, until, offer, address.relay, direct)
-        self.stored_at = await self._put("offer", body, offers_topic(offer.region, me[0] % SHARDS))
+        self.stored_at = await self._put_offer("offer", body, offer.region)
         self._shown = offer
-        await self._put("node", NodeBody(now, until, address.relay, direct), node_topic(me))
+        here = await self._sealed("node", NodeBody(now, until, address.relay, direct))
+        await self._directory.publish(node_topic(me), here)
         log.info("market.published", at=self.stored_at)
 
-    async def _put(self, kind: str, body: Body, topic: bytes) -> int:
-        blob = await asyncio.to_thread(seal, kind, self._keys.node, body, self._keys.sign, self._work)
-        return await self._directory.publish(topic, blob)
+    async def _put_offer(self, kind: str, body: Body, region: str) -> int:
+        blob = await self._sealed(kind, body)
+        taken = await self._directory.publish(offers_topic(region, self._keys.node[0] % SHARDS), blob)
+        await self._announce(region, blob)
+        return taken
+
+    async def _sealed(self, kind: str, body: Body) -> bytes:
+        return await asyncio.to_thread(seal, kind, self._keys.node, body, self._keys.sign, self._work)
 
 
 def _places(address: Address) -> tuple[str, frozenset[str]]:
@@ -147,12 +165,12 @@ class Market:
     ) -> None:
         """*own* asks our user's other machines, which need no board."""
         self._directory, self._link, self._keys, self._clock = directory, link, keys, clock
-        self._regions, self._own = tuple(regions), own
+        self.regions, self._own = tuple(regions), own
 
     async def search(self, region: str = "") -> tuple[Found, ...]:
         """Every offer of *region*, or of the regions we are configured to look at, ours excepted.
         Raises Unavailable("market.unreachable")."""
-        regions = (region,) if region else self._regions
+        regions = (region,) if region else self.regions
         topics = [topic for name in regions for topic in offers_topics(name)]
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT):
@@ -169,9 +187,21 @@ class Market:
                 raise answer
         blobs = [blob for answer in answers if not isinstance(answer, Unavailable) for blob in answer]
         # One of our own machines may be on the board too, with the price for everybody: what it told us counts.
-        found = {x.offer.provider: x for blob in (*blobs, *own.result()) if (x := self._open(blob))}
-        found.pop(self._keys.node, None)
+        found = {x.offer.provider: x for x in (*self._others(blobs), *self._others(own.result()))}
         return tuple(found.values())
+
+    async def own(self) -> tuple[Found, ...]:
+        """What our user's other machines sell to us."""
+        return self._others(await self._own())
+
+    def _others(self, blobs: Iterable[bytes]) -> tuple[Found, ...]:
+        found = [self._open(blob) for blob in blobs]
+        return tuple(x for x in found if x is not None and x.offer.provider != self._keys.node)
+
+    async def shard(self, region: str, number: int) -> tuple[Found, ...]:
+        """One part of a region's offers. Empty, too, where the board does not answer."""
+        answer = await self._search(offers_topic(region, number % SHARDS))
+        return () if isinstance(answer, Unavailable) else self._others(answer)
 
     async def _search(self, topic: bytes) -> Sequence[bytes] | Unavailable:
         """One shard; a failure is a value, so that the other shards' offers are still shown."""
@@ -185,8 +215,10 @@ class Market:
             record = open_record(blob, self._keys.verify, self._clock.now())
         except PeerError:
             return None
-        if not isinstance(record.body, OfferBody):
-            return None
+        return self.found(record) if isinstance(record.body, OfferBody) else None
+
+    def found(self, record: Record) -> Found:
+        """What an opened record of an offer says to us."""
         address = Address(record.body.relay, record.body.direct)
         self._link.learn(record.key, address)
         return Found(record.body.offer.as_seen_by(self._keys.node), address, record.seq)

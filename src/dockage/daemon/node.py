@@ -14,6 +14,7 @@ from dockage.ports import Clock, ContainerHost, Keys, PeerLink, RelayFigures
 from .config import Config
 from .driver import Driver
 from .history import History
+from .indexing import Indexer
 from .linking import Linking
 from .machines import Machines
 from .market import Market, Notice
@@ -44,5 +45,7 @@ class Node:
     machines: Machines
     own: OwnMarket
     linking: Linking
+    indexer: Indexer | None = None
+    """Where this node is an index of the market."""
     relay: Callable[[], RelayFigures] | None = None
     steps: Steps = field(default_factory=Steps)

@@ -19,6 +19,7 @@ from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody
 from dockage.domain.pricing import ceiling
+from dockage.domain.query import Query
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.units import HOUR, Instant, Msat
@@ -31,10 +32,11 @@ from dockage.wire.ahead import Headed
 from dockage.wire.frames import frame
 
 from .driver import Driver
-from .market import Market, choose
+from .market import choose
 from .patience import patiently
 from .peers import Opener
 from .planning import Planner
+from .queries import Queries
 from .tunnels import TunnelCounts
 from .wishes import Wishes, read_wishes
 
@@ -55,7 +57,7 @@ class Renting:
     def __init__(
         self,
         driver: Driver[Tenant],
-        market: Market,
+        queries: Queries,
         open_stream: Opener,
         network: str,
         counts: TunnelCounts,
@@ -63,7 +65,7 @@ class Renting:
         architecture: str,
         risk: Callable[[], Risk] = lambda: nobody,
     ) -> None:
-        self._driver, self._market, self._open_stream = driver, market, open_stream
+        self._driver, self.queries, self._open_stream = driver, queries, open_stream
         self._network, self._counts, self._planner = network, counts, planner
         self._architecture, self._risk = architecture, risk
         self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -203,13 +205,15 @@ class Renting:
         return best, await self._candidate(best, need, wishes), len(others)
 
     async def _fitting(self, need: Resources, wishes: Wishes, progress: Progress) -> tuple[Offer, ...]:
-        found = await patiently(lambda: self._market.search(wishes.region), progress)
-        if wishes.provider:
-            found = tuple(x for x in found if x.offer.provider.hex().startswith(wishes.provider))
-            if not found:
-                raise UsageError("market.nothing-fits", f"there is no offer of a provider {wishes.provider}")
-        risk = nobody if wishes.provider else self._risk()  # whom our user names is our user's choice
-        return choose(found, self.wish(need, wishes), risk)
+        wish = self.wish(need, wishes)
+        if not wishes.provider:
+            answer = await patiently(lambda: self.queries.ask(Query(wish, near=True)), progress)
+            return choose(answer.found, wish, self._risk())
+        everything = await patiently(lambda: self.queries.market.search(wishes.region), progress)
+        found = tuple(x for x in everything if x.offer.provider.hex().startswith(wishes.provider))
+        if not found:
+            raise UsageError("market.nothing-fits", f"there is no offer of a provider {wishes.provider}")
+        return choose(found, wish)  # whom our user names is our user's choice
 
     async def _candidate(self, offer: Offer, need: Resources, wishes: Wishes) -> Candidate:
         price = hourly_ceiling(offer, need)

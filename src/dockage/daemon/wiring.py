@@ -47,11 +47,13 @@ from dockage.protocol import streams
 
 from .access import Access
 from .chainwatch import ChainWatch
-from .config import Config
+from .config import Config, read_seed
 from .driver import Driver
 from .edge import Edge
 from .fences import Fences
 from .history import THIN_SEC, History
+from .indexes import Indexes
+from .indexing import CRAWL_SEC, PUBLISH_SEC, Indexer
 from .linking import Linking
 from .machines import Machines
 from .market import Market, Notice
@@ -64,6 +66,7 @@ from .perform_tenant import TenantPerformer
 from .planning import Planner, Terms
 from .presence import Presence
 from .prices import NOT_YET, PriceLoop
+from .queries import Queries
 from .rail import Rail
 from .reach import Reach
 from .renting import Renting
@@ -127,17 +130,21 @@ def wire(
     )
     tenant = _tenant(ground, tenant_hands, patience or _tenant_policy(ground))
     machines = Machines(ground.rows, ground.journal, link)
+    named = [read_seed(text) for text in ground.config.node.indexes]
+    indexes = Indexes(ground.directory, link, keys, clock, named, ground.rand)
     provider = notice = together = None
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
     if policy is not None and ground.host is not None:
         hands = ProviderPerformer(postman, ground.rail, jobs, ground.host)
-        provider, notice = _sell(ground, replace(policy, own=machines.keys), hands, reach)
+        provider, notice = _sell(ground, replace(policy, own=machines.keys), hands, reach, indexes)
         together = hands.together
         loops += _selling_loops(ground, provider, notice)
     own, linking, more = _own(ground, machines, provider, reach)
     loops += more
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions, own.offers)
-    rents = _renting(ground, tenant, market, reach, counts, planner)
+    rents = _renting(ground, tenant, Queries(market, indexes, clock, ground.rand), reach, counts, planner)
+    indexer = _indexer(ground) if ground.config.node.index else None
+    loops += _indexing_loops(ground, indexer) if indexer is not None else []
     if ground.prober is not None:
         tenant_hands.prober = ground.prober(rents.engine, rents.layers)
     loops += [_driving(tenant, renting.outstanding(tenant.state)), rents.drop_unfinished]
@@ -165,6 +172,7 @@ def wire(
         machines,
         own,
         linking,
+        indexer=indexer,
         relay=ground.relay,
     )
     return node, loops
@@ -196,14 +204,14 @@ def _planner(ground: Ground) -> Planner | None:
 def _renting(
     ground: Ground,
     tenant: Driver[renting.Tenant],
-    market: Market,
+    queries: Queries,
     reach: Reach,
     counts: TunnelCounts,
     planner: Planner | None,
 ) -> Renting:
     return Renting(
         tenant,
-        market,
+        queries,
         reach.open,
         ground.config.bitcoin.network,
         counts,
@@ -242,7 +250,7 @@ def _own(
 
 # -- the provider ------------------------------------------------------------------------------------
 def _sell(
-    ground: Ground, policy: ProviderPolicy, hands: ProviderPerformer, reach: Reach
+    ground: Ground, policy: ProviderPolicy, hands: ProviderPerformer, reach: Reach, indexes: Indexes
 ) -> tuple[Driver[selling.Provider], Notice]:
     assert ground.host is not None
     leases = [records.decode_sold_lease(r.value) for r in ground.rows if r.kind == records.SOLD]
@@ -263,6 +271,7 @@ def _sell(
         ground.clock,
         _offering(hands.driver, ground.keys, ground.clock),
         ground.config.node.stamp_bits,
+        indexes.announce,
     )
     return hands.driver, notice
 
@@ -288,6 +297,26 @@ def _selling_loops(ground: Ground, provider: Driver[selling.Provider], notice: N
 
     prices = PriceLoop(provider, ground.prices, provider.state.policy.tariff)
     return [_driving(provider, selling.outstanding(provider.state)), meter.run, prices.run, keep_up]
+
+
+# -- the index ---------------------------------------------------------------------------------------
+def _indexer(ground: Ground) -> Indexer:
+    node = ground.config.node
+    indexer = Indexer(ground.directory, ground.link, ground.keys, ground.clock, node.regions, node.stamp_bits)
+    ground.reception.serve_kind(streams.Index, indexer.serve)
+    return indexer
+
+
+def _indexing_loops(ground: Ground, indexer: Indexer) -> list[Loop]:
+    async def crawl() -> None:
+        await ground.entered.wait()
+        await every(CRAWL_SEC, indexer.crawl, "index")
+
+    async def publish() -> None:
+        await ground.entered.wait()
+        await every(PUBLISH_SEC, indexer.publish, "index-notice")
+
+    return [crawl, publish]
 
 
 # -- both --------------------------------------------------------------------------------------------

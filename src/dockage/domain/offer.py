@@ -89,6 +89,18 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: str = ""
     """The network our wallet is on; "" = no wallet, only free offers fit."""
 
+    @property
+    def is_sane(self) -> bool:
+        """False for a peer's nonsense."""
+        return (
+            len(self.tenant) == 32
+            and self.limits.is_sane
+            and max(len(self.region), len(self.architecture), len(self.network)) <= 32
+            and self.opacity in OPACITIES
+            and self.isolation in ISOLATIONS
+            and (self.max_msat_hour is None or 0 <= self.max_msat_hour < 1 << 62)
+        )
+
 
 def hourly_ceiling(offer: Offer, limits: Resources) -> Msat:
     """The worst case of one hour on *offer*: every limit used to the full, network aside."""
@@ -104,27 +116,54 @@ def nobody(_: NodeKey) -> int:
     return 0
 
 
+def misfits(offer: Offer, wish: Wish, msat_hour: Msat) -> list[str]:
+    """The names of what stands between *offer*, which would cost *msat_hour*, and *wish*; empty if it fits. Named as
+    the fields of ``Wish`` and ``Resources``."""
+    found = [] if wish.limits.fits_in(offer.free) else list(wish.limits.lacking(offer.free))
+    if wish.region and offer.region != wish.region:
+        found.append("region")
+    if offer.architecture != wish.architecture:
+        found.append("architecture")
+    if offer.opacity != wish.opacity and is_less(offer.opacity, wish.opacity, OPACITIES):
+        found.append("opacity")
+    if offer.isolation != wish.isolation and is_less(offer.isolation, wish.isolation, ISOLATIONS):
+        found.append("isolation")
+    if offer.only_for and wish.tenant not in offer.only_for:
+        found.append("tenant")
+    if offer.network != wish.network and not offer.tariff.is_free:
+        found.append("network")
+    if wish.max_msat_hour is not None and msat_hour > wish.max_msat_hour:
+        found.append("max_msat_hour")
+    return found
+
+
+def is_less(one: str, other: str, levels: tuple[str, ...]) -> bool:
+    return levels.index(one) < levels.index(other)
+
+
 def obstacles(offer: Offer, wish: Wish, risk: Risk = nobody) -> tuple[str, ...]:
     """Why *offer* does not fit, one plain clause each; empty if it fits. Read by placement and ``why``."""
-    found = [f"only {_room(offer.free, name)} left" for name in wish.limits.lacking(offer.free)]
-    if wish.region and offer.region != wish.region:
-        found.append(f"region is {offer.region}")
-    if offer.architecture != wish.architecture:
-        found.append(f"architecture is {offer.architecture}")
-    if OPACITIES.index(offer.opacity) < OPACITIES.index(wish.opacity):
-        found.append(f"opacity is only {offer.opacity}")
-    if ISOLATIONS.index(offer.isolation) < ISOLATIONS.index(wish.isolation):
-        found.append(f"isolation is only {offer.isolation}")
-    if offer.only_for and wish.tenant not in offer.only_for:
-        found.append("not open to your key")
-    if not offer.tariff.is_free and offer.network != wish.network:
-        found.append(f"is paid on {offer.network}, your wallet is on {wish.network or 'no network'}")
     price = hourly_ceiling(offer, wish.limits)
-    if wish.max_msat_hour is not None and price > wish.max_msat_hour:
-        found.append(f"costs up to {price} msat an hour")
+    found = [_clause(name, offer, wish, price) for name in misfits(offer, wish, price)]
     if is_avoided(risk(offer.provider)):
         found.append("was found cheating by this node")
     return tuple(found)
+
+
+def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
+    match name:
+        case "tenant":
+            return "not open to your key"
+        case "network":
+            return f"is paid on {offer.network}, your wallet is on {wish.network or 'no network'}"
+        case "max_msat_hour":
+            return f"costs up to {price} msat an hour"
+        case "region" | "architecture":
+            return f"{name} is {getattr(offer, name)}"
+        case "opacity" | "isolation":
+            return f"{name} is only {getattr(offer, name)}"
+        case _:
+            return f"only {_room(offer.free, name)} left"
 
 
 def _room(free: Resources, name: str) -> str:

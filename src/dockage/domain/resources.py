@@ -28,7 +28,11 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def fits_in(self, room: Resources) -> bool:
-        return not self.lacking(room)
+        return (
+            self.cpu_milli <= room.cpu_milli
+            and self.memory_bytes <= room.memory_bytes
+            and self.disk_bytes <= room.disk_bytes
+        )
 
     def lacking(self, room: Resources) -> tuple[str, ...]:
         """The names of what *room* is too small for: the answer to ``dockage why``."""

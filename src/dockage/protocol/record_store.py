@@ -8,7 +8,7 @@ answers of many nodes in one of these too: the same checks, the same bounds.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from typing import NamedTuple
 
 from dockage.domain.identity import NodeKey
@@ -50,16 +50,24 @@ class RecordStore:
 
     def put(self, topic: bytes, blob: bytes, now: Instant) -> bool:
         """Whether the record is held now. False: a newer one is, or there is no room. Raises PeerError("record.*")."""
-        held = self._topics.get(topic, {})
         record = open_record(blob, self._verify, now)
         check_place(record, topic)
-        old = held.get(record.key)
+        return self.admit(record)
+
+    def admit(self, record: Record) -> bool:
+        """The same for a record that was opened already."""
+        topic = record.topic
+        old = self._topics.get(topic, {}).get(record.key)
         if old is not None and (old.seq, old.work) >= (record.seq, record.work):
             return old.seq == record.seq and old.body == record.body
         if old is None and not self._make_room(topic, record):
             return False
         self._hold(record, is_new=old is None)
         return True
+
+    def under(self, topic: bytes) -> Collection[Record]:
+        """All that is held, expired ones too."""
+        return self._topics.get(topic, {}).values()
 
     def page(self, topic: bytes, after: bytes, known: Set[bytes], now: Instant, budget: int) -> Page:
         """Live records with a key greater than *after*, in order of key, up to *budget* bytes; those whose

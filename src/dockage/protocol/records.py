@@ -194,6 +194,7 @@ KINDS: Mapping[str, Kind] = {
 # -- seal and open -------------------------------------------------------------------------------------
 _encode = msgspec.msgpack.Encoder().encode
 _envelopes = msgspec.msgpack.Decoder(_Envelope)
+_bodies = {name: msgspec.msgpack.Decoder(kind.body) for name, kind in KINDS.items()}
 
 
 def seal(kind: str, key: NodeKey, body: Body, sign: Sign, work: int = 0) -> bytes:
@@ -218,7 +219,7 @@ def open_record(blob: bytes, verify: Verify, now: Instant, kinds: Mapping[str, K
         raise PeerError(
             "record.malformed", "a record of unknown kind, or with a key or signature of odd length"
         )
-    body, key = _decode(msgspec.msgpack.Decoder(kind.body), envelope.body), NodeKey(envelope.key)
+    body, key = _decode(_bodies[envelope.kind], envelope.body), NodeKey(envelope.key)
     if not (0 <= envelope.stamp < 1 << 64 and 0 <= body.seq < 1 << 63 and kind.is_sane(key, body)):
         raise PeerError("record.out-of-range", f"a {envelope.kind} record with an impossible value")
     _check_times(body, kind.lifetime, now)

@@ -25,6 +25,10 @@ class Directory(Header, frozen=True, tag="directory"):
     """One request to a market node follows, and its answer."""
 
 
+class Index(Header, frozen=True, tag="index"):
+    """One request to an index of offers follows, and its answer (spec 03b)."""
+
+
 class Engine(Header, frozen=True, tag="engine"):
     """One HTTP/1.1 exchange of the Docker Engine API with the lease's engine."""
 
@@ -99,6 +103,7 @@ class Own(Header, frozen=True, tag="own"):
 AnyHeader: TypeAlias = (
     Messages
     | Directory
+    | Index
     | Engine
     | Tunnel
     | Datagrams

@@ -1,0 +1,151 @@
+"""Asking the market: indexes where there are any, the board itself where there are none or where one lied.
+
+An index can lie in one way that no signature shows: by leaving out, or by showing an older offer. So at most two are
+asked at once, their answers are merged by the newest seal, and one shard of the board, chosen by chance, is read beside
+them: who does not show what stood there for minutes is not asked again, and the board is read whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from dockage.domain.errors import Unavailable
+from dockage.domain.identity import NodeKey
+from dockage.domain.offer import Wish
+from dockage.domain.pricing import Tariff
+from dockage.domain.query import Listed, Query, Rank, network_of, pick, rank_of
+from dockage.domain.units import MINUTE, Duration, Instant, Msat
+from dockage.ports import Clock
+
+from .indexes import Indexes, Reply
+from .market import Found, Market
+
+SETTLED = Duration(2 * MINUTE)
+"""An index has read a record of this age from the board, or was told of it."""
+AUDIT_SEC = 1.0
+"""For the shard that is read beside an index: a slow board does not hold an answer up."""
+
+
+class Answer(NamedTuple):
+    found: tuple[Found, ...]
+    """Best first; with ``near``, those that do not fit after the rest."""
+    fitting: int
+    known: int
+    """Offers that were looked through, here or by an index."""
+    indexes: tuple[NodeKey, ...]
+    """Who was asked; empty: the board alone."""
+
+
+class Queries:
+    def __init__(self, market: Market, indexes: Indexes, clock: Clock, rand: Random) -> None:
+        self.market, self._indexes, self._clock, self._rand = market, indexes, clock, rand
+
+    async def ask(self, query: Query, most: int | None = None) -> Answer:
+        """Up to *most* offers (as the query says, if not given). Raises Unavailable("market.unreachable")."""
+        regions = (query.wish.region,) if query.wish.region else self.market.regions
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(self._either(query, name, most or query.most)) for name in regions]
+        answers = [x for task in asked if not isinstance(x := task.result(), Unavailable)]
+        if not answers:
+            raise next(x for task in asked if isinstance(x := task.result(), Unavailable))
+        found = _ranked(_newest(x for answer in answers for x in answer.found), query)
+        return Answer(
+            found[: most or query.most],
+            sum(answer.fitting for answer in answers),
+            sum(answer.known for answer in answers),
+            tuple(index for answer in answers for index in answer.indexes),
+        )
+
+    async def _either(self, query: Query, region: str, most: int) -> Answer | Unavailable:
+        """A failure is a value, so that the other regions' offers are still shown."""
+        try:
+            return await self._region(query, region, most)
+        except Unavailable as error:
+            return error
+
+    async def _region(self, query: Query, region: str, most: int) -> Answer:
+        here = replace(query, wish=replace(query.wish, region=region))
+        indexes = await self._indexes.of(region)
+        if not indexes:
+            return await self._board(here, region)
+        async with asyncio.TaskGroup() as tasks:
+            asking = [tasks.create_task(self._indexes.ask(index, here, most)) for index in indexes]
+            auditing = tasks.create_task(self._shard(region))
+            own = tasks.create_task(self.market.own())
+        shard = auditing.result()
+        replies = [x for task in asking if (x := task.result()) is not None and x.known]
+        honest = [reply for reply in replies if self._is_honest(reply, shard, here)]
+        if not honest:
+            return await self._board(here, region)
+        found = [self.market.found(record) for reply in honest for record in reply.records]
+        return Answer(
+            _ranked(_with(own.result(), _newest([*found, *shard])), here),
+            max(reply.fitting for reply in honest),
+            max(reply.known for reply in honest),
+            tuple(reply.by for reply in honest),
+        )
+
+    async def _board(self, query: Query, region: str) -> Answer:
+        """Everything, filtered here."""
+        everything = await self.market.search(region)
+        ranked = _ranked(everything, query)
+        fitting = sum(not rank.misfits for rank in _ranks(everything, query.wish))
+        return Answer(ranked, fitting, len(everything), ())
+
+    # -- lies by leaving out ---------------------------------------------------------------------------
+    async def _shard(self, region: str) -> Sequence[Found]:
+        try:
+            async with asyncio.timeout(AUDIT_SEC):
+                return await self.market.shard(region, self._rand.randrange(1 << 16))
+        except TimeoutError:
+            return ()
+
+    def _is_honest(self, reply: Reply, shard: Sequence[Found], query: Query) -> bool:
+        shown = {record.key: record.seq for record in reply.records}
+        reach = None if reply.is_whole else max(_ranks(map(self.market.found, reply.records), query.wish))
+        settled = Instant(self._clock.now() - SETTLED)
+        for found, rank in zip(shard, _ranks(shard, query.wish), strict=True):
+            if found.seen > settled or not _is_due(rank, reach, found, query):
+                continue
+            if shown.get(found.offer.provider, 0) < found.seen:
+                self._indexes.blame(reply.by, "index.hides")
+                return False
+        return True
+
+
+def _is_due(rank: Rank, reach: Rank | None, found: Found, query: Query) -> bool:
+    """Whether an honest answer that reaches as far as *reach* shows it."""
+    if found.offer.provider in query.avoid or query.avoid_nets or query.per_net:
+        return False  # which network a provider is in changes with its address: no proof of anything
+    return (query.near or not rank.misfits) and (reach is None or rank < reach)
+
+
+def _ranks(found: Iterable[Found], wish: Wish) -> list[Rank]:
+    prices: dict[Tariff, Msat] = {}
+    return [rank_of(x.offer, wish, prices) for x in found]
+
+
+def _ranked(found: Sequence[Found], query: Query) -> tuple[Found, ...]:
+    listed = (Listed(x.offer, network_of(x.address.direct, x.address.relay)) for x in found)
+    picked = pick(listed, replace(query, most=max(1, len(found))))
+    return tuple(found[number] for number, _ in picked.chosen)
+
+
+def _with(own: Iterable[Found], others: Iterable[Found]) -> list[Found]:
+    """What our own machines tell us themselves counts before what is shown to everybody."""
+    return list({x.offer.provider: x for x in (*others, *own)}.values())
+
+
+def _newest(found: Iterable[Found]) -> list[Found]:
+    """One of each provider: whoever shows an older one, the newer one counts."""
+    best: dict[NodeKey, Found] = {}
+    for one in found:
+        held = best.get(one.offer.provider)
+        if held is None or held.seen < one.seen:
+            best[one.offer.provider] = one
+    return list(best.values())
