@@ -12,7 +12,7 @@ from dockage.daemon.whereabouts import Whereabouts, observation_server
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import Duration
-from dockage.ports import Stream
+from dockage.ports import Address, Stream
 from dockage.protocol import streams
 from dockage.testing.link import MemoryLink, MemoryNetwork, serving
 from dockage.testing.loop import LoopClock
@@ -152,3 +152,18 @@ async def test_nobody_answers_and_nothing_breaks() -> None:
     us, a, b = world()
     where = await ask(us, a, b)
     assert not where.state.sightings
+
+
+async def test_behind_seeds_that_are_gone_there_are_others_to_ask() -> None:
+    us, a, _ = world()
+    gone = [(NodeKey(bytes([n]) * 32), Address("", ())) for n in range(50, 55)]
+    us.paths[a.node] = "198.51.100.7:4711"
+    known = [*gone, (a.node, a.address()), (US, a.address())]
+    where = Whereabouts(us, LoopClock(), lambda: known, near, (), True)  # type: ignore[arg-type]
+    assert [len(where._chosen(n)) for n in range(4)] == [3] * 4
+    assert {key for n in range(3) for key, _ in where._chosen(n)} == {key for key, _ in known} - {US}
+    async with serving(a, answering(a)):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                await where.ask_around()
+    assert us.advertised == {HOME}

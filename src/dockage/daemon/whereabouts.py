@@ -25,7 +25,7 @@ ASKED = 3
 """Observers of a round: enough to tell a symmetric NAT, or a liar, from an ordinary NAT."""
 ASK_EVERY = 20.0
 ASK_AGAIN = 2.0
-"""Until somebody has answered."""
+"""While nobody answers."""
 ASK_SEC = 5.0
 LOOK_EVERY = 0.2
 
@@ -50,12 +50,20 @@ class Whereabouts:
 
     async def ask_around(self) -> None:
         """Until cancelled."""
+        silent = 0
         while True:
-            chosen = list(self._observers())[:ASKED]
             async with asyncio.TaskGroup() as tasks:
-                for key, address in chosen:
-                    tasks.create_task(self._ask(key, address))
-            await asyncio.sleep(ASK_EVERY if self.state.sightings else ASK_AGAIN)
+                asked = [tasks.create_task(self._ask(*each)) for each in self._chosen(silent)]
+            silent = 0 if any(task.result() for task in asked) else silent + 1
+            await asyncio.sleep(ASK_AGAIN if silent else ASK_EVERY)
+
+    def _chosen(self, silent: int) -> Sequence[tuple[NodeKey, Address]]:
+        """The first ones; after *silent* rounds without an answer the next ones, in a circle."""
+        known = dict(reversed(self._observers()))
+        known.pop(self._link.node, None)
+        circle = list(reversed(known.items()))
+        start = silent * ASKED % max(1, len(circle))
+        return [*circle[start:], *circle[:start]][:ASKED]
 
     async def watch_relays(self) -> None:
         """Until cancelled."""
@@ -65,7 +73,8 @@ class Whereabouts:
                     tasks.create_task(self._look_at(url))
             await asyncio.sleep(LOOK_EVERY)
 
-    async def _ask(self, key: NodeKey, address: Address) -> None:
+    async def _ask(self, key: NodeKey, address: Address) -> bool:
+        """Whether it answered."""
         self._link.learn(key, address)
         try:
             async with asyncio.timeout(ASK_SEC):
@@ -77,8 +86,9 @@ class Whereabouts:
                     stream.abort()
         except (DockageError, TimeoutError) as error:
             log.debug("whereabouts.unanswered", peer=short(key), why=str(error))
-            return
+            return False
         await self._tell(mind.Observed(key, answer.address, self._relay_at(key, answer.relay_port)))
+        return True
 
     def _relay_at(self, key: NodeKey, port: int) -> str:
         """A relay is taken to be where its node is: nobody can send us to a third party's machine."""
