@@ -158,6 +158,16 @@ def key52(key: NodeKey) -> str:
     return "".join(_Z32[number >> shift & 31] for shift in range(255, -1, -5))
 
 
+def key_of(text: str) -> NodeKey | None:
+    """The inverse of ``key52``; None for what is none."""
+    if len(text) != 52 or not set(text) <= set(_Z32):
+        return None
+    number = 0
+    for letter in text:
+        number = number << 5 | _Z32.index(letter)
+    return None if number & 15 else NodeKey((number >> 4).to_bytes(32, "big"))
+
+
 def hash32(key: NodeKey) -> str:
     """base32 of 20 bytes of the key's hash: 32 characters, so that an app's name fits before it in one label."""
     return base64.b32encode(hashlib.sha256(key).digest()[:20]).decode().lower()
