@@ -57,7 +57,7 @@ async def seen(market: MemoryDirectory, clock: ManualClock) -> list[bytes]:
 
 async def becomes(market: MemoryDirectory, clock: ManualClock, expected: list[bytes]) -> None:
     async with asyncio.timeout(10):
-        while await seen(market, clock) != expected:
+        while await seen(market, clock) != expected:  # noqa: ASYNC110 - nobody tells a resolver
             await asyncio.sleep(0.01)
 
 
