@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dockage.cli import leases
+from dockage.cli.commands import market
 from dockage.daemon.node import Node
 from dockage.domain.units import Instant
 
@@ -65,7 +66,37 @@ def test_market_prices_the_size_asked_about(call: Call) -> None:
         "8a2f1a73  earth   x86_64           4   8 GiB  100 GiB  10.1 sat/h  7,272 sat  +59% provider.silent  yes\n"
         "96cf7bf0  earth   x86_64         0.5   8 GiB  100 GiB  10.1 sat/h  7,272 sat  "
         "+10% new              only 0.5 cores left\n"
+        "\n2 shown of 2 offers, 1 of which fit\n"
     )
+    assert "0.5 cores" not in call("market", "--cpus", "1", "--fits").stdout
+
+
+@pytest.mark.usefixtures("node")
+def test_market_draws_how_many_offers_ask_how_much(call: Call) -> None:
+    assert call("market", "--histogram").stdout == (
+        "SAT/H AT MOST  OFFERS\n"
+        "10 - 11             2  ########################################\n"
+        "\n2 shown of 2 offers, 1 of which fit\n"
+    )
+    [bar] = value(call("market", "--json"))["histogram"]
+    assert bar == {"from_sat_hour": 10, "to_sat_hour": 11, "offers": 2}
+
+
+def test_a_histogram_counts_every_price_once_and_an_absurd_one_flattens_nothing() -> None:
+    prices = [n * 1000 for n in range(200)] + [10**9]
+    rows = market.buckets(prices)
+    assert sum(row["offers"] for row in rows) == len(prices)
+    assert len(rows) <= 10
+    assert max(row["offers"] for row in rows) <= 30
+    assert market.buckets([]) == []
+
+
+@pytest.mark.usefixtures("node")
+def test_why_names_the_smallest_change_that_would_help(call: Call) -> None:
+    said = call("why", "--cpus", "5").stdout
+    assert "With 4 cores instead of 5 1 offer would fit, the cheapest of 8a2f1a73 for" in said
+    [first, *_] = value(call("why", "--cpus", "5", "--json"))["changes"]
+    assert (first["what"], first["effort_permille"], first["offers"]) == ("cpu_milli", 200, 1)
 
 
 @pytest.mark.usefixtures("node")

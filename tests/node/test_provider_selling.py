@@ -400,3 +400,22 @@ def test_the_users_own_events_for_the_other_role_change_nothing() -> None:
         >> told.SpendBuilt(CHANNEL2, CLOSE_TX)
         >> reads(0, 0, LEASE2)
     )
+
+
+def test_a_lease_below_the_least_price_is_not_sold_but_for_nothing_it_is() -> None:
+    picky = replace(POLICY, min_msat_hour=Msat(ceiling(LIMITS, SAT_A_SECOND, HOUR) + 1), free_for=(MALLORY,))
+    assert (
+        Playbook(provider(picky)) >> says(say.AskQuote(LEASE, LIMITS)) << refusal(LEASE, "provider.too-small")
+    )
+    assert isinstance(
+        feed(provider(picky)).handle(says(say.AskQuote(LEASE, LIMITS), MALLORY), START)[0].message, Quote
+    )
+    assert picky.offer(PROVIDER, LIMITS).min_msat_hour == picky.min_msat_hour
+
+
+def test_a_quote_binds_for_its_lifetime_whatever_the_price_is_by_then() -> None:
+    mind = feed(channelled(), told.Priced(Tariff(cpu_hour=99_999_999)))
+    feed(mind, says(say.OpenLease(quote(), SIG64)))
+    assert mind.state.leases[LEASE].tariff == SAT_A_SECOND
+    late = Playbook(mind.copy()) >> Wait(61) >> says(say.OpenLease(quote(LEASE2), SIG64))
+    assert late << refusal(LEASE2, "quote.expired")

@@ -106,6 +106,20 @@ class NoticeType(_Whole):
         return int(found[1]) * _SECONDS[found[2]]
 
 
+class PercentType(_Whole):
+    """``50%`` or ``50``."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        digits = str(value).strip().removesuffix("%").strip()
+        if not (digits.isdecimal() and 1 <= int(digits) <= 100):
+            self.fail(f"{value!r} is not a share: 50% is", param, ctx)
+        return int(digits)
+
+
 class CoresType(_Whole):
     """``0.5``: thousandths of a core."""
 
@@ -142,6 +156,7 @@ class ScaleType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 SIZE = SizeType()
 CORES = CoresType()
 NOTICE = NoticeType()
+PERCENT = PercentType()
 
 
 def need_options(function: F) -> F:

@@ -20,6 +20,8 @@ from dockage.domain.pricing import PRESETS, Tariff
 from dockage.domain.units import micro
 from dockage.ports import Address
 
+from .hours import read_hours
+
 CHAIN_NAMES = {
     "bitcoin": "main",
     "testnet4": "testnet4",
@@ -97,12 +99,23 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keys (hex) that pay nothing, 16 at most: your own other machines, friends. The offer shows them."""
     region: Name = "earth"
     """Where the offer is listed, up to 32 characters."""
+    share_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    """How much of the machine is for sale, of its cores, its memory and its free disk alike; 0 = all cores, three
+    quarters of the memory, half of the free disk. The three below overrule it."""
     cpu_milli: Count = 0
-    """Thousandths of a core for sale; 0 = all cores."""
+    """Thousandths of a core for sale."""
     memory_mib: Count = 0
-    """Memory for sale; 0 = three quarters of the machine's."""
+    """Memory for sale."""
     disk_mib: Count = 0
-    """Disk for sale; 0 = half of what is free."""
+    """Disk for sale."""
+    hours: str = ""
+    """When leases run here, such as ``22:00-07:00``; empty = always. A lease ends with the hours, and its tenant is
+    told so when it begins."""
+    time_zone: str = ""
+    """Of ``hours``, such as ``Europe/Berlin``; empty = the machine's."""
+    min_sat_hour: Count = 0
+    """No lease is sold whose worst case (every limit used to the full) is less than this an hour: a very small one is
+    eaten up by the chain's fees. Who pays nothing is served all the same."""
     only_for: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     """Keys (hex) that may rent, 16 at most; empty: everybody. ``own``: your linked machines (``dockage link``); with
     nothing else in the list no wallet is needed, and the offer is shown to nobody but them. A linked machine may
@@ -345,6 +358,8 @@ def _check(config: Config, path: Path) -> None:
             "to show it to others put a proxy with a password before it",
         )
     _check_prices(config, path)
+    if sells.hours:
+        read_hours(sells.hours, sells.time_zone)
     for text in (*config.node.seeds, *config.node.indexes):
         read_seed(text)
     named = [text for text in config.provider.only_for if text != OWN]

@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from dockage import __version__
+from dockage.domain.advice import changes
 from dockage.domain.channel import NOTHING, Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.lease import LeaseState
@@ -207,11 +208,14 @@ class Control:
         offers = [views.offer(x, wish, now, seen) for x in found]
         offers.sort(key=views.offer_order)
         fits = any(not o["obstacles"] for o in offers)
-        why = "" if fits else explain([x.offer for x in found], wish, seen.risk)
+        candidates = [x.offer for x in found]
+        why = "" if fits else explain(candidates, wish, seen.risk)
+        helpful = () if fits else changes(candidates, wish, seen.risk)
         return _json(
             {
                 "offers": offers,
                 "why": why,
+                "changes": [views.change(x) for x in helpful],
                 "fitting": answer.fitting,
                 "known": answer.known,
                 "indexes": [key.hex() for key in answer.indexes],

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from dockage.domain.advice import Change, changes
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody, obstacles, rank
 from dockage.domain.units import Instant, after
@@ -245,7 +246,16 @@ def explain(offers: Sequence[Offer], wish: Wish, risk: Risk = nobody) -> str:
         offers, key=lambda o: (len(obstacles(o, wish, risk)), hourly_ceiling(o, wish.limits), o.provider)
     )
     whys = obstacles(nearest, wish, risk)
+    advice = " ".join(map(_advice, changes(offers, wish, risk)[:3])) or "It would fit if that were changed."
     return (
         f"none of {len(offers)} offers fits; the nearest is {nearest.provider.hex()[:8]}: "
-        f"{', '.join(whys)}. It would fit if that were changed."
+        f"{', '.join(whys)}. {advice}"
+    )
+
+
+def _advice(change: Change) -> str:
+    many = "1 offer would fit" if change.offers == 1 else f"{change.offers} offers would fit"
+    return (
+        f"With {change.text} {many}, the cheapest of {change.provider.hex()[:8]} for "
+        f"{-(-change.msat_hour // 1000)} sat an hour at most."
     )

@@ -47,7 +47,7 @@ from dockage.domain.channel import RESERVE
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
-from dockage.domain.units import MIB, SECOND, Duration, Sat, micro
+from dockage.domain.units import MIB, SECOND, Duration, Sat, micro, msat
 from dockage.node import records
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
@@ -293,6 +293,7 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         setup_sat=Sat(sells.setup_sat or (RESERVE if config.bitcoin.wallet == "light" else 0)),
         credit_max_sat=Sat(sells.credit_max_sat),
         credit_total_sat=Sat(sells.credit_total_sat),
+        min_msat_hour=msat(Sat(sells.min_sat_hour)),
         patience=Duration(sells.patience_sec * SECOND),
         grace=Duration(sells.grace_sec * SECOND),
     )
@@ -323,10 +324,11 @@ def _prober(engine: IntoLease, layers: IntoLease) -> Prober:
 
 
 def _for_sale(sells: settings.Provider, machine: Resources) -> Resources:
+    share = sells.share_percent
     return Resources(
-        sells.cpu_milli or machine.cpu_milli,
-        sells.memory_mib * MIB or machine.memory_bytes * 3 // 4,
-        sells.disk_mib * MIB or machine.disk_bytes // 2,
+        sells.cpu_milli or machine.cpu_milli * (share or 100) // 100,
+        sells.memory_mib * MIB or machine.memory_bytes * (share or 75) // 100,
+        sells.disk_mib * MIB or machine.disk_bytes * (share or 50) // 100,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from dockage.domain.advice import Change
 from dockage.domain.channel import Channel
 from dockage.domain.history import NO_LINE, Spent
 from dockage.domain.identity import NodeKey
@@ -80,6 +81,18 @@ def offer(found: Found, wish: Wish, now: Instant, seen: Known) -> Json:
         "evidence": evidence(seen, of.provider),
         "age_sec": since(found.seen, now) // SECOND,
         "until_sec": of.until // SECOND,
+    }
+
+
+def change(of: Change) -> Json:
+    """A single change of what was asked for, after which something fits."""
+    return {
+        "what": of.what,
+        "text": of.text,
+        "effort_permille": of.effort_permille,
+        "offers": of.offers,
+        "provider": of.provider.hex(),
+        "msat_hour_max": of.msat_hour,
     }
 
 

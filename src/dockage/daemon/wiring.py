@@ -52,6 +52,7 @@ from .driver import Driver
 from .edge import Edge
 from .fences import Fences
 from .history import THIN_SEC, History
+from .hours import LOOK_SEC, Hours, HoursLoop, read_hours
 from .indexes import Indexes
 from .indexing import CRAWL_SEC, PUBLISH_SEC, Indexer
 from .linking import Linking
@@ -258,6 +259,8 @@ def _sell(
     drain = next((records.decode_drain(r.value) for r in ground.rows if r.kind == records.DRAIN), None)
     drain = remembered(drain, ground.clock.now())
     state = replace(selling.restore(policy, leases, channels, drain), unpriced=NOT_YET)
+    if hours := _hours(ground):
+        state = replace(state, closes_at=hours.closes_at(ground.clock.now()))
     hands.driver = Driver(state, selling.step, changed, ground.journal, hands.perform, ground.clock)
     fences = Fences(ground.rows, ground.journal)
     access = Access(hands.driver, ground.host, source_opener(reach.open), ground.keys, ground.clock, fences)
@@ -296,7 +299,16 @@ def _selling_loops(ground: Ground, provider: Driver[selling.Provider], notice: N
         await notice.keep_up()
 
     prices = PriceLoop(provider, ground.prices, provider.state.policy.tariff)
-    return [_driving(provider, selling.outstanding(provider.state)), meter.run, prices.run, keep_up]
+    loops: list[Loop] = [meter.run, prices.run, keep_up]
+    if hours := _hours(ground):
+        watch = HoursLoop(provider, hours, ground.clock)
+        loops.append(lambda: every(LOOK_SEC, watch.look, "hours"))
+    return [_driving(provider, selling.outstanding(provider.state)), *loops]
+
+
+def _hours(ground: Ground) -> Hours | None:
+    sells = ground.config.provider
+    return read_hours(sells.hours, sells.time_zone) if sells.hours else None
 
 
 # -- the index ---------------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """If not empty, nobody else is served: a private market."""
     free_for: tuple[NodeKey, ...] = ()
     """Who pays nothing; everybody else pays ``tariff``."""
+    min_msat_hour: Msat = Msat(0)
+    """No lease is sold here whose worst case is less."""
     until: Instant = Instant(0)
     """No lease here outlives this; 0: open."""
 
@@ -64,6 +66,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and 0 <= self.setup_sat <= SETUP_MAX
             and len(self.only_for) <= 16
             and len(self.free_for) <= 16
+            and 0 <= self.min_msat_hour < 1 << 62
             and 0 <= self.until < 1 << 63
         )
 
@@ -71,7 +74,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """With the tariff that *tenant* would be quoted."""
         if tenant not in self.free_for:
             return self
-        return msgspec.structs.replace(self, tariff=Tariff(), network="")
+        return msgspec.structs.replace(self, tariff=Tariff(), network="", min_msat_hour=Msat(0))
 
 
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +135,8 @@ def misfits(offer: Offer, wish: Wish, msat_hour: Msat) -> list[str]:
         found.append("tenant")
     if offer.network != wish.network and not offer.tariff.is_free:
         found.append("network")
+    if msat_hour < offer.min_msat_hour:
+        found.append("min_msat_hour")
     if wish.max_msat_hour is not None and msat_hour > wish.max_msat_hour:
         found.append("max_msat_hour")
     return found
@@ -156,6 +161,8 @@ def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
             return "not open to your key"
         case "network":
             return f"is paid on {offer.network}, your wallet is on {wish.network or 'no network'}"
+        case "min_msat_hour":
+            return f"sells nothing that costs less than {offer.min_msat_hour} msat an hour at most"
         case "max_msat_hour":
             return f"costs up to {price} msat an hour"
         case "region" | "architecture":

@@ -30,6 +30,8 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     """Our user's other machines: they may always rent, pay nothing, and are named in no offer."""
     only_own: bool = False
     """Nobody else may rent, and the offer is shown to nobody else."""
+    min_msat_hour: Msat = Msat(0)
+    """No lease is sold whose worst case is less than this; who pays nothing is served all the same."""
     credit_sat: Sat = Sat(0)
     """Served to a stranger on unconfirmed funding: what a double spend can cost us."""
     credit_max_sat: Sat = Sat(1_000)
@@ -83,6 +85,9 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     def tariff_for(self, tenant: NodeKey) -> Tariff:
         return FREE if tenant in self.free_for or tenant in self.own else self.tariff
 
+    def is_too_small(self, limits: Resources, tariff: Tariff) -> bool:
+        return not tariff.is_free and ceiling(limits, tariff, HOUR) < self.min_msat_hour
+
     def exposure(self, limits: Resources, tariff: Tariff) -> Msat:
         """The most a lease may owe at any moment: its worst case over the patience, with some traffic."""
         traffic = Usage(net_out_bytes=64 * MIB, net_in_bytes=64 * MIB, internet_out_bytes=64 * MIB)
@@ -101,6 +106,7 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
             setup_sat=Sat(0) if self.tariff.is_free else self.setup_sat,
             only_for=self.only_for,
             free_for=self.free_for,
+            min_msat_hour=Msat(0) if self.tariff.is_free else self.min_msat_hour,
         )
 
 

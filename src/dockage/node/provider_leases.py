@@ -16,7 +16,7 @@ from dockage.domain.offer import Quote
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import digest
-from dockage.domain.units import Instant, Sat, after, since
+from dockage.domain.units import Instant, Sat, after, since, whole_sat
 from dockage.protocol import messages as say
 
 from . import effects as want
@@ -90,6 +90,9 @@ def _why_not(state: Provider, peer: NodeKey, limits: Resources, now: Instant) ->
         return state.unpriced
     if not policy.serves(peer):
         return Reason("provider.not-for-you", "this provider does not serve your key")
+    if policy.is_too_small(limits, policy.tariff_for(peer)):
+        least = whole_sat(policy.min_msat_hour)
+        return Reason("provider.too-small", f"no lease is sold for less than {least} sat an hour at most")
     known = leases_of(state, peer)
     held = sum(not lease.is_over for lease in known)
     if held >= policy.leases_per_tenant or len(known) >= policy.remembered_per_tenant:

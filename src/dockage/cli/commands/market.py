@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -33,6 +33,8 @@ SORTS: dict[str, Callable[[Json], Any]] = {
     examples=(
         "dockage market",
         "dockage market --cpus 0.25 --memory 256M --region eu --max-price 5",
+        "dockage market --histogram --limit 5000    # what a deployment of this size costs, over all offers",
+        "dockage market --watch --fits --sort age",
         "dockage market --json | jq '.offers[0].provider'",
     ),
 )
@@ -47,24 +49,86 @@ SORTS: dict[str, Callable[[Json], Any]] = {
 @click.option(
     "--sort", type=click.Choice(list(SORTS)), default="price", show_default=True, help="What comes first."
 )
+@click.option("--fits", is_flag=True, help="Only offers that fit.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 20_000),
+    default=200,
+    show_default=True,
+    help="How many offers to ask for.",
+)
+@click.option(
+    "--histogram",
+    is_flag=True,
+    help="How many offers at which price, instead of the offers; with --json both.",
+)
 @watch_option
 @json_option
 @click.pass_obj
-def command(session: Session, /, provider: str, sort: str, watch: bool, **size: Any) -> None:
-    """List all offers, priced for a deployment of the size given.
+def command(
+    session: Session,
+    /,
+    provider: str,
+    sort: str,
+    fits: bool,
+    limit: int,
+    histogram: bool,
+    watch: bool,
+    **size: Any,
+) -> None:
+    """List offers, priced for a deployment of the size given: one standard container, if none is.
 
     The price is the worst case: every limit used to the full, network aside. You pay for what is used. RISK is what
     your own node has seen of a provider; the order is by price times (1 + risk).
     """
-    wanted = need(**size)
+    wanted = {**need(**size), "limit": limit}
 
     def ask() -> Json:
         answer = session.client.post("market", body=wanted)
         found = [offer for offer in answer["offers"] if offer["provider"].startswith(provider.lower())]
-        answer["offers"] = sorted(found, key=SORTS[sort])
+        answer["offers"] = sorted((x for x in found if not (fits and x["obstacles"])), key=SORTS[sort])
+        answer["histogram"] = buckets([x["msat_hour_max"] for x in answer["offers"]])
         return answer
 
-    watching.show(session, ask, draw, watch=watch)
+    watching.show(session, ask, bars if histogram else draw, watch=watch)
+
+
+def buckets(prices: Sequence[int], most: int = 10) -> list[Json]:
+    """Equal steps of whole sat an hour over what the middle 98 % ask: a single absurd price must not flatten the
+    rest. What lies beyond is in the last one."""
+    if not prices:
+        return []
+    ordered = sorted(prices)
+    low, high = ordered[0] // 1000, ordered[(len(ordered) * 99 - 1) // 100] // 1000 + 1
+    step = max(1, -(-(high - low) // most))
+    found: list[Json] = []
+    for start in range(low, high, step):
+        is_last = start + step >= high
+        count = sum(start * 1000 <= x and (is_last or x < (start + step) * 1000) for x in ordered)
+        found.append({"from_sat_hour": start, "to_sat_hour": start + step, "offers": count})
+    return found
+
+
+def bars(answer: Json) -> str:
+    """The same, to look at."""
+    if not answer["histogram"]:
+        return str(answer["why"]) or "no such offer"
+    tallest = max(row["offers"] for row in answer["histogram"])
+    rows = [
+        (
+            f"{row['from_sat_hour']} - {row['to_sat_hour']}",
+            str(row["offers"]),
+            "#" * -(-row["offers"] * 40 // tallest),
+        )
+        for row in answer["histogram"]
+    ]
+    count = sum(row["offers"] for row in answer["histogram"])
+    return f"{table(('SAT/H AT MOST', 'OFFERS', ''), rows, right=('OFFERS',))}\n\n{_seen(answer, count)}"
+
+
+def _seen(answer: Json, shown: int) -> str:
+    by = f", says {show.plural(len(answer['indexes']), 'index', 'indexes')}" if answer["indexes"] else ""
+    return f"{shown} shown of {show.plural(answer['known'], 'offer')}, {answer['fitting']} of which fit{by}"
 
 
 def draw(answer: Json) -> str:
@@ -85,7 +149,7 @@ def draw(answer: Json) -> str:
     listing = table(
         head, map(_row, answer["offers"]), right=("FREE CORES", "MEMORY", "DISK", "AT MOST", "A MONTH")
     )
-    return f"{listing}\n\n{answer['why']}" if answer["why"] else listing
+    return f"{listing}\n\n{answer['why'] or _seen(answer, len(answer['offers']))}"
 
 
 def _risk(offer: Json) -> str:

@@ -13,7 +13,7 @@ from dockage.cli import process
 from dockage.cli.client import Json
 from dockage.cli.errors import UsageError
 from dockage.cli.nodeargs import check, node_options, overrides, run, wait_ready
-from dockage.cli.options import CORES, SIZE, Command, json_option
+from dockage.cli.options import CORES, PERCENT, SIZE, Command, json_option
 from dockage.cli.session import Session
 from dockage.cli.table import facts, table
 
@@ -38,6 +38,7 @@ LINES = (
         "dockage provide                                     # everything, at the preset `fair`",
         "dockage provide --price-preset cheap --cpus 2 --memory 4G --disk 50G --detach",
         "dockage provide --free-for 6f1c...e2                # your own machines for nothing, others pay",
+        "dockage provide --share 50% --hours 22:00-07:00     # half of the machine, at night",
         "dockage provide --price-policy utilisation          # cheaper while idle, dearer when nearly full",
         "dockage provide --only-for own                      # machines of your own alone (`dockage link`), free",
         "dockage provide --free --only-for 6f1c...e2         # one other key, free",
@@ -60,9 +61,23 @@ LINES = (
     "--free-for", multiple=True, metavar="KEY", help="This node pays nothing (see `dockage id` there)."
 )
 @click.option("--free", is_flag=True, help="The same as --price-preset free.")
-@click.option("--cpus", type=CORES, help="How many cores to sell; all if not set.")
+@click.option("--cpus", type=CORES, help="How many cores to sell; all if nothing is set.")
 @click.option("--memory", type=SIZE, help="How much memory; three quarters if not set.")
 @click.option("--disk", type=SIZE, help="How much disk; half of what is free if not set.")
+@click.option("--share", type=PERCENT, metavar="PERCENT", help="Sell so much of each of the three.")
+@click.option(
+    "--hours",
+    metavar="FROM-TO",
+    help="Only then, as 22:00-07:00; leases end with them, and tenants are told before.",
+)
+@click.option("--time-zone", metavar="NAME", help="Of the hours, as Europe/Berlin; the machine's if not set.")
+@click.option(
+    "--min-price",
+    type=click.IntRange(0),
+    metavar="SAT",
+    help="The least that a lease must cost per hour at most.",
+)
+@click.option("--block", multiple=True, metavar="KEY", help="This node may not rent.")
 @click.option("--region", help="The region to be listed in.")
 @click.option(
     "--only-for",
@@ -104,6 +119,11 @@ def _selling(
     cpus: int | None,
     memory: int | None,
     disk: int | None,
+    share: int | None,
+    hours: str | None,
+    time_zone: str | None,
+    min_price: int | None,
+    block: tuple[str, ...],
     region: str | None,
     only_for: tuple[str, ...],
     engine: str | None,
@@ -118,6 +138,11 @@ def _selling(
         "cpu_milli": cpus,
         "memory_mib": memory and max(1, memory // MIB),
         "disk_mib": disk and max(1, disk // MIB),
+        "share_percent": share,
+        "hours": hours,
+        "time_zone": time_zone,
+        "min_sat_hour": min_price,
+        "blocked": list(block) or None,
         "region": region,
         "only_for": list(only_for) or None,
         "engine": engine,
