@@ -298,6 +298,9 @@ class LeaseRoom(Protocol):
     async def volumes(self, lease: LeaseId) -> dict[str, str]:
         """Name to host path."""
 
+    async def volume_sizes(self, lease: LeaseId) -> dict[str, int]:
+        """Name to bytes in blocks that are taken now."""
+
 
 class Prober(Protocol):
     """The tenant's eyes inside its own lease."""

@@ -34,7 +34,6 @@ def test_a_literal_route_is_never_a_container() -> None:
     [
         ("GET", "/info"),
         ("GET", "/version"),
-        ("GET", "/system/df"),
         ("POST", "/build"),
         ("POST", "/commit"),
         ("POST", "/session"),

@@ -61,6 +61,7 @@ async def test_containers_of_an_ended_lease_are_shown_with_the_reason_and_can_be
     assert "the provider needs its machine" in found["State"]["Error"]
     assert found["Config"]["Labels"]["dockage.lease"] == info.id.hex()
     assert "the provider needs its machine" in await tenant.refused("logs", "web")
+    assert await tenant.docker("wait", "web") == "137"
     await tenant.stop()
     await tenant.start()
     assert (await tenant.inspect("web"))["State"]["Status"] == "exited"
@@ -68,14 +69,14 @@ async def test_containers_of_an_ended_lease_are_shown_with_the_reason_and_can_be
     assert await tenant.docker("ps", "-aq") == ""
 
 
-async def test_start_places_a_container_of_an_ended_lease_again(tenant: Tenant) -> None:
+async def test_start_and_restart_place_a_container_of_an_ended_lease_again(tenant: Tenant) -> None:
     port = free_port()
     await tenant.docker("network", "create", "net")
     id_ = await tenant.run("--name", "web", "--network", "net", "-p", f"{port}:80", IMAGE, "sh", "-c", SITE)
     [old] = tenant.leases.all()
     await tenant.leases.end(old.id, "gone")
     await until(lambda: closed(port))
-    await tenant.docker("start", "web")
+    await tenant.docker("restart", "-t", "0", "web")  # as a start, since there is nothing to stop
     await until(lambda: serves(port))
     [new] = tenant.leases.all()
     assert new.id != old.id

@@ -285,7 +285,13 @@ def test_no_answer_of_a_provider_makes_a_view_crash(doc: dict[str, Any]) -> None
         for name in ("network", "volume", "health", "publish", "status", "ancestor"):
             wanted = {name: (values.get(name, "80"),)}
             filters.select([views.item(doc, one, around)], wanted, filters.CONTAINER)
-    views.item_of_inspect(views.after_the_end(views.inspect(doc, one, around), "over", "now"), 1)
+    over = views.after_the_end(views.inspect(doc, one, around), "over", "now")
+    views.item_of_inspect(over, 1)
+    assert views.exit_code(over) == over["State"]["ExitCode"] or not isinstance(
+        over["State"]["ExitCode"], int
+    )
+    assert views.is_alive(views.in_state(doc, "paused"))
+    assert not views.is_alive(views.in_state(doc, "exited"))
 
 
 # -- records -------------------------------------------------------------------------------------------

@@ -103,6 +103,18 @@ async def test_networks_are_the_tenants_until_a_container_needs_them(tenant: Ten
     await tenant.docker("network", "connect", "more", "one")
     assert "more" in (await tenant.inspect("one"))["NetworkSettings"]["Networks"]
     await tenant.docker("network", "disconnect", "more", "one")
+    told = [
+        "events",
+        "--since",
+        "60s",
+        "--until",
+        "0s",
+        "--filter",
+        "network=more",
+        "--format",
+        "{{.Action}}",
+    ]
+    assert (await tenant.docker(*told)).split() == ["create", "connect", "disconnect"]
     await tenant.docker("rm", "-f", "one", "two")
     await tenant.docker("network", "rm", "net", "more")
     await until(lambda: len(tenant.leases.all()) == 0)
@@ -116,6 +128,9 @@ async def test_a_volume_keeps_its_data_and_its_lease(tenant: Tenant) -> None:
     await tenant.docker("create", "--name", "user", *LIMITS, "-v", "data:/d", IMAGE)
     [mount] = (await tenant.inspect("user"))["Mounts"]
     assert (mount["Type"], mount["Name"], mount["Destination"]) == ("volume", "data", "/d")
+    [used] = json.loads(await tenant.docker("system", "df", "-v", "--format", "json"))["Volumes"]
+    assert (used["Name"], used["Links"]) == ("data", "1")
+    assert used["Size"].endswith(("kB", "MB")), used
     assert "volume is in use" in await tenant.refused("volume", "rm", "data")
     assert "user" in await tenant.docker("ps", "-a", "--filter", "volume=data", "--format", "{{.Names}}")
     await tenant.docker("rm", "user")

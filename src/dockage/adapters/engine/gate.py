@@ -215,6 +215,7 @@ HANDLERS: dict[Action, Handler] = {
     Action.NETWORK_DISCONNECT: networks.disconnect,
     Action.NETWORK_PRUNE: networks.prune,
     Action.VOLUME_LIST: volumes.listing,
+    Action.DISK_USE: volumes.disk_use,
     Action.VOLUME_CREATE: volumes.create,
     Action.VOLUME_INSPECT: volumes.inspect,
     Action.VOLUME_REMOVE: volumes.remove,

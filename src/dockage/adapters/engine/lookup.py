@@ -10,7 +10,7 @@ from typing import Any
 
 from dockage.protocol.docker import filters, names, views
 from dockage.protocol.docker.refusal import Refused, not_found
-from dockage.protocol.images import lease_repository
+from dockage.protocol.images import lease_repository, lease_tag
 
 from .exchange import Exchange
 
@@ -86,6 +86,19 @@ async def image(exchange: Exchange, reference: str) -> str:
     return str(_single("image", reference, fitting)["Id"])
 
 
+async def image_config(exchange: Exchange, reference: str) -> tuple[str, Json]:
+    """The lease's own tag of an image, and its ``Config``. By the tag, since what the engine calls an image depends on
+    its store; and, for a whole id, without asking for the list, which is long on an engine with many tenants."""
+    digits = reference.removeprefix("sha256:")
+    if names.is_full_id(digits):
+        tag = lease_tag(exchange.lease, "sha256:" + digits)
+        answer = await exchange.engine.call("GET", f"/images/{tag}/json")
+        if answer.ok:
+            return tag, answer.json().get("Config") or {}
+    tag = lease_tag(exchange.lease, await image(exchange, reference))
+    return tag, (await exchange.call("GET", f"/images/{tag}/json")).get("Config") or {}
+
+
 async def networks(exchange: Exchange) -> list[Json]:
     found: list[Json] = await exchange.call("GET", "/networks", params=_labelled(exchange))
     return found
@@ -99,6 +112,13 @@ async def network(exchange: Exchange, reference: str) -> Json:
     return _single(
         "network", reference, named or [item for item in found if item["Id"].startswith(reference)]
     )
+
+
+async def network_name(exchange: Exchange, reference: str) -> str:
+    """The engine's; of the one that each lease has without asking for it, as it is made by rule."""
+    if reference in (names.DEFAULT_NETWORK, "default"):
+        return exchange.place.network
+    return str((await network(exchange, reference))["Name"])
 
 
 async def volumes(exchange: Exchange, **more: list[str]) -> list[Json]:

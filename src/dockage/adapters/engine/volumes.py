@@ -98,6 +98,14 @@ async def listing(exchange: Exchange) -> None:
     await exchange.answer({"Volumes": named, "Warnings": None})
 
 
+async def disk_use(exchange: Exchange) -> None:
+    sizes = await exchange.room.volume_sizes(exchange.lease)
+    shown = [views.volume(exchange.place, item) for item in await lookup.volumes(exchange)]
+    used = [{**item, "UsageData": {"Size": sizes.get(item["Name"], -1), "RefCount": -1}} for item in shown]
+    nothing: dict[str, Any] = {"LayersSize": 0, "Images": [], "Containers": [], "BuildCache": []}
+    await exchange.answer(nothing | {"Volumes": used})
+
+
 async def inspect(exchange: Exchange) -> None:
     found = await lookup.volume(exchange, exchange.match.references["volume"])
     await exchange.answer(views.volume(exchange.place, found))

@@ -70,16 +70,33 @@ async def start(call: Call, parts: Parts) -> None:
 
     async def begin() -> None:
         placed = await parts.placing.revive(container) if container.ended else container
-        status = await _with_ports(parts, placed, f"/containers/{placed.remote}/start", call.query)
+        status = await _with_ports(parts, placed, f"/containers/{placed.remote}/start", _start_query(call))
         await call.done(status)
 
     await attended(call.server, begin())
 
 
+def _start_query(call: Call) -> dict[str, str]:
+    return {name: value for name, value in call.query.items() if name == "detachKeys"}
+
+
 async def restart(call: Call, parts: Parts) -> None:
-    container = _alive(parts, call.names["id"])
+    """One whose lease has ended is placed again, as by ``start``."""
+    container = parts.books.container(call.names["id"])
+    if container.ended:
+        return await start(call, parts)
     status = await _with_ports(parts, container, f"/containers/{container.remote}/restart", call.query)
     await call.done(status)
+
+
+async def wait(call: Call, parts: Parts) -> None:
+    """For one whose lease has ended there is nothing to wait for: it tells how it ended, and why."""
+    container = parts.books.container(call.names["id"])
+    if not container.ended:
+        call.names["action"] = "wait"
+        return await forward(call, parts)
+    code = views.exit_code(listing.last_inspect(parts, container, ""))
+    await call.answer({"StatusCode": code, "Error": {"Message": container.ended}})
 
 
 async def _with_ports(parts: Parts, container: Container, path: str, query: dict[str, str]) -> int:

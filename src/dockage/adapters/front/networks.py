@@ -133,6 +133,8 @@ async def _join(call: Call, parts: Parts, action: str) -> None:
     edited = _with_network if action == "connect" else _without_network
     changed = msgspec.json.encode(edited(msgspec.json.decode(container.body), network.name, body))
     parts.books.change(container.id, lambda one: replace(one, body=changed))
+    attributes = {"container": container.id, "name": network.name, "type": "bridge"}
+    parts.watch.announce("network", action, network.id, attributes)
     await call.done(200)
 
 

@@ -98,7 +98,7 @@ class Placing:
                 image_id=self._sent[lease][plan.image_id],
             )
             self._books.keep(container)
-        await self._first_look(container)
+        self._watch.look_soon(container)
         return container, warnings
 
     async def grow(self, container: Container, need: Resources) -> None:
@@ -140,14 +140,8 @@ class Placing:
         )
         if placed is None:
             raise ApiError(404, f"No such container: {container.name}")
-        await self._first_look(placed)
+        self._watch.look_soon(placed)
         return placed
-
-    async def _first_look(self, container: Container) -> None:
-        try:
-            await self._watch.look(container)
-        except DockageError as error:
-            log.info("look.failed", container=container.name, why=error.message)
 
     def _fresh_name(self) -> str:
         while True:

@@ -42,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/containers/{id}/start", containers.start),
     Route("POST", "/containers/{id}/stop", containers.stop),
     Route("POST", "/containers/{id}/restart", containers.restart),
+    Route("POST", "/containers/{id}/wait", containers.wait),
     Route("POST", "/containers/{id}/rename", containers.rename),
     Route("POST", "/containers/{id}/exec", containers.exec_create),
     Route("GET", "/containers/{id}/stats", containers.stats),

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 import dockage
+from dockage.domain.errors import DockageError
+from dockage.domain.identity import LeaseId
 from dockage.domain.units import SECOND
 from dockage.ports import Clock
 from dockage.protocol.docker import front_filters as filters
@@ -20,8 +22,9 @@ from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.wire.relay import stream
 
-from . import images, listing
+from . import images, listing, volumes
 from .call import HEADERS, JSON, Call
+from .engines import QUICK
 from .hub import Event
 from .parts import Parts
 
@@ -72,18 +75,36 @@ def _machine(parts: Parts) -> dict[str, Any]:
 async def disk_use(call: Call, parts: Parts) -> None:
     local = await parts.local.json("/system/df")
     own = images.listing(parts.local.store, {}) if parts.local.store else []
-    volumes = [replies.volume(one) for one in parts.books.shelf.volumes.values()]
-    unknown = {"UsageData": {"Size": -1, "RefCount": -1}}
+    sizes, users = await _volume_sizes(parts), volumes.users(parts)
     await call.answer(
         {
             "LayersSize": local.get("LayersSize") or sum(one["Size"] for one in own),
             "Images": local.get("Images") or own,
             "Containers": await listing.items(parts, size=True),
-            "Volumes": [{**volume, **unknown} for volume in volumes],
+            "Volumes": [
+                {**replies.volume(one), "UsageData": {"Size": size, "RefCount": len(users.get(one.name, ()))}}
+                for one in parts.books.shelf.volumes.values()
+                for size in [sizes.get(one.name, -1 if one.lease else 0)]
+            ],
             "BuildCache": local.get("BuildCache"),
             "BuilderSize": 0,
         }
     )
+
+
+async def _volume_sizes(parts: Parts) -> dict[str, int]:
+    """Bytes by name. A volume whose provider does not answer is left out; it is shown as unknown."""
+    leases = {one.lease for one in parts.books.shelf.volumes.values() if one.lease}
+    found = await asyncio.gather(*(_sizes_at(parts, lease) for lease in leases))
+    return {name: size for some in found for name, size in some.items()}
+
+
+async def _sizes_at(parts: Parts, lease: LeaseId) -> dict[str, int]:
+    try:
+        answer = await parts.engines.ask(lease, "GET", "/system/df", limit=QUICK)
+        return {str(one["Name"]): int(one["UsageData"]["Size"]) for one in answer["Volumes"]}
+    except (DockageError, LookupError, TypeError, ValueError):
+        return {}
 
 
 async def no_plugins(call: Call, parts: Parts) -> None:

@@ -28,6 +28,7 @@ from .books import Books
 from .engines import QUICK, LeaseEngines, target
 from .hub import EventHub
 from .published import Published
+from .tasks import spawn
 
 log = structlog.get_logger("dockage.front")
 
@@ -35,6 +36,8 @@ FILTER = '{"type":["container"]}'
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between attempts to reach a lease's events."""
 FORGOTTEN_MAX = 256
+STATES = {"start": "running", "unpause": "running", "pause": "paused", "die": "exited"}
+"""What each event makes of a container."""
 
 
 class Watch:
@@ -94,6 +97,20 @@ class Watch:
             raise
         self.remember(container, doc)
         return doc
+
+    def look_soon(self, container: Container) -> None:
+        """So that it is known what to show if its lease ends before anything happens to it. A container that removes
+        itself is gone then."""
+        if views.removes_itself(container):
+            return
+
+        async def look() -> None:
+            try:
+                await self.look(container)
+            except DockageError as error:
+                log.info("look.failed", container=container.name, why=error.message)
+
+        spawn(self._tasks, look())
 
     def remember(self, container: Container, doc: dict[str, Any]) -> None:
         """The journal is only written when the state changed: clients inspect many times a second."""
@@ -204,10 +221,21 @@ class Watch:
         match str(event.get("Action") or ""):
             case "destroy":
                 self.forget(container)
+            case "die" | "start" | "pause" | "unpause" as action if views.removes_itself(container):
+                await self._ports_follow(container, self._noted(container, action))
             case "die" | "start" | "pause" | "unpause" | "update" | "rename":
                 await self.after_change(container)
             case _:
                 pass
+
+    def _noted(self, container: Container, action: str) -> dict[str, Any]:
+        """What is known of a container that removes itself: its event says all, for nobody starts it again. In a row of
+        ``docker run --rm`` a look at each event would take the provider as long as the runs do."""
+        newest = self._books.shelf.containers.get(container.id, container)
+        doc = views.in_state(msgspec.json.decode(newest.seen), STATES[action])
+        if container.id in self._books.shelf.containers:
+            self._books.show(replace(newest, seen=msgspec.json.encode(doc)))
+        return doc
 
     async def after_change(self, container: Container) -> None:
         """Look, then listen or stop listening. A container that its engine is about to start again keeps its

@@ -323,6 +323,9 @@ class DockerHost:
     async def volumes(self, lease: LeaseId) -> dict[str, str]:
         return self._volumes.mounts(lease)
 
+    async def volume_sizes(self, lease: LeaseId) -> dict[str, int]:
+        return self._volumes.sizes(lease)
+
     # -- within ------------------------------------------------------------------------------------
     @property
     def _layout(self) -> cgroup.Layout:

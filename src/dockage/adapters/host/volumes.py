@@ -69,9 +69,12 @@ class Volumes:
     def mounts(self, lease: LeaseId) -> dict[str, str]:
         return {name: str(path) for name, path in self._mounted.get(lease, {}).items()}
 
+    def sizes(self, lease: LeaseId) -> dict[str, int]:
+        """Bytes in blocks that are taken now, of each."""
+        return {name: loopdisk.held(path) for name, path in self._mounted.get(lease, {}).items()}
+
     def held(self, lease: LeaseId) -> int:
-        """Bytes in blocks that are taken now."""
-        return sum(map(loopdisk.held, self._mounted.get(lease, {}).values()))
+        return sum(self.sizes(lease).values())
 
     def _images(self, lease: LeaseId) -> list[Path]:
         return sorted((self._ledger.folder(lease) / "volumes").glob("*.img"))

@@ -43,6 +43,8 @@ class Wants(NamedTuple):
     volumes: tuple[VolumeUse, ...]
     containers: tuple[str, ...]
     networks: tuple[str, ...]
+    tmpfs: tuple[str, ...]
+    """Where it has memory instead of a volume."""
 
 
 class Resolved(NamedTuple):
@@ -70,7 +72,13 @@ def wants(body: dict[str, Any]) -> Wants:
     joined = (host.get(name) or "" for name in ("NetworkMode", "IpcMode", "PidMode"))
     containers = [mode.removeprefix("container:") for mode in joined if mode.startswith("container:")]
     containers += [each.partition(":")[0] for each in host.get("VolumesFrom") or []]
-    return Wants(str(body.get("Image") or ""), volume_uses(body), tuple(containers), tuple(_networks(body)))
+    image, networks = str(body.get("Image") or ""), tuple(_networks(body))
+    return Wants(image, volume_uses(body), tuple(containers), networks, _tmpfs_targets(host))
+
+
+def _tmpfs_targets(host: dict[str, Any]) -> tuple[str, ...]:
+    mounts = [mount for mount in host.get("Mounts") or [] if mount["Type"] == "tmpfs"]
+    return (*(host.get("Tmpfs") or {}), *(mount["Target"] for mount in mounts))
 
 
 def _networks(body: dict[str, Any]) -> list[str]:

@@ -121,6 +121,17 @@ def after_the_end(doc: Doc, reason: str, finished: str) -> Doc:
     return {**doc, "State": state}
 
 
+def in_state(doc: Doc, status: str) -> Doc:
+    """*doc* (an inspect, or nothing yet) of a container that went into another state."""
+    state = {
+        **_object(doc, "State"),
+        "Status": status,
+        "Running": status in ("running", "paused"),
+        "Paused": status == "paused",
+    }
+    return {**doc, "State": state}
+
+
 def out_of_reach(doc: Doc, reason: str) -> Doc:
     """The last inspect of a container whose provider does not answer now: nobody knows its state."""
     return {**doc, "State": {**_object(doc, "State"), "Error": f"last known state; {reason}"}}
@@ -216,6 +227,11 @@ def removes_itself(container: Container) -> bool:
 def state_of(doc: Mapping[str, Any]) -> str:
     """``running``, ``exited``, ... of an inspect."""
     return str(_object(doc, "State").get("Status") or "created")
+
+
+def exit_code(doc: Mapping[str, Any]) -> int:
+    found = _object(doc, "State").get("ExitCode")
+    return found if isinstance(found, int) else 0
 
 
 def is_alive(doc: Mapping[str, Any]) -> bool:

@@ -45,6 +45,7 @@ class Action(Enum):
     NETWORK_DISCONNECT = "one of the lease's containers"
     NETWORK_PRUNE = "the lease's own without containers"
     VOLUME_LIST = "volumes with the lease's label"
+    DISK_USE = "the lease's volumes with what each holds; nothing else"
     VOLUME_CREATE = "on a file system of its own size, in the lease's disk"
     VOLUME_INSPECT = "with the tenant's name"
     VOLUME_REMOVE = "and its file system"
@@ -102,7 +103,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/exec/{exec}/start", A.EXEC_START),
     Route("POST", "/exec/{exec}/resize", A.RELAY, ("h", "w")),
     Route("GET", "/exec/{exec}/json", A.EXEC_INSPECT),
-    # events
+    # about the lease
+    Route("GET", "/system/df", A.DISK_USE),
     Route("GET", "/events", A.LINES, ("since", "until", "filters")),
     # images of the lease
     Route("GET", "/images/json", A.IMAGE_LIST),
