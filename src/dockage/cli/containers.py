@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .client import Json, UnixConnection
 
 EVERY_SEC = 2.0
-"""An engine takes 20 ms for each answer."""
+"""Each answer costs the provider a millisecond, and the way to it several."""
 ASK_SEC = 4.0
 AT_ONCE = 8
 CONTAINERS_MAX = 64
