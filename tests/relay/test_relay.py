@@ -7,6 +7,7 @@ import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -156,6 +157,11 @@ async def test_a_second_client_with_one_key_takes_the_place_of_the_first() -> No
         await other.ws.send_bytes(b"\x04" + first.node + b"\0hello")
         assert await second.ws.receive_bytes() == b"\x06" + other.node + b"\0hello"
         assert await first.ws.receive_bytes() == relaying.status(relaying.SAME_KEY)
+        await first.ws.send_bytes(b"\x04" + other.node + b"\0hello")
+        await first.ws.send_bytes(relaying.ping(b"12345678"))
+        assert await first.ws.receive_bytes() == relaying.pong(b"12345678"), "it stays, and is not heard"
+        await other.ws.send_bytes(relaying.ping(b"12345678"))
+        assert await other.ws.receive_bytes() == relaying.pong(b"12345678")
         await first.ws.close()
         await other.ws.send_bytes(b"\x04" + first.node + b"\0again")
         assert await second.ws.receive_bytes() == b"\x06" + other.node + b"\0again"
@@ -209,7 +215,7 @@ async def test_a_crowd_is_turned_away_before_a_byte_is_read(limits: RelayLimits,
 
 
 async def test_who_sends_more_than_its_share_is_slowed_down_and_told_once() -> None:
-    limits = RelayLimits(rate=20_000, rate_total=1 << 30)
+    limits = RelayLimits(rate=20_000, rate_total=1 << 30, rate_source=1 << 30)
     async with running(limits) as at, raw(at) as one, raw(at, 1) as two:
         await one.enter()
         await two.enter()
@@ -222,8 +228,9 @@ async def test_who_sends_more_than_its_share_is_slowed_down_and_told_once() -> N
         assert at.relay.figures().dropped_frames == 0
 
 
-async def test_all_clients_together_have_a_share_too() -> None:
-    limits = RelayLimits(rate=1 << 30, rate_total=20_000)
+@pytest.mark.parametrize("of", ["rate_total", "rate_source"])
+async def test_all_clients_together_and_those_of_one_address_have_a_share_too(of: str) -> None:
+    limits = replace(RelayLimits(rate=1 << 30, rate_total=1 << 30, rate_source=1 << 30), **{of: 20_000})
     async with running(limits) as at, raw(at) as one, raw(at, 1) as two:
         await one.enter()
         await two.enter()
@@ -235,7 +242,9 @@ async def test_all_clients_together_have_a_share_too() -> None:
 
 
 async def test_a_reader_that_stalls_costs_a_short_queue_and_then_its_place() -> None:
-    limits = RelayLimits(write_sec=0.5, queue_frames=16, rate=1 << 30, rate_total=1 << 30)
+    limits = RelayLimits(
+        write_sec=0.5, queue_frames=16, rate=1 << 30, rate_total=1 << 30, rate_source=1 << 30
+    )
     async with running(limits) as at, raw(at) as fast, raw(at, 1) as slow:
         await fast.enter()
         await slow.enter()

@@ -54,6 +54,8 @@ class RelayLimits:
     """Bytes a second that one client may send, on average; one second's worth at once. Beyond it we read slower."""
     rate_total: int = 16_000_000
     """The same for all clients together."""
+    rate_source: int = 8_000_000
+    """The same for all clients of one address (IPv6: one /64) together: a key costs nothing."""
     visitors: int = 2048
     """TCP connections, those of clients among them."""
     visitors_per_source: int = 64

@@ -28,8 +28,11 @@ class Rates:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def spend(self, source: str, now: float, keep: float = 0) -> bool:
+        return self.of(source, now).spend(now, keep=keep)
+
+    def of(self, source: str, now: float) -> Bucket:
         bucket = self._buckets.pop(source, None) or Bucket(self._rate, self._burst, now)
         self._buckets[source] = bucket
         if len(self._buckets) > self._remembered:
             self._buckets.popitem(last=False)
-        return bucket.spend(now, keep=keep)
+        return bucket

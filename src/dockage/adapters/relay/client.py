@@ -15,8 +15,10 @@ from dockage.wire.limits import RelayLimits
 
 
 class Client:
-    def __init__(self, key: NodeKey, socket: web.WebSocketResponse, limits: RelayLimits, now: float) -> None:
-        self.key, self._socket, self._limits = key, socket, limits
+    def __init__(
+        self, key: NodeKey, source: str, socket: web.WebSocketResponse, limits: RelayLimits, now: float
+    ) -> None:
+        self.key, self.source, self._socket, self._limits = key, source, socket, limits
         self.bucket = Bucket(limits.rate, limits.rate, now)
         self.heard = now
         self.was_throttled = False

@@ -25,6 +25,7 @@ from dockage.protocol import relaying
 from dockage.protocol.records import Verify
 from dockage.wire.bucket import Bucket
 from dockage.wire.limits import RELAY, RelayLimits
+from dockage.wire.sources import Rates, source_of
 
 from .client import Client
 from .door import Door
@@ -47,6 +48,7 @@ class Relay:
         self._throttled = 0.0
         self._refused: Counter[str] = Counter()
         self._total: Bucket
+        self._sources = Rates(limits.rate_source, limits.rate_source, limits.sources)
 
     async def serve(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Until cancelled."""
@@ -58,8 +60,9 @@ class Relay:
             await web.SockSite(runner, listening, ssl_context=tls).start()
             await asyncio.Event().wait()
         finally:
-            for client in tuple(self._clients.values()):
-                await client.close()
+            async with asyncio.TaskGroup() as tasks:
+                for client in self._clients.values():
+                    tasks.create_task(client.close())
             await runner.cleanup()
 
     def figures(self) -> RelayFigures:
@@ -97,7 +100,8 @@ class Relay:
             self._refuse(error.code if isinstance(error, PeerError) else "relay.silent")
             await ws.close()
             return ws
-        await self._host(Client(key, ws, self._limits, self._now()), ws)
+        source = source_of(request.remote or "")
+        await self._host(Client(key, source, ws, self._limits, self._now()), ws)
         return ws
 
     async def _prove(self, ws: web.WebSocketResponse) -> NodeKey:
@@ -161,6 +165,8 @@ class Relay:
                 await self._keep_to_rate(client, 1)
 
     def _pass_on(self, client: Client, said: relaying.Datagrams) -> None:
+        if self._clients.get(client.key) is not client:
+            return  # another one has its key by now; closing it would have the two take turns for ever
         to = self._clients.get(said.to)
         if to is None:
             client.offer(relaying.gone(said.to))
@@ -172,7 +178,8 @@ class Relay:
     async def _keep_to_rate(self, client: Client, size: int) -> None:
         """Reading on later is all it takes: TCP then slows the sender down, and nothing need be dropped."""
         now = self._now()
-        wait = max(client.bucket.owe(now, size), self._total.owe(now, size))
+        shares = (client.bucket, self._sources.of(client.source, now), self._total)
+        wait = max(share.owe(now, size) for share in shares)
         if wait <= 0:
             return
         if not client.was_throttled:
