@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from dockage.cli import process
+from dockage.cli.errors import NotRunning
 from dockage.cli.main import main
 
+from .homes import Run
 from .parts import served
 
 Call = Callable[..., Result]
@@ -54,3 +58,18 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that comes first in PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return tmp_path
+
+
+@pytest.fixture
+def at(home: Path) -> Iterator[Callable[[str], Run]]:
+    """``at("buyer")`` runs commands at a home of that name; its daemon is stopped in the end."""
+    homes: list[Path] = []
+
+    def run(name: str) -> Run:
+        homes.append(home / name)
+        return Run(home / name)
+
+    yield run
+    for one in homes:
+        with suppress(NotRunning):
+            process.stop(one)

@@ -49,7 +49,6 @@ CHANNEL = {
         ),
         (("id",), {"node"}),
         (("link", "list"), {"machines"}),
-        (("link", "remove", "laptop"), {"node", "name", "addresses", "linked_sec"}),
         (("market",), {"offers", "why"}),
         (("spend",), {"leases", "running", "msat_hour_max", "due_msat", "paid_sat"}),
         (("earnings",), {"leases", "running", "ended", "due_msat", "paid_sat", "settled_sat", "fees_sat"}),

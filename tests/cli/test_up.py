@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from dockage.cli import process
-from dockage.cli.errors import NotRunning
+from .homes import ON_LOOPBACK, Run, free_port
 
-DOCKAGE = (sys.executable, "-m", "dockage.cli.main")
-ON_LOOPBACK = ("--bind", "127.0.0.1:0", "--set", "node.stamp_bits=4")
 COMPOSE = """
 name: tea
 services:
@@ -28,35 +19,6 @@ services:
     ports: ["127.0.0.1:{port}:80"]
     deploy: {{resources: {{limits: {{cpus: "0.5", memory: 64M}}}}}}
 """
-
-
-class Run(NamedTuple):
-    home: Path
-
-    def __call__(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [*DOCKAGE, "--home", str(self.home), *words], capture_output=True, text=True, timeout=110
-        )
-        assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def value(self, *words: str) -> Any:
-        return json.loads(self(*words, "--json"))
-
-
-@pytest.fixture
-def at(home: Path) -> Iterator[Callable[[str], Run]]:
-    """``at("buyer")`` runs commands at a home of that name; its daemon is stopped in the end."""
-    homes: list[Path] = []
-
-    def run(name: str) -> Run:
-        homes.append(home / name)
-        return Run(home / name)
-
-    yield run
-    for one in homes:
-        with suppress(NotRunning):
-            process.stop(one)
 
 
 @pytest.mark.timeout(300)
@@ -100,10 +62,3 @@ def test_sell_buy_look_and_take_down(
     assert [(one["lease"], one["state"]) for one in down["leases"]] == [(lease["lease"], "ended")]
     assert buyer.value("spend")["leases"] == []
     assert seller.value("earnings")["running"] == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
