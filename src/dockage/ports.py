@@ -168,6 +168,16 @@ class Neighbours(Protocol):
         """At most 64 others, within two seconds."""
 
 
+class PublicSquare(Protocol):
+    """A place on the internet that everybody knows, where market nodes can be asked for and say where they are."""
+
+    async def find(self, within: float) -> Sequence[tuple[NodeKey, Address]]:
+        """At most 64 hints, after *within* seconds and three more at the latest. Raises Unavailable("mainline.*")."""
+
+    async def stand(self) -> None:
+        """Say that we are one of them, until cancelled."""
+
+
 class Pake(Protocol):
     """Our side of a password-authenticated key exchange: who has another password comes to another key, and learns
     nothing else of ours."""

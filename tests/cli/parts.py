@@ -197,17 +197,14 @@ async def node(home: Path, **sections: Any) -> Node:
 
 def _own(
     config: Config, journal: Journal, link: PeerLink, clock: Clock
-) -> tuple[Machines, OwnMarket, Linking]:
+) -> tuple[Machines, OwnMarket, Linking, None]:
     """One machine is linked; nobody is on the local network."""
     laptop = Machine(TENANT.node, "laptop", "", ("127.0.0.1:4711",), Instant(START - 600 * SECOND))
     machines = Machines([Row(KIND, laptop.key, msgspec.msgpack.encode(laptop))], journal, link)
     own = OwnMarket(machines, link, link.open, ME, clock, lambda: None, tuple)
     presence = Presence(MemoryLan().neighbour, link, machines, network="main", market=False, always=False)
-    return (
-        machines,
-        own,
-        Linking(link, clock, machines, presence, SpakeSide, Random(1), config.node.name or "desk"),
-    )
+    name = config.node.name or "desk"
+    return machines, own, Linking(link, clock, machines, presence, SpakeSide, Random(1), name), None
 
 
 def _rail() -> Rail:

@@ -45,13 +45,13 @@ async def test_after_a_restart_the_market_is_found_without_its_seed() -> None:
     async with running([*world.nodes, client]):
         await enter(world.nodes, world.nodes[:1])
         contacts = world.contacts(client, world.seed(0))
-        assert await contacts.enter() == 6
+        assert await contacts.enter("config") == 6
         await contacts.remember()
         await world.nodes[0].link.close()
         await client.link.close()
     again = world.node(98, server=False)
     async with running([*world.nodes[1:], again]):
-        assert await world.contacts(again, world.seed(0)).enter() == 5
+        assert await world.contacts(again, world.seed(0)).enter("book") == 5
 
 
 async def test_what_a_finder_tells_is_tried_and_only_what_answers_is_kept() -> None:
@@ -61,7 +61,7 @@ async def test_what_a_finder_tells_is_tried_and_only_what_answers_is_kept() -> N
     async with running([*world.nodes, client]):
         await enter(world.nodes, world.nodes[:1])
         contacts = world.contacts(client)
-        assert await contacts.enter() == 0
+        assert await contacts.enter("config") == 0
         assert await contacts.found([*invented, world.seed(1)], "lan") == 3
         kept = world.contacts(world.node(98, server=False))
         assert {each.key for each in kept._book.best(99)} == {node.link.node for node in world.nodes}
@@ -72,7 +72,7 @@ async def test_a_finder_that_tells_lies_without_end_pushes_out_no_seed() -> None
     client = world.node(99, server=False)
     async with running([*world.nodes, client]):
         contacts = world.contacts(client, world.seed(0))
-        assert await contacts.enter() == 1
+        assert await contacts.enter("config") == 1
         for block in range(10):
             lies = [
                 (MemoryKeys(1000 + block * 10 + n).node, Address("", ("127.0.0.1:9",))) for n in range(10)

@@ -35,6 +35,8 @@ _FLAGS: dict[str, tuple[str, str]] = {
     "regions": ("node", "regions"),
     "relays": ("node", "relays"),
     "run_relay": ("relay", "listen"),
+    "lan": ("node", "lan"),
+    "mainline": ("node", "mainline"),
     "docker_socket": ("tenant", "socket"),
     "bitcoin": ("bitcoin", "network"),
     "wallet": ("bitcoin", "wallet"),
@@ -98,6 +100,12 @@ def node_options(function: F) -> F:
             "--index/--no-index", default=None, help="Keep all offers and answer which of them fit."
         ),
         click.option("--market/--no-market", default=None, help="Store and answer for the market."),
+        click.option(
+            "--mainline/--no-mainline", default=None, help="Find market nodes through the BitTorrent DHT."
+        ),
+        click.option(
+            "--lan/--no-lan", default=None, help="Find them, and your machines, on the local network."
+        ),
         click.option(
             "--seed", "seeds", multiple=True, metavar="KEY@IP:PORT", help="A market node to begin with."
         ),

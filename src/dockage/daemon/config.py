@@ -73,6 +73,14 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     it then sees this node's key, addresses and whether it is a market node."""
     lan_interfaces: tuple[str, ...] = ()
     """IP addresses of the interfaces that mDNS uses; empty = the one that multicast leaves by."""
+    mainline: bool = False
+    """Look for market nodes in the BitTorrent Mainline DHT while nobody else is known; a market node announces itself
+    there (extra ``mainline``). The DHT's nodes then see this address and the hash of the market's name."""
+    mainline_nodes: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Where that DHT is entered, each ``host:port``; empty = dht.libtorrent.org:25401 and
+    router.bittorrent.com:6881."""
+    mainline_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """UDP port at which a market node tells its key to those who found its address there; 0 takes any free one."""
     metrics: str = ""
     """``ip:port`` on loopback where Prometheus finds ``/metrics`` (docs/reference/metrics.md); empty: nowhere."""
 
@@ -367,6 +375,10 @@ def _check(config: Config, path: Path) -> None:
         read_key(text)
     if not _is_socket_address(config.node.bind):
         raise UsageError("config.invalid", f"{path}: node.bind is ip:port, not {config.node.bind!r}")
+    for text in config.node.mainline_nodes:
+        host, _, port = text.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 65536 and text.isascii() and "," not in text):
+            raise UsageError("config.invalid", f"{path}: node.mainline_nodes are host:port, not {text!r}")
     for text in config.node.lan_interfaces:
         if not _is_address(text):
             raise UsageError("config.invalid", f"{path}: node.lan_interfaces are IP addresses, not {text!r}")

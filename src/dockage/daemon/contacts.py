@@ -45,18 +45,20 @@ class Contacts:
         bound: bool,
     ) -> None:
         self._journal, self._clock = journal, clock
-        self._bootstrap, self._live, self._seeds = bootstrap, live, seeds
+        self._bootstrap, self.live, self._seeds = bootstrap, live, seeds
         kept = next((row.value for row in rows if row.kind == KIND), b"\x90")
         self._book = ContactBook.load(kept, Space(bound))
         self._saved = kept
 
-    async def enter(self) -> int:
-        """Once, at the start. Returns how many market nodes we know then."""
-        known = [(c.key, Address(c.relay, (c.address,))) for c in self._book.best(TRIED)]
-        async with asyncio.TaskGroup() as tasks:
-            told = {"config": self._seeds, "book": known}.items()
-            entries = [tasks.create_task(self._enter_by(nodes, source)) for source, nodes in told]
-        return max(entry.result() for entry in entries)
+    def told(self, source: str) -> Sequence[tuple[NodeKey, Address]]:
+        """``config``: the seeds; ``book``: the best of those who answered before."""
+        if source == "config":
+            return self._seeds
+        return [(c.key, Address(c.relay, (c.address,))) for c in self._book.best(TRIED)]
+
+    async def enter(self, source: str) -> int:
+        """Through those of *source*, at the start. Returns how many market nodes we know then."""
+        return await self._enter_by(self.told(source), source)
 
     async def found(self, nodes: Sequence[tuple[NodeKey, Address]], source: str) -> int:
         """*source* (``lan``, ``mainline``, ...) tells of *nodes*, true or not: they are tried now, and again whenever
@@ -72,7 +74,7 @@ class Contacts:
 
     async def remember(self) -> None:
         now = self._clock.now()
-        for key, address in self._live():
+        for key, address in self.live():
             for direct in address.direct[:1]:
                 self._book.answered(Contact(key, direct, address.relay), now)
         if (blob := self._book.dump()) != self._saved:

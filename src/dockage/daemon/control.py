@@ -152,6 +152,7 @@ class Control:
                 if node.config.tenant.enabled
                 else None,
                 "bitcoin": await self._bitcoin_status(),
+                "market": views.entrance(node.entrance) if node.entrance else None,
                 "machines": len(node.machines),
                 "refused": dict(node.reception.refused),
             }

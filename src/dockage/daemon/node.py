@@ -13,6 +13,7 @@ from dockage.ports import Clock, ContainerHost, Keys, PeerLink, RelayFigures
 
 from .config import Config
 from .driver import Driver
+from .entrance import Entrance
 from .history import History
 from .indexing import Indexer
 from .linking import Linking
@@ -45,6 +46,8 @@ class Node:
     machines: Machines
     own: OwnMarket
     linking: Linking
+    entrance: Entrance | None
+    """None where there is only one board."""
     indexer: Indexer | None = None
     """Where this node is an index of the market."""
     relay: Callable[[], RelayFigures] | None = None

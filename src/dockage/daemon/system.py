@@ -51,7 +51,18 @@ from dockage.domain.units import MIB, SECOND, Duration, Sat, micro, msat
 from dockage.node import records
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import HostFacts, Journal, Neighbours, Pake, PricePolicy, Prober, Progress, Row, Stream
+from dockage.ports import (
+    HostFacts,
+    Journal,
+    Neighbours,
+    Pake,
+    PricePolicy,
+    Prober,
+    Progress,
+    PublicSquare,
+    Row,
+    Stream,
+)
 from dockage.protocol import proof as proofs
 from dockage.protocol import streams
 from dockage.protocol.images import Source
@@ -141,6 +152,10 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         if rail is not None:
             refuse_foreign_channels(rail, rows, keys.node)
         host = await _host(home, config, stack) if config.provider.enabled else None
+        seeds = [settings.read_seed(text) for text in config.node.seeds]
+        contacts = Contacts(
+            rows, journal, clock, directory.bootstrap, directory.contacts, seeds, bound=config.node.public
+        )
         ground = Ground(
             home,
             config,
@@ -162,7 +177,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             _new_pake,
             relay[0].figures if relay else None,
             _neighbours(config),
-            directory.contacts,
+            contacts,
+            _square(config, keys.node, link),
             _hostname(),
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
@@ -170,11 +186,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             stack.push_async_callback(node.notice.leave)
         loops += beside(node)
         loops += [relay[1]] if relay else []
-        seeds = [settings.read_seed(text) for text in config.node.seeds]
-        contacts = Contacts(
-            rows, journal, clock, directory.bootstrap, directory.contacts, seeds, bound=config.node.public
-        )
-        loops += _market_loops(contacts, directory, entered)
+        loops.append(_board(directory, entered))
         if nat.wants_relays(config):
             probe = RelayProbe()
             stack.push_async_callback(probe.close)
@@ -399,15 +411,33 @@ def _directory(
     return directory
 
 
-def _market_loops(contacts: Contacts, directory: KademliaDirectory, entered: asyncio.Event) -> list[Loop]:
-    """*entered* is set once the market was looked for, found or not."""
-
-    async def live() -> None:
-        await contacts.enter()
-        entered.set()
+def _board(directory: KademliaDirectory, entered: asyncio.Event) -> Loop:
+    async def keep_up() -> None:
+        await entered.wait()
         await directory.run()
 
-    return [live, contacts.keep_up]
+    return keep_up
+
+
+def _square(config: Config, me: NodeKey, link: IrohLink) -> PublicSquare | None:
+    """None unless our user wants it."""
+    wanted = config.node
+    if not wanted.mainline:
+        return None
+    try:
+        from dockage.adapters.mainline import MainlineSquare
+    except ImportError:
+        raise UsageError(
+            "mainline.missing",
+            "the BitTorrent DHT needs the extra `mainline`, which is not installed: pip install 'dockage[mainline]'",
+        ) from None
+
+    def port() -> int:
+        direct = link.address().direct
+        return int(direct[0].rpartition(":")[2]) if direct else 0
+
+    host = wanted.bind.rpartition(":")[0]
+    return MainlineSquare(wanted.network, wanted.mainline_nodes, me, port, host, wanted.mainline_port)
 
 
 def _front(home: Path, config: Config, node: Node, journal: Journal, stack: AsyncExitStack) -> DockerFront:

@@ -27,6 +27,7 @@ from dockage.node.provider import Provider, SoldLease
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.protocol.bitcoin.settlement import overhead
 
+from .entrance import Entrance
 from .machines import Machine
 from .market import Found
 from .own import Seen
@@ -99,6 +100,11 @@ def change(of: Change) -> Json:
 def offer_order(of: Json) -> tuple[bool, int, str]:
     """As placement ranks them: what fits first, then by price times (1 + risk)."""
     return bool(of["obstacles"]), of["msat_hour_max"] * (1000 + of["risk_permille"]), of["provider"]
+
+
+def entrance(of: Entrance) -> Json:
+    """How the market was found."""
+    return {"nodes": of.nodes, "found_by": of.found_by, "asked": dict(of.asked), "why": of.why()}
 
 
 def machine(of: Machine, seen: Seen, now: Instant) -> Json:

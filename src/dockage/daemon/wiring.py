@@ -39,6 +39,7 @@ from dockage.ports import (
     PeerLink,
     PricePolicy,
     Prober,
+    PublicSquare,
     RelayFigures,
     Row,
     Stream,
@@ -48,8 +49,10 @@ from dockage.protocol import streams
 from .access import Access
 from .chainwatch import ChainWatch
 from .config import Config, read_seed
+from .contacts import Contacts
 from .driver import Driver
 from .edge import Edge
+from .entrance import Entrance, Way
 from .fences import Fences
 from .history import THIN_SEC, History
 from .hours import LOOK_SEC, Hours, HoursLoop, read_hours
@@ -76,6 +79,9 @@ from .tasks import Jobs, every
 from .tunnels import TunnelCounts
 
 TICK_SEC = 1.0
+LAN_SEC = 5.0
+MAINLINE_SEC = 30.0
+"""For the first addresses to come from there."""
 
 Loop = Callable[[], Awaitable[None]]
 IntoLease = Callable[[LeaseId], Awaitable[Stream]]
@@ -112,8 +118,9 @@ class Ground:
     """Of the relay that this node runs for others."""
     neighbours: Callable[[], Neighbours] | None = None
     """Makes the port; None where the extra is not installed."""
-    contacts: Callable[[], Sequence[tuple[NodeKey, Address]]] = tuple
-    """Market nodes that answer."""
+    contacts: Contacts | None = None
+    """Where the board is many nodes."""
+    square: PublicSquare | None = None
     hostname: str = "machine"
 
 
@@ -140,7 +147,7 @@ def wire(
         provider, notice = _sell(ground, replace(policy, own=machines.keys), hands, reach, indexes)
         together = hands.together
         loops += _selling_loops(ground, provider, notice)
-    own, linking, more = _own(ground, machines, provider, reach)
+    own, linking, entrance, more = _own(ground, machines, provider, reach)
     loops += more
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions, own.offers)
     rents = _renting(ground, tenant, Queries(market, indexes, clock, ground.rand), reach, counts, planner)
@@ -173,6 +180,7 @@ def wire(
         machines,
         own,
         linking,
+        entrance,
         indexer=indexer,
         relay=ground.relay,
     )
@@ -225,7 +233,7 @@ def _renting(
 # -- our user's other machines -------------------------------------------------------------------------
 def _own(
     ground: Ground, machines: Machines, provider: Driver[selling.Provider] | None, reach: Reach
-) -> tuple[OwnMarket, Linking, list[Loop]]:
+) -> tuple[OwnMarket, Linking, Entrance | None, list[Loop]]:
     wanted, link, clock, keys = ground.config.node, ground.link, ground.clock, ground.keys
 
     def offered() -> Offer | None:
@@ -238,7 +246,8 @@ def _own(
             await provider.tell(told.Linked(machines.keys))
 
     machines.changed = changed
-    own = OwnMarket(machines, link, reach.open, keys, clock, offered, ground.contacts)
+    known = ground.contacts.live if ground.contacts else tuple
+    own = OwnMarket(machines, link, reach.open, keys, clock, offered, known)
     presence = Presence(
         ground.neighbours, link, machines, network=wanted.network, market=wanted.market, always=wanted.lan
     )
@@ -246,7 +255,26 @@ def _own(
     linking = Linking(link, clock, machines, presence, ground.new_pake, ground.rand, name)
     ground.reception.serve_kind(streams.Own, own.serve)
     ground.reception.serve_kind(streams.Pairing, linking.serve)
-    return own, linking, [own.run, presence.run, linking.run]
+    entrance, more = _entrance(ground, own, presence)
+    return own, linking, entrance, [own.run, presence.run, linking.run, *more]
+
+
+def _entrance(ground: Ground, own: OwnMarket, presence: Presence) -> tuple[Entrance | None, list[Loop]]:
+    if ground.contacts is None:
+        return None, []
+    wanted, square = ground.config.node, ground.square
+
+    async def hints() -> Sequence[tuple[NodeKey, Address]]:
+        return own.hints()
+
+    ways, loops = [Way("machines", hints, 1.0)], list[Loop]()
+    if wanted.lan:
+        ways.append(Way("lan", lambda: presence.market_nodes(LAN_SEC), 2 * LAN_SEC))
+    if square is not None:
+        ways.append(Way("mainline", lambda: square.find(MAINLINE_SEC), 2 * MAINLINE_SEC))
+        loops += [square.stand] if wanted.market else []
+    entrance = Entrance(ground.contacts, ways, ground.entered, is_market=wanted.market)
+    return entrance, [entrance.run, ground.contacts.keep_up, *loops]
 
 
 # -- the provider ------------------------------------------------------------------------------------

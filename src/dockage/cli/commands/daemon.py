@@ -60,7 +60,7 @@ def summary(status: Json) -> str:
             ("node", status["node"]),
             ("home", status["home"]),
             ("addresses", ", ".join(status["addresses"])),
-            ("market", "stores and answers" if status["market_node"] else ""),
+            ("market", _market(status)),
             ("sells", _sells(status["provider"])),
             ("machines", f"{status['machines']} of your own linked" if status["machines"] else ""),
             ("docker", f"export DOCKER_HOST=unix://{tenant['socket']}" if tenant else ""),
@@ -68,6 +68,19 @@ def summary(status: Json) -> str:
             ("up for", show.duration(status["uptime_sec"])),
         ]
     )
+
+
+def _market(status: Json) -> str:
+    found = status["market"]
+    role = "stores and answers" if status["market_node"] else ""
+    if found is None or (status["market_node"] and not found["nodes"]):
+        return role
+    if found["why"]:
+        return str(found["why"])
+    names = {"book": "nodes met before", "config": "seeds", "machines": "linked machines"}
+    names |= {"lan": "the local network", "mainline": "the BitTorrent DHT"}
+    by = f", found by {names[found['found_by']]}" if found["found_by"] else ""
+    return f"{show.plural(found['nodes'], 'node')}{by}" + (f"; {role}" if role else "")
 
 
 def _sells(provider: Json | None) -> str:
