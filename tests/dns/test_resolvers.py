@@ -1,0 +1,117 @@
+"""dig and a real resolver in front of our name server: an app's name is found as every browser would find it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from dockage.daemon.naming import Naming
+from dockage.domain.deployment import Document
+from dockage.domain.identity import LeaseId
+from dockage.testing.clock import ManualClock
+from dockage.testing.directory import MemoryDirectory
+from dockage.testing.keys import verify
+
+from .test_authority import ALIAS, DOCUMENT, LEASE, NAME, OWN, ZONE
+from .test_server import LOCAL, serving
+
+TOOLS = Path(__file__).parents[2] / ".dev/dns-tools"
+pytestmark = pytest.mark.skipif(not (TOOLS / "dig").exists(), reason="script/setup brings dig and unbound")
+
+
+class Town:
+    """Everything that the name server knows."""
+
+    def __init__(self) -> None:
+        self.documents: dict[LeaseId, Document] = {LEASE: DOCUMENT}
+        clock = ManualClock()
+        market = MemoryDirectory(verify, clock)
+        addresses = ("203.0.113.5", "2001:db8::5")
+        self.naming = Naming(
+            ZONE, addresses, lambda: self.documents, lambda lease: True, market, verify, clock, self._probe
+        )
+        self.naming.look()
+
+    async def _probe(self, address: str) -> bool:
+        return True
+
+
+async def dig(port: int, *words: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        TOOLS / "dig",
+        f"@{LOCAL}",
+        "-p",
+        str(port),
+        "+tries=2",
+        "+time=3",
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    return out.decode()
+
+
+@asynccontextmanager
+async def unbound(folder: Path, authority: int) -> AsyncIterator[int]:
+    """A resolver that finds our zone, and the domain that is delegated to us, at our name server."""
+    with_port = await asyncio.start_server(lambda reader, writer: writer.close(), LOCAL, 0)
+    port = with_port.sockets[0].getsockname()[1]
+    with_port.close()
+    await with_port.wait_closed()
+    stubs = "".join(
+        f'stub-zone:\n  name: "{name}"\n  stub-addr: {LOCAL}@{authority}\n' for name in (ZONE, "example.org")
+    )
+    (folder / "unbound.conf").write_text(
+        f'server:\n  interface: {LOCAL}\n  port: {port}\n  do-not-query-localhost: no\n  username: ""\n  chroot: ""\n'
+        f'  directory: "{folder}"\n  pidfile: ""\n  use-syslog: no\n  module-config: "iterator"\n  num-threads: 1\n'
+        f"  use-caps-for-id: yes\n  so-reuseport: no\n  outgoing-range: 32\n{stubs}"
+    )
+    process = await asyncio.create_subprocess_exec(
+        TOOLS / "unbound", "-d", "-c", folder / "unbound.conf", stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(10):
+            while b"start of service" not in (line := await process.stderr.readline()):
+                assert line, "unbound did not start"
+        yield port
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.communicate()
+
+
+async def test_dig_sees_what_the_spec_says() -> None:
+    town = Town()
+    async with serving(town.naming.respond) as port:
+        assert (await dig(port, "+short", NAME, "A")).split() == ["203.0.113.5"]
+        assert (await dig(port, "+short", "+tcp", ALIAS, "AAAA")).split() == ["2001:db8::5"]
+        assert (await dig(port, "+short", f"_db._tcp.{NAME}", "SRV")).split()[2] == "20001"
+        assert "status: NXDOMAIN" in await dig(port, f"nobody.{ZONE}")
+        assert "status: REFUSED" in await dig(port, "example.com")
+        whole = await dig(port, "+nocookie", NAME, "TXT")
+        assert "deployment=shop" in whole
+        assert "Warning" not in whole  # trailing bytes, a wrong id, a malformed packet
+
+
+async def test_a_resolver_finds_a_deployment_and_forgets_it_soon(tmp_path: Path) -> None:
+    """Letters in random case (0x20) included."""
+    town = Town()
+    async with serving(town.naming.respond) as port, unbound(tmp_path, port) as resolver:
+        assert (await dig(resolver, "+short", NAME)).split() == ["203.0.113.5"]
+        assert (await dig(resolver, "+short", ALIAS.upper())).split() == ["203.0.113.5"]
+        assert (await dig(resolver, "+short", OWN, "AAAA")).split() == ["2001:db8::5"]
+        assert "status: NXDOMAIN" in await dig(resolver, f"nobody.{ZONE}")
+
+        told = await dig(resolver, NAME)
+        assert int(next(x.split()[1] for x in told.splitlines() if x.startswith(f"{NAME}."))) <= 5
+        town.documents[LEASE] = replace(DOCUMENT, sites=())
+        town.naming.look()
+        async with asyncio.timeout(20):
+            while "status: NXDOMAIN" not in await dig(resolver, ALIAS):  # noqa: ASYNC110 - nobody tells a resolver
+                await asyncio.sleep(0.5)
