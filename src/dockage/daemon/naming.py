@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 import structlog
@@ -71,6 +71,11 @@ class Naming:
         self._zones = dict[NodeKey, Zone]()
         self._reads = dict[NodeKey, asyncio.Event]()
         self._dead = set[Address]()
+
+    @property
+    def names(self) -> Collection[str]:
+        """Host names that are published here."""
+        return self._places.keys()
 
     # -- answers ---------------------------------------------------------------------------------------
     def respond(self, message: bytes, over_tcp: bool) -> bytes | Coroutine[Any, Any, bytes] | None:

@@ -92,7 +92,7 @@ def look_up(view: View, name: str, kind: int, turn: int = 0) -> Answer | Ask:
     service, host = _split_service(name)
     place = view.places.get(host)
     if place is not None:
-        return _found(view, host, kind, _of_place(view, place, service, name, host, turn))
+        return _found(view, host, kind, _of_place(view, place, service, name, kind, turn))
     if zone and name.endswith("." + zone):
         return _of_tenant(view, name, kind, turn)
     parent = _delegated(view, name)
@@ -107,7 +107,7 @@ def _own(self: Self, name: str, kind: int) -> Answer:
             dns.Record(name, dns.NS, SLOW_TTL, dns.encode_name(self.server)),
             _soa(self, name),
         ]
-    return _chosen(records, kind, _soa(self, self.zone))
+    return _chosen(self, self.zone, records, kind)
 
 
 def _soa(self: Self, apex: str) -> dns.Record:
@@ -116,10 +116,10 @@ def _soa(self: Self, apex: str) -> dns.Record:
     return dns.Record(apex, dns.SOA, TTL, dns.authority(server, contact, self.serial, TTL))
 
 
-def _chosen(records: Sequence[dns.Record], kind: int, soa: dns.Record) -> Answer:
+def _chosen(self: Self, apex: str, records: Sequence[dns.Record], kind: int) -> Answer:
     """*kind* of *records*; where the name has none of it, an alias; else the word that there is none (RFC 2308)."""
     found = tuple(x for x in records if kind in (x.kind, dns.ANY) or x.kind == dns.CNAME)
-    return Answer(dns.NOERROR, found) if found else Answer(dns.NOERROR, (), (soa,))
+    return Answer(dns.NOERROR, found) if found else Answer(dns.NOERROR, (), (_soa(self, apex),))
 
 
 # -- deployments that are published here -------------------------------------------------------------
@@ -135,13 +135,17 @@ def _split_service(name: str) -> tuple[tuple[str, str] | None, str]:
 
 
 def _of_place(
-    view: View, place: Place, service: tuple[str, str] | None, name: str, host: str, turn: int
+    view: View, place: Place, service: tuple[str, str] | None, name: str, kind: int, turn: int
 ) -> list[dns.Record]:
     if service is not None:
+        host = name.split(".", 2)[2]
         ports = _ports(place.document, *service)
         return [dns.Record(name, dns.SRV, TTL, dns.service(port, host)) for port in ports]
-    records = _gateways(view, place, host, turn)
-    records.append(dns.Record(host, dns.TXT, TTL, dns.text(_summary(place.document))))
+    records = list[dns.Record]()
+    if kind in (dns.A, dns.AAAA, dns.ANY):
+        records += _gateways(view, place, name, turn)
+    if kind in (dns.TXT, dns.ANY):
+        records.append(dns.Record(name, dns.TXT, TTL, dns.text(_summary(place.document))))
     return records
 
 
@@ -176,19 +180,21 @@ def _turned(addresses: Sequence[Address], host: str, ttl: int, turn: int) -> lis
     records = list[dns.Record]()
     for kind in (dns.A, dns.AAAA):
         of = [data for each, data in addresses if each == kind]
-        first = turn % len(of) if of else 0
-        records += [dns.Record(host, kind, ttl, data) for data in (*of[first:], *of[:first])[:ANSWERS_MAX]]
+        if len(of) > 1:
+            first = turn % len(of)
+            of = [*of[first:], *of[:first]][:ANSWERS_MAX]
+        records += [dns.Record(host, kind, ttl, data) for data in of]
     return records
 
 
 def _found(view: View, host: str, kind: int, records: Sequence[dns.Record]) -> Answer:
     zone = view.self.zone
-    inside = zone and host.endswith("." + zone)
-    soa = _soa(view.self, zone if inside else host)
-    if not inside:  # the tenant's own domain, delegated to us: its apex is here
+    if zone and host.endswith("." + zone):
+        return _chosen(view.self, zone, records, kind)
+    if kind in (dns.NS, dns.SOA, dns.ANY):  # the tenant's own domain, delegated to us: its apex is here
         server = dns.Record(host, dns.NS, SLOW_TTL, dns.encode_name(view.self.server if zone else host))
-        records = [*records, server, soa]
-    return _chosen(records, kind, soa)
+        records = [*records, server, _soa(view.self, host)]
+    return _chosen(view.self, host, records, kind)
 
 
 def _delegated(view: View, name: str) -> str:
@@ -202,17 +208,17 @@ def _delegated(view: View, name: str) -> str:
 def _of_tenant(view: View, name: str, kind: int, turn: int) -> Answer | Ask:
     """``<name>.<key>.<zone>`` from the zone that the holder of the key has signed."""
     zone = view.self.zone
-    soa = _soa(view.self, zone)
+    nobody = Answer(dns.NXDOMAIN, (), (_soa(view.self, zone),))
     labels = name.removesuffix("." + zone).rpartition(".")
     tenant = key_of(labels[2])
     if tenant is None:
-        return Answer(dns.NXDOMAIN, (), (soa,))
+        return nobody
     if tenant not in view.zones:
         return Ask(tenant)
     facts = view.zones[tenant].get(labels[0])
     if facts is None:
-        return Answer(dns.NXDOMAIN, (), (soa,))
+        return nobody
     addresses = [(x.kind, x.data) for x in facts if x.kind in (dns.A, dns.AAAA)]
     alive = [x for x in addresses if x not in view.dead] or addresses
     others = [x._replace(name=name) for x in facts if x.kind not in (dns.A, dns.AAAA)]
-    return _chosen([*_turned(alive, name, TTL, turn), *others], kind, soa)
+    return _chosen(view.self, zone, [*_turned(alive, name, TTL, turn), *others], kind)
