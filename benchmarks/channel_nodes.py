@@ -27,6 +27,7 @@ from dockage.adapters.bitcoind.wallet import BitcoindWallet
 from dockage.adapters.host.cgroup import Layout, detect
 from dockage.adapters.keys.files import FileKeys
 from dockage.adapters.link.link import IrohLink
+from dockage.adapters.prices.fixed import Fixed
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
@@ -46,6 +47,7 @@ from dockage.domain.usage import Reading
 from dockage.node.policy import ProviderPolicy
 from dockage.ports import Address, Clock, Journal, Row
 from dockage.testing.directory import MemoryDirectory
+from dockage.testing.evidence import MemoryEvidence
 from dockage.testing.host import FakeContainer, FakeHost
 from dockage.testing.keys import verify
 
@@ -196,20 +198,23 @@ async def _node(
     board = Board(clock, Path(told["folder"]) / "offer")
     reception = Reception(keys, asyncio.get_running_loop().time)
     ground = Ground(
-        home,
-        config,
-        keys,
-        clock,
-        journal,
-        [],
-        link,
-        reception,
-        board,
-        entered,
-        rail,
-        host,
-        SystemRandom(),
-        "x86_64",
+        home=home,
+        config=config,
+        keys=keys,
+        clock=clock,
+        journal=journal,
+        evidence=MemoryEvidence(),
+        rows=[],
+        link=link,
+        reception=reception,
+        directory=board,
+        entered=entered,
+        rail=rail,
+        host=host,
+        prices=Fixed(),
+        prober=None,
+        rand=SystemRandom(),
+        architecture="x86_64",
     )
     node, loops = wire(ground, policy)
     return node, loops, link, journal

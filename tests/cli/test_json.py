@@ -56,7 +56,7 @@ CHANNEL = {
         (("why", "shop"), {"leases", "channels"}),
         (("channels",), {"channels"}),
         (("channels", "backup"), {"network", "channels"}),
-        (("channels", "close", "bbbb"), {"closed", "failed"}),
+        (("channels", "close", "bbbb", "--wait", "0"), {"closed", "failed"}),
         (("wallet",), {"network", "confirmed_sat", "pending_sat", "in_channels_sat"}),
         (("wallet", "balance"), {"network", "confirmed_sat", "pending_sat", "in_channels_sat"}),
         (("wallet", "receive"), {"address"}),

@@ -179,17 +179,19 @@ def test_the_rate_now_follows_the_last_seconds() -> None:
 
 
 def test_closing_a_channel_tells_the_mind(call: Call, node: Node) -> None:
-    assert call("channels", "close", "bbbb").stdout == "closing bbbbbbbb (earning)\n"
+    said = call("channels", "close", "bbbb", "--wait", "0").stdout
+    assert said == "bbbbbbbb (earning): not signed yet; it is asked for again at each block\n"
     assert node.provider is not None
     assert all(c.close_at != Instant(0) for c in node.provider.state.channels.values())
 
 
 def test_close_all_leaves_what_a_lease_needs(call: Call, node: Node) -> None:
-    done = call("channels", "close", "--all")
+    done = call("channels", "close", "--all", "--wait", "0")
     assert done.exit_code == 1
     assert done.stdout == (
-        "closing cccccccc (paying)\n"
-        "closing bbbbbbbb (earning)\n"
+        "cccccccc (paying): the provider has not answered yet; it is asked again at each look at the chain, and in "
+        "2016 blocks all of it comes back without the provider\n"
+        "bbbbbbbb (earning): not signed yet; it is asked for again at each block\n"
         "not closed: aaaaaaaa: it pays for shop: take that down first (dockage down) (channel.in-use)\n"
     )
 

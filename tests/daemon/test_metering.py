@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dockage.daemon.metering import MeterLoop
+from dockage.daemon.metering import TOGETHER, MeterLoop
 from dockage.domain.errors import Unavailable
-from dockage.domain.identity import LeaseId
+from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.lease import LeaseState
 from dockage.domain.units import SECOND, Instant
 from dockage.testing.clock import START
@@ -23,6 +23,7 @@ LEASES = [LeaseId(bytes([number]) * 16) for number in range(5)]
 class Held(NamedTuple):
     id: LeaseId
     state: LeaseState
+    tenant: NodeKey = NodeKey(bytes(32))
 
 
 class Book:
@@ -61,14 +62,24 @@ async def test_each_lease_is_read_once_in_each_second_of_the_clock() -> None:
     assert len(seen) == len(LEASES) * 20
 
 
-async def test_the_moment_is_spread_over_the_whole_second_and_differs_between_leases() -> None:
-    book = Book(*(Held(lease, LeaseState.RUNNING) for lease in LEASES[:2]))
+async def test_the_moment_is_spread_over_the_whole_second_and_differs_between_groups() -> None:
+    many = [LeaseId(bytes([number]) * 16) for number in range(TOGETHER + 1)]
+    book = Book(*(Held(lease, LeaseState.RUNNING) for lease in many))
     await run(book, 400)
-    tenths = Counter(int(at % 1 * 10) for lease, at in book.read_at if lease == LEASES[0])
+    phases = {lease: [at % 1 for who, at in book.read_at if who == lease] for lease in many}
+    tenths = Counter(int(phase * 10) for phase in phases[many[0]])
     assert len(tenths) == 10
     assert max(tenths.values()) < 80
-    phases = {lease: [at % 1 for who, at in book.read_at if who == lease] for lease in LEASES[:2]}
-    assert phases[LEASES[0]] != phases[LEASES[1]]
+    assert phases[many[0]] == phases[many[TOGETHER - 1]] != phases[many[TOGETHER]]
+
+
+async def test_the_leases_of_one_tenant_are_told_together() -> None:
+    tenants = [NodeKey(bytes([number]) * 32) for number in range(2)]
+    many = [Held(LeaseId(bytes([n]) * 16), LeaseState.RUNNING, tenants[n % 2]) for n in range(2 * TOGETHER)]
+    book = Book(*many)
+    await run(book, 1)
+    for at in (0, TOGETHER):
+        assert len({book.leases[lease].tenant for lease in book.posted[at : at + TOGETHER]}) == 1
 
 
 async def test_only_what_runs_or_is_frozen_is_read() -> None:

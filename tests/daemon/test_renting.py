@@ -11,6 +11,7 @@ import pytest
 
 from daemon.nodes import BUSY, CONFIG, FREE_POLICY, NEED, POLICY, World, funded_by_mining, rent_paid, until
 from dockage.daemon.config import ChannelLimits
+from dockage.daemon.driver import PACE_SEC
 from dockage.domain.channel import ChannelState
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
@@ -166,7 +167,7 @@ async def test_a_quote_that_is_dearer_in_any_line_than_the_offer_is_not_taken(wo
     honest = await world.provider(1, DEARER)
     mind: Any = bait.node.provider
     traffic = msgspec.structs.replace(POLICY, tariff=Tariff(cpu_hour=36_000_000, net_out_gib=1 << 40))
-    mind.state = type(mind.state)(policy=traffic, height=mind.state.height)
+    mind.state = mind.newest = type(mind.state)(policy=traffic, height=mind.state.height)
     tenant = await world.tenant()
     lease = await rent_paid(world, tenant)
     assert tenant.rented(lease).provider == honest.keys.node
@@ -213,8 +214,8 @@ async def test_ctrl_c_in_the_very_first_moment_leaves_nothing_running(world: Wor
     tenant = await world.tenant(coins=(), wallet=False)
     for steps in range(60):
         renting = world.spawn(tenant.rent(f"try-{steps}"))
-        for _ in range(steps):
-            await asyncio.sleep(0)
+        for step in range(steps):
+            await asyncio.sleep(0 if step % 4 else PACE_SEC)
         renting.cancel()
         done = await asyncio.gather(renting, return_exceptions=True)
         await asyncio.sleep(12)

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.nodes import BUSY, POLICY, Peer, World, assert_settled, rent_paid, until
+from dockage.daemon import views
 from dockage.daemon.node import Node
 from dockage.domain.channel import ChannelState
 from dockage.domain.errors import DockageError
@@ -106,6 +107,16 @@ def is_valid(peer: Peer, tx: Tx) -> bool:
 
 
 # -- the good way --------------------------------------------------------------------------------------
+async def test_both_know_the_close_that_they_signed_before_it_is_in_a_block(world: World) -> None:
+    provider, tenant = await begun(world)
+    await ask(tenant)
+    await until(lambda: provider.earning.spending and tenant.paying.agreed_txid)
+    assert provider.earning.spending[-1].txid == provider.earning.agreed_txid == tenant.paying.agreed_txid
+    shown = views.channel(tenant.paying, "paying", 0, 1000)
+    assert (shown["closing_txid"], shown["signed_by_both"]) == (tenant.paying.agreed_txid, True)
+    assert not shown["settled"]
+
+
 async def test_both_close_and_everybody_has_what_is_theirs(world: World) -> None:
     provider, tenant = await begun(world)
     tx = await close(world, provider, tenant)

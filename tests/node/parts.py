@@ -19,6 +19,7 @@ from dockage.domain.usage import Reading, Usage
 from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.node.table import Table
 from dockage.protocol import messages as say
 from dockage.testing.playbook import START, Like, Mind, ProviderMind, TenantMind
 
@@ -266,7 +267,9 @@ def states(statement: Statement, peer: NodeKey = PROVIDER, sent: int = 0, receiv
 
 
 def changed(mind: Any, **fields: Any) -> Any:
-    mind.state = replace(mind.state, **fields)
+    """Mappings of records, as a test writes them down, become tables."""
+    tables = {name: Table(value.values()) for name, value in fields.items() if isinstance(value, dict)}
+    mind.state = replace(mind.state, **(fields | tables))
     return mind
 
 

@@ -17,6 +17,7 @@ from dockage.node import records
 from dockage.node.events import Candidate
 from dockage.node.policy import ProviderPolicy
 from dockage.node.provider import Provider, SoldLease
+from dockage.node.table import Table
 from dockage.node.tenant import RentedLease, Tenant
 
 WHY = Reason("lease.unpaid", "for a test")
@@ -70,11 +71,11 @@ def test_an_unreadable_row_says_so(junk: bytes) -> None:
 
 
 def test_only_what_a_step_changed_is_written() -> None:
-    before = Provider(ProviderPolicy(PRESETS["fair"], Resources()), {SOLD.id: SOLD})
-    after = Provider(before.policy, before.leases, {CHANNEL.id: CHANNEL})
+    before = Provider(ProviderPolicy(PRESETS["fair"], Resources()), Table([SOLD]))
+    after = Provider(before.policy, before.leases, Table([CHANNEL]))
     assert records.changes(before, before) == []
     assert [(r.kind, r.key) for r in records.changes(before, after)] == [(records.EARNING, CHANNEL.id)]
     assert [r.kind for r in records.changes(None, after)] == [records.SOLD, records.EARNING]
-    assert [
-        r.kind for r in records.changes(None, Tenant(NodeKey(b"t" * 32), leases={RENTED.id: RENTED}))
-    ] == [records.RENTED]
+    assert [r.kind for r in records.changes(None, Tenant(NodeKey(b"t" * 32), leases=Table([RENTED])))] == [
+        records.RENTED
+    ]

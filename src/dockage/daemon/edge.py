@@ -66,17 +66,17 @@ class Edge:
                 signed = say.SIGNING_CONTEXT + say.encode_body(quote)
                 if not self._keys.verify(self._keys.node, signed, signature):
                     raise PeerError("quote.forged", "the quote does not carry our signature")
-                await self._provider.tell(Received(peer, message))
+                await self._provider.submit(Received(peer, message))
             case say.ProposeChannel():
                 key, setup = self._key_for(peer, message), await self._setup_for(message)
-                await self._provider.tell(Received(peer, message, our_key=key, our_setup=setup))
+                await self._provider.submit(Received(peer, message, our_key=key, our_setup=setup))
             case say.AgreeClose():
                 await self._take_half(peer, message)
             case say.Payment(channel=channel, paid=paid, signature=signature):
                 if self._is_new(peer, channel, paid, signature):
-                    await self._provider.tell(Received(peer, message))
+                    await self._provider.submit(Received(peer, message))
             case _:
-                await self._provider.tell(Received(peer, message))
+                await self._provider.submit(Received(peer, message))
 
     def _key_for(self, peer: NodeKey, proposal: say.ProposeChannel) -> bytes:
         if self._rail is None:
@@ -90,7 +90,7 @@ class Edge:
     async def _setup_for(self, proposal: say.ProposeChannel) -> bytes:
         """Where the tenant's funding pays us, too; asked for once, whatever a stranger repeats."""
         assert self._provider is not None
-        state = self._provider.state
+        state = self._provider.newest
         if self._rail is None or not state.policy.setup_sat or proposal.channel in state.channels:
             return b""
         return await self._rail.wallet.unused()
@@ -99,7 +99,7 @@ class Edge:
         """False for a repetition of the newest payment, which a lost message brings about honestly. A lower one
         may come from a tenant that lost its newest state: the mind shows it ours. Raises PeerError for a bad one."""
         assert self._provider is not None
-        channel = self._provider.state.channels.get(id_)
+        channel = self._provider.newest.channels.get(id_)
         if channel is None or channel.peer != peer or self._rail is None:
             raise PeerError("channel.unknown", "no such channel of yours here")
         if paid == channel.paid:
@@ -111,36 +111,36 @@ class Edge:
     async def _take_half(self, peer: NodeKey, answer: say.AgreeClose) -> None:
         """The tenant's half of a close, made whole with ours. One that comes too late is nobody's fault."""
         assert self._provider is not None
-        channel = self._provider.state.channels.get(answer.channel)
+        channel = self._provider.newest.channels.get(answer.channel)
         if channel is None or channel.peer != peer or self._together is None:
             raise PeerError("channel.unknown", "no such channel of yours here")
         agreed = self._together.finish(answer)
         if agreed is not None:
-            await self._provider.tell(agreed)
+            await self._provider.submit(agreed)
 
     async def _to_tenant(self, peer: NodeKey, message: say.AnyMessage, signature: bytes) -> None:
         match message:
             case Statement(lease=lease):
-                await self._tenant.tell(Received(peer, message, signature, self._view(lease)))
+                await self._tenant.submit(Received(peer, message, signature, self._view(lease)))
             case say.ChannelNotice():
                 ours = self._is_ours(peer, message)
-                await self._tenant.tell(Received(peer, message, signature, ours=ours))
+                await self._tenant.submit(Received(peer, message, signature, ours=ours))
             case say.AcceptChannel(channel=channel, provider_key=key):
                 self._check_key(peer, channel, key)
-                await self._tenant.tell(Received(peer, message, signature))
+                await self._tenant.submit(Received(peer, message, signature))
             case _:
-                await self._tenant.tell(Received(peer, message, signature))
+                await self._tenant.submit(Received(peer, message, signature))
 
     def _is_ours(self, peer: NodeKey, notice: say.ChannelNotice) -> bool:
         """Whether we signed what the provider shows: then it is true, whatever our own memory says."""
-        channel = self._tenant.state.channels.get(notice.channel)
+        channel = self._tenant.newest.channels.get(notice.channel)
         if self._rail is None or channel is None or channel.peer != peer or not channel.txid:
             return False
         return self._rail.commitment(channel).is_signed(notice.paid, notice.signature)
 
     def _check_key(self, peer: NodeKey, id_: ChannelId, key: bytes) -> None:
         """A key that is no point would be a funding that nobody can spend. Raises PeerError("channel.key")."""
-        channel = self._tenant.state.channels.get(id_)
+        channel = self._tenant.newest.channels.get(id_)
         if self._rail is not None and channel is not None and channel.peer == peer:
             ours = channel.terms
             self._rail.check_proposal(
@@ -148,7 +148,7 @@ class Edge:
             )
 
     def _view(self, lease: LeaseId) -> View:
-        rented = self._tenant.state.leases.get(lease)
+        rented = self._tenant.newest.leases.get(lease)
         opened = rented.opened_at if rented and rented.opened_at else self._clock.now()
         sent, received = self._counts.of(lease)
         return View(sent, received, since(opened, self._clock.now()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -36,6 +36,8 @@ from .tasks import Jobs
 
 log = structlog.get_logger("dockage.peers")
 
+TOGETHER_MAX = 32
+"""Messages in one write to a peer."""
 _HEADER = encode_header(Messages())
 
 
@@ -79,10 +81,10 @@ class Postman:
         """Runs while there is something to send; what cannot be delivered is dropped with the outbox."""
         try:
             while outbox:
-                frame = outbox.popleft()
+                frames = [outbox.popleft() for _ in range(min(len(outbox), TOGETHER_MAX))]
                 try:
                     async with asyncio.timeout(PEERS.send_sec):
-                        await self._write(peer, frame)
+                        await self._write(peer, frames)
                 except TimeoutError:
                     raise Unavailable("peer.slow", f"{short(peer)} takes no messages") from None
         except BaseException:
@@ -91,18 +93,17 @@ class Postman:
         finally:
             self._outboxes.pop(peer, None)  # no wait since the last look into it: nothing is left behind
 
-    async def _write(self, peer: NodeKey, frame: bytes) -> None:
+    async def _write(self, peer: NodeKey, frames: Sequence[bytes]) -> None:
         stream = self._streams.get(peer)
         if stream is not None:
             self._streams.move_to_end(peer)
             try:
-                return await write_frame(stream, frame)
+                return await write_frame(stream, *frames)
             except Unavailable:
                 self._forget(peer)  # the connection was replaced meanwhile: once more on a new one
         stream = await self._open(peer, PEERS.dial_sec)
         self._keep(peer, stream)
-        await write_frame(stream, _HEADER)
-        await write_frame(stream, frame)
+        await write_frame(stream, _HEADER, *frames)
 
     def _keep(self, peer: NodeKey, stream: Stream) -> None:
         self._streams[peer] = stream

@@ -21,7 +21,7 @@ from dockage.node import events as told
 from dockage.node.tenant import Tenant
 from dockage.ports import Evidence, Prober
 from dockage.protocol import proof as proofs
-from dockage.protocol.messages import AgreeClose, DeclineClose, Payment, ProposeClose
+from dockage.protocol.messages import DeclineClose, Payment, ProposeClose
 
 from .driver import Driver
 from .funding import Funding
@@ -160,10 +160,12 @@ class TenantPerformer(Performer):
     async def _co_sign(self, rail: Rail, to: NodeKey, proposal: ProposeClose) -> None:
         channel = self._channel(proposal.channel)
         try:
-            answer: AgreeClose | DeclineClose = await Together(rail).co_sign(channel, proposal, self._me)
+            answer, txid = await Together(rail).co_sign(channel, proposal, self._me)
         except DockageError as error:
-            answer = DeclineClose(channel.id, proposal.nonce, reason_of(error))
-        self._postman.send(to, answer)
+            self._postman.send(to, DeclineClose(channel.id, proposal.nonce, reason_of(error)))
+        else:
+            await self.driver.tell(told.CoSigned(channel.id, txid))
+            self._postman.send(to, answer)
 
     async def _refund(self, rail: Rail, channel: ChannelId) -> None:
         try:

@@ -85,11 +85,15 @@ class Together:
         return CloseAgreed(answer.channel, agreed.paid, spending)
 
     # -- tenant --------------------------------------------------------------------------------------
-    async def co_sign(self, channel: Channel, proposal: say.ProposeClose, me: NodeKey) -> say.AgreeClose:
-        """Raises PeerError ("close.*") for what we do not sign, UsageError or Unavailable."""
+    async def co_sign(
+        self, channel: Channel, proposal: say.ProposeClose, me: NodeKey
+    ) -> tuple[say.AgreeClose, str]:
+        """Our half, and the id of what it is of. Raises PeerError("close.*") for what we do not sign, UsageError or
+        Unavailable."""
         commitment = self._rail.commitment(channel)
         offered = agreement(commitment, proposal.paid, proposal.payout_script, proposal.feerate)
         check_share(offered, channel.paid, await self._rail.chain.feerate(FUND_TARGET))
         half = self._rail.half("tenant", channel, me, offered.joint)
         nonce = half.nonce
-        return say.AgreeClose(channel.id, proposal.nonce, nonce, half.sign(proposal.nonce))
+        answer = say.AgreeClose(channel.id, proposal.nonce, nonce, half.sign(proposal.nonce))
+        return answer, offered.tx.txid

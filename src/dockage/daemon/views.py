@@ -204,6 +204,7 @@ def sold(lease: SoldLease, now: Instant) -> Json:
 def channel(of: Channel, role: str, height: int, feerate: int) -> Json:
     fees = overhead(feerate, of.terms.setup_sat)
     spent_fee = of.spending[-1].share if of.spending else 0
+    closing = of.settled_txid or (of.spending[-1].txid if of.spending else of.agreed_txid)
     whole = (of.funding_fee or fees.open) + (spent_fee or fees.close)
     return {
         "channel": of.id.hex(),
@@ -220,7 +221,8 @@ def channel(of: Channel, role: str, height: int, feerate: int) -> Json:
         "expiry_blocks": of.terms.expiry_height - height,
         "funding_txid": of.txid,
         "funding_fee_sat": of.funding_fee,
-        "closing_txid": of.settled_txid or (of.spending[-1].txid if of.spending else ""),
+        "closing_txid": closing,
+        "signed_by_both": bool(closing) and closing == of.agreed_txid,
         "closing_fee_sat": spent_fee,
         "settled": bool(of.settled_txid),
         "overhead_sat_now": fees.total,

@@ -152,6 +152,8 @@ class Channel(msgspec.Struct, frozen=True):
     """Set once somebody wants it closed: no lease starts on it, and after this moment no payment is waited for."""
     asked_until: Instant = NEVER
     """Provider: how long the tenant's half of a close by both is waited for."""
+    agreed_txid: str = ""
+    """The newest close that we signed our half of."""
     settled_txid: str = ""
     """The transaction that did spend it, once it is on the chain."""
     reason: Reason | None = None

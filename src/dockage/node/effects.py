@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -84,7 +85,7 @@ class ProposeClose(Effect, frozen=True):
 
 
 class CoSign(Effect, frozen=True):
-    """Add our half to the provider's close and send it; or decline, if its amounts are not ours."""
+    """Add our half to the provider's close (CoSigned) and send it; or decline, if its amounts are not ours."""
 
     to: NodeKey
     proposal: ProposeCloseMessage
@@ -158,3 +159,11 @@ AnyEffect: TypeAlias = (
     | Moment
     | Look
 )
+
+
+def worth_performing(effects: Iterable[AnyEffect]) -> list[AnyEffect]:
+    """Of effects whose causes are on disk together: all but payments that a later one on the same channel contains,
+    for what is paid is a total."""
+    effects = list(effects)
+    newest = {effect.channel: effect for effect in effects if isinstance(effect, Pay)}
+    return [x for x in effects if not isinstance(x, Pay) or newest[x.channel] is x]

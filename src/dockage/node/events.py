@@ -186,6 +186,13 @@ class CloseAgreed(Event, frozen=True):
     tx: SpendingTx
 
 
+class CoSigned(Event, frozen=True):
+    """Tenant: our half of the close *txid* is made and goes out now."""
+
+    channel: ChannelId
+    txid: str
+
+
 class SpendFailed(Event, frozen=True):
     channel: ChannelId
     reason: Reason
@@ -289,6 +296,7 @@ AnyEvent: TypeAlias = (
     | FundingGone
     | SpendBuilt
     | CloseAgreed
+    | CoSigned
     | SpendFailed
     | SpendSeen
     | MomentCame

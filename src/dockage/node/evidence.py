@@ -38,10 +38,8 @@ def known(state: Tenant, now: Instant) -> Known:
 
 
 def evidence(state: Tenant, provider: NodeKey) -> Evidence:
-    leases = [x for x in state.leases.values() if x.provider == provider and x.opened_at]
-    settled = [
-        c for c in state.channels.values() if c.peer == provider and c.state is ChannelState.CLOSED and c.paid
-    ]
+    leases = [x for x in state.leases.of(provider) if x.opened_at]
+    settled = [c for c in state.channels.of(provider) if c.state is ChannelState.CLOSED and c.paid]
     return Evidence(
         ticks=sum(x.last.seq for x in leases if x.last is not None and not x.breaches),
         due_msat=Msat(sum(x.due for x in leases)),

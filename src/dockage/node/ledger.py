@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from dockage.domain.channel import Channel, ChannelState
-from dockage.domain.identity import NodeKey
 from dockage.domain.units import Instant, Msat, Sat, msat, whole_sat
 
 K = TypeVar("K")
@@ -33,6 +32,8 @@ class Account(msgspec.Struct, frozen=True):
     loose: Sat = Sat(0)
     """Provider: signed on funding that is not deep enough; ``paid`` counts only ``credited`` of it."""
     credited: Sat = Sat(0)
+    exposure: Msat = Msat(0)
+    """Provider: the most that may be owed, the sum over the leases that are held."""
     late_since: Instant | None = None
     """Provider: since when ``late_due`` is not covered."""
     late_due: Msat = Msat(0)
@@ -58,13 +59,13 @@ class Account(msgspec.Struct, frozen=True):
 
     def after_payment(self, paid: Sat, loose: Sat = NOTHING, credited: Sat = NOTHING) -> Account:
         late = self.late_since is not None and whole_sat(self.late_due) > paid
-        return Account(
-            self.due,
-            paid,
-            loose,
-            credited,
-            self.late_since if late else None,
-            self.late_due if late else Msat(0),
+        return msgspec.structs.replace(
+            self,
+            paid=paid,
+            loose=loose,
+            credited=credited,
+            late_since=self.late_since if late else None,
+            late_due=self.late_due if late else Msat(0),
         )
 
     def after_tick(self, added: Msat, now: Instant) -> Account:
@@ -85,11 +86,11 @@ class Signed(NamedTuple):
     """On fundings that the chain has shown and that may yet be double-spent."""
 
 
-def signed(channels: Iterable[Channel], peer: NodeKey) -> Signed:
-    """What is signed on a funding that nobody has seen is worth nothing, nor on one that was lost."""
+def signed(channels: Iterable[Channel]) -> Signed:
+    """Of one peer. What is signed on a funding that nobody has seen is worth nothing, nor on one that was lost."""
     firm = loose = 0
     for channel in channels:
-        if channel.peer != peer or channel.state is ChannelState.ABANDONED:
+        if channel.state is ChannelState.ABANDONED:
             continue
         if channel.state is not ChannelState.FUNDED:
             firm += channel.paid

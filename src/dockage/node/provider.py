@@ -39,10 +39,12 @@ from .sold import (
     counted,
     describe,
     end_lease,
+    exposure,
     notice,
     own_channel,
     owned,
 )
+from .table import Table
 
 __all__ = [
     "Provider",
@@ -65,7 +67,7 @@ def restore(
     policy: ProviderPolicy, leases: Iterable[SoldLease], open_: Iterable[Channel], drain: Ending | None = None
 ) -> Provider:
     """The state after a restart: accounts follow from leases and channels and are never stored."""
-    state = Provider(policy, {lease.id: lease for lease in leases}, {c.id: c for c in open_}, drain=drain)
+    state = Provider(policy, Table(leases), Table(open_), drain=drain)
     peers = {x.tenant for x in state.leases.values()} | {c.peer for c in state.channels.values()}
     for peer in sorted(peers):
         state = replace(state, accounts=put(state.accounts, peer, _account(state, peer)))
@@ -73,8 +75,8 @@ def restore(
 
 
 def _account(state: Provider, peer: NodeKey) -> Account:
-    mine = [x for x in state.leases.values() if x.tenant == peer]
-    account = counted(state, peer, Account(Msat(sum(x.due for x in mine))))
+    mine = state.leases.of(peer)
+    account = counted(state, peer, Account(Msat(sum(x.due for x in mine)), exposure=exposure(state, peer)))
     late = [at for x in mine if (at := billing.late_before(x, state.policy.patience)) is not None]
     if late and account.owed_sat:
         return replace(account, late_since=min(late), late_due=account.due)
@@ -145,7 +147,8 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
         case told.HostFailed(lease=lease, reason=reason):
             return selling.on_failed(state, lease, reason, now)
         case told.HostCleared(lease=lease):
-            return _then_close(selling.on_cleared(state, lease, now), now)
+            cleared = selling.on_cleared(state, lease, now)
+            return _then_close(cleared, state.leases[lease].tenant, now) if lease in state.leases else cleared
         case told.BlockSeen(height=height):
             return earning.on_block(state, height, now)
         case told.FundingSeen(channel=channel, confirmations=confirmations):
@@ -183,7 +186,7 @@ def _on_message(state: Provider, event: told.Received, now: Instant) -> tuple[Pr
     match event.message:
         case say.Payment(channel=channel, paid=paid, signature=signature):
             mine = own_channel(state, peer, channel)
-            return _then_close(billing.on_payment(state, mine, paid, signature, now), now)
+            return _then_close(billing.on_payment(state, mine, paid, signature, now), peer, now)
         case say.AskQuote(lease=lease, limits=limits):
             return selling.on_ask_quote(state, peer, lease, limits, now)
         case say.OpenLease(quote=quote):
@@ -208,10 +211,10 @@ def _on_message(state: Provider, event: told.Received, now: Instant) -> tuple[Pr
             raise PeerError("message.unexpected", f"a provider does not take a {type(message).__name__}")
 
 
-def _then_close(so_far: tuple[Provider, Effects], now: Instant) -> tuple[Provider, Effects]:
+def _then_close(so_far: tuple[Provider, Effects], peer: NodeKey, now: Instant) -> tuple[Provider, Effects]:
     """A lease has ended or a bill was paid: a channel that waited for it may close now."""
     state, effects = so_far
-    state, more = earning.finish_closes(state, now)
+    state, more = earning.finish_closes(state, state.channels.of(peer), now)
     return state, (*effects, *more)
 
 
@@ -235,5 +238,5 @@ def _on_tick(state: Provider, now: Instant) -> tuple[Provider, Effects]:
         effects += more
     state, leaving = ending.on_tick(state, now)
     state, late = closing.on_tick(state, now)
-    state, more = earning.finish_closes(billing.retire(state, now), now)
+    state, more = earning.finish_closes(billing.retire(state, now), state.channels.values(), now)
     return state, (*effects, *leaving, *late, *more)

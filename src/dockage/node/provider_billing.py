@@ -30,7 +30,6 @@ from .sold import (
     describe,
     end_lease,
     enter,
-    leases_of,
     notice,
     store,
     with_channel,
@@ -107,7 +106,7 @@ def say_again(state: Provider, tenant: NodeKey) -> Effects:
     """The last statements of ended leases, while anything is owed: nothing else would ever repeat them."""
     if not account_of(state, tenant).owed_sat:
         return ()
-    ended = [x.last for x in leases_of(state, tenant) if x.is_over and x.last is not None]
+    ended = [x.last for x in state.leases.of(tenant) if x.is_over and x.last is not None]
     return tuple(want.Send(tenant, last) for last in ended[-SAID_AGAIN_MAX:])
 
 
@@ -135,7 +134,7 @@ def is_behind(state: Provider, tenant: NodeKey, now: Instant) -> bool:
         return True
     if account.is_late and since(account.late_since or now, now) >= state.policy.patience:
         return True
-    return account.unpaid > exposure(state, tenant)
+    return account.unpaid > account.exposure
 
 
 def fits_credit(state: Provider, tenant: NodeKey, more: Msat) -> bool:
@@ -150,28 +149,23 @@ def tick_of(state: Provider, limits: Resources, tariff: Tariff) -> Msat:
 
 
 def _next_tick(state: Provider, tenant: NodeKey) -> Msat:
-    running = (x for x in leases_of(state, tenant) if x.state in METERED)
+    running = (x for x in state.leases.of(tenant) if x.state in METERED)
     return Msat(sum(tick_of(state, x.limits, x.tariff) for x in running))
-
-
-def exposure(state: Provider, tenant: NodeKey) -> Msat:
-    """How much this tenant may owe: the sum over the leases it holds."""
-    held = (lease for lease in leases_of(state, tenant) if not lease.is_over)
-    return Msat(sum(state.policy.exposure(lease.limits, lease.tariff) for lease in held))
 
 
 def freeze_or_thaw(state: Provider, tenant: NodeKey, now: Instant) -> tuple[Provider, Effects]:
     """Payment is the pair's, so all its paid leases freeze and thaw together; a full disk is a lease's own."""
     behind = is_behind(state, tenant, now)
     why = UNCONFIRMED if account_of(state, tenant).loose else UNPAID
+    running, paused = LeaseState.RUNNING, LeaseState.PAUSED  # looked up once: this is done at each reading
     effects: list[want.AnyEffect] = []
-    for lease in leases_of(state, tenant):
+    for lease in state.leases.of(tenant):
         reason = DISK_FULL if is_overfull(lease) else why if behind and not lease.tariff.is_free else None
-        if lease.state is LeaseState.RUNNING and reason:
-            state, told = enter(state, lease, LeaseState.PAUSED, now, reason)
+        if reason and lease.state is running:
+            state, told = enter(state, lease, paused, now, reason)
             effects += [want.Pause(lease.id), *told]
-        elif lease.state is LeaseState.PAUSED and not reason:
-            state, told = enter(state, lease, LeaseState.RUNNING, now)
+        elif not reason and lease.state is paused:
+            state, told = enter(state, lease, running, now)
             effects += [want.Thaw(lease.id), *told]
     return state, tuple(effects)
 
@@ -218,7 +212,7 @@ def retire(state: Provider, now: Instant) -> Provider:
     }
     if not gone:
         return state
-    return replace(state, leases={key: x for key, x in state.leases.items() if key not in gone})
+    return replace(state, leases=state.leases.drop(gone))
 
 
 def late_before(lease: SoldLease, patience: int) -> Instant | None:

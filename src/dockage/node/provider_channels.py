@@ -7,7 +7,7 @@ look at the chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
@@ -28,7 +28,6 @@ from .sold import (
     account_of,
     describe,
     end_lease,
-    leases_of,
     with_channel,
 )
 
@@ -149,9 +148,9 @@ def finish_close(state: Provider, id_: ChannelId, now: Instant) -> tuple[Provide
     return closing.begin(state, channel, now)
 
 
-def finish_closes(state: Provider, now: Instant) -> tuple[Provider, Effects]:
+def finish_closes(state: Provider, some: Iterable[Channel], now: Instant) -> tuple[Provider, Effects]:
     effects: list[want.AnyEffect] = []
-    for channel in [c for c in state.channels.values() if c.close_at and c.is_live]:
+    for channel in [c for c in some if c.close_at and c.is_live]:
         state, more = finish_close(state, channel.id, now)
         effects += more
     return state, tuple(effects)
@@ -159,20 +158,20 @@ def finish_closes(state: Provider, now: Instant) -> tuple[Provider, Effects]:
 
 def _carried_by_another(state: Provider, channel: Channel) -> bool:
     return any(
-        c.peer == channel.peer and c.id != channel.id and c.serves_at(state.height) and c.remaining
-        for c in state.channels.values()
+        c.id != channel.id and c.serves_at(state.height) and c.remaining
+        for c in state.channels.of(channel.peer)
     )
 
 
 def _paid_leases(state: Provider, tenant: NodeKey) -> list[SoldLease]:
-    return [x for x in leases_of(state, tenant) if not x.tariff.is_free and not x.is_leaving]
+    return [x for x in state.leases.of(tenant) if not x.tariff.is_free and not x.is_leaving]
 
 
 def _serving(state: Provider, channel: Channel) -> bool:
     """Whether a final bill may still come that this channel pays."""
     if _carried_by_another(state, channel):
         return False
-    return any(not x.tariff.is_free and not x.is_over for x in leases_of(state, channel.peer))
+    return any(not x.tariff.is_free and not x.is_over for x in state.leases.of(channel.peer))
 
 
 # -- blocks ------------------------------------------------------------------------------------------

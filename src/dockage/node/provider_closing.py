@@ -72,7 +72,7 @@ def on_agreed(state: Provider, event: told.CloseAgreed) -> tuple[Provider, Effec
     channel = state.channels.get(event.channel)
     if channel is None or not channel.asked_until or channel.paid != event.paid or channel.settled_txid:
         return state, ()
-    return _built(state, [channel], event.tx)
+    return _built(state, [replace(channel, agreed_txid=event.tx.txid)], event.tx)
 
 
 def on_declined(state: Provider, channel: Channel) -> tuple[Provider, Effects]:

@@ -30,7 +30,6 @@ from .sold import (
     credit_of,
     end_lease,
     enter,
-    leases_of,
     notice,
     owned,
     store,
@@ -93,7 +92,7 @@ def _why_not(state: Provider, peer: NodeKey, limits: Resources, now: Instant) ->
     if policy.is_too_small(limits, policy.tariff_for(peer)):
         least = whole_sat(policy.min_msat_hour)
         return Reason("provider.too-small", f"no lease is sold for less than {least} sat an hour at most")
-    known = leases_of(state, peer)
+    known = state.leases.of(peer)
     held = sum(not lease.is_over for lease in known)
     if held >= policy.leases_per_tenant or len(known) >= policy.remembered_per_tenant:
         return Reason("provider.too-many-leases", f"{held} leases held and {len(known)} in the last while")
@@ -134,13 +133,13 @@ def on_open(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> tuple
 def _is_worth_waiting(state: Provider, peer: NodeKey) -> bool:
     """Who has really sent the funding off finds its room still there once it has confirmed. One lease each: room
     is not kept for nothing but a transaction's fee."""
-    on_its_way = any(c.peer == peer and c.seen and c.serves_at(state.height) for c in state.channels.values())
-    return on_its_way and not any(lease.waits for lease in leases_of(state, peer))
+    on_its_way = any(c.seen and c.serves_at(state.height) for c in state.channels.of(peer))
+    return on_its_way and not any(lease.waits for lease in state.leases.of(peer))
 
 
 def on_waited_for(state: Provider, channel: Channel, now: Instant) -> tuple[Provider, Effects]:
     effects: list[want.AnyEffect] = []
-    for lease in leases_of(state, channel.peer):
+    for lease in state.leases.of(channel.peer):
         if not lease.waits or lease.state is not LeaseState.OPENING:
             continue
         if channel.state is ChannelState.OPEN:
@@ -156,10 +155,8 @@ def on_waited_for(state: Provider, channel: Channel, now: Instant) -> tuple[Prov
 def _why_unpayable(state: Provider, peer: NodeKey, quote: Quote, now: Instant) -> Reason | None:
     if quote.tariff.is_free:
         return None
-    serving = [c for c in state.channels.values() if c.peer == peer and c.serves_at(state.height)]
-    if not serving and any(
-        c.peer == peer and c.state is ChannelState.OPENING for c in state.channels.values()
-    ):
+    serving = [c for c in state.channels.of(peer) if c.serves_at(state.height)]
+    if not serving and any(c.state is ChannelState.OPENING for c in state.channels.of(peer)):
         return UNCONFIRMED  # the announcement was overtaken
     if not serving:
         return Reason("channel.none", "open a channel first, with enough blocks left before its expiry")

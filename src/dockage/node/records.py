@@ -7,7 +7,6 @@ any effect of the step is performed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -21,6 +20,7 @@ from dockage.domain.pricing import FIELDS, parts
 from dockage.domain.units import MINUTE, Instant
 
 from .provider import Provider, SoldLease
+from .table import Table
 from .tenant import RentedLease, Tenant
 
 SOLD = "sold-lease"
@@ -42,7 +42,6 @@ _channel = msgspec.msgpack.Decoder(Channel)
 _total = msgspec.msgpack.Decoder(Total)
 _drain: msgspec.msgpack.Decoder[Ending | None] = msgspec.msgpack.Decoder(Ending | None)
 
-K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -109,24 +108,18 @@ def changes(before: Provider | Tenant | None, after: Provider | Tenant) -> list[
     """What a step changed (everything, when *before* is None). States are never mutated, so identity tells."""
     leases: list[Record] = []
     if isinstance(after, Provider):
-        sold = before.leases if isinstance(before, Provider) else {}
-        for x in _changed(sold, after.leases):
+        sold = before.leases if isinstance(before, Provider) else Table[LeaseId, SoldLease]()
+        for x in after.leases.since(sold):
             leases += [Record(SOLD, x.id, encode_lease(x)), *_earned(sold.get(x.id), x)]
         if after.drain != (before.drain if isinstance(before, Provider) else None):
             leases.append(Record(DRAIN, b"", _encoder.encode(after.drain)))
     else:
-        rented = before.leases if isinstance(before, Tenant) else {}
-        for y in _changed(rented, after.leases):
+        rented = before.leases if isinstance(before, Tenant) else Table[LeaseId, RentedLease]()
+        for y in after.leases.since(rented):
             leases += [Record(RENTED, y.id, encode_lease(y)), *_spent(rented.get(y.id), y)]
     kind = EARNING if isinstance(after, Provider) else PAYING
-    changed = _changed(before.channels if before else {}, after.channels)
+    changed = after.channels.since(before.channels if before else Table())
     return [*leases, *(Record(kind, x.id, encode_channel(x)) for x in changed)]
-
-
-def _changed(before: Mapping[K, T], after: Mapping[K, T]) -> list[T]:
-    if before is after:
-        return []
-    return [value for key, value in after.items() if before.get(key) is not value]
 
 
 # -- history -----------------------------------------------------------------------------------------

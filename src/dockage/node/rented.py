@@ -29,8 +29,9 @@ from dockage.protocol import messages as say
 
 from . import effects as want
 from .events import Candidate
-from .ledger import Account, put
+from .ledger import Account
 from .policy import TenantPolicy
+from .table import Table
 
 Effects = tuple[want.AnyEffect, ...]
 
@@ -94,6 +95,10 @@ class RentedLease(msgspec.Struct, frozen=True):
         return self.candidates[0].provider if self.candidates else NOBODY
 
     @property
+    def peer(self) -> NodeKey:
+        return self.provider
+
+    @property
     def due(self) -> Msat:
         return self.agreed if self.dispute else self.stated
 
@@ -147,8 +152,8 @@ class Refill(NamedTuple):
 class Tenant(msgspec.Struct, frozen=True):
     me: NodeKey
     policy: TenantPolicy = msgspec.field(default_factory=TenantPolicy)
-    leases: Mapping[LeaseId, RentedLease] = msgspec.field(default_factory=dict)
-    channels: Mapping[ChannelId, Channel] = msgspec.field(default_factory=dict)
+    leases: Table[LeaseId, RentedLease] = msgspec.field(default_factory=Table)
+    channels: Table[ChannelId, Channel] = msgspec.field(default_factory=Table)
     refills: Mapping[NodeKey, Refill] = msgspec.field(default_factory=dict)
     """Not stored: after a restart a successor is wished for again."""
     height: int = 0
@@ -164,34 +169,30 @@ def rented(state: Tenant, peer: NodeKey, lease: LeaseId) -> RentedLease:
 
 def account(state: Tenant, provider: NodeKey) -> Account:
     """Due and paid of the pair. Our own signatures count whole: they can be shown to the chain."""
-    due = sum(x.due for x in state.leases.values() if x.provider == provider)
-    paid = sum(c.paid for c in channels_to(state, provider) if c.state is not ChannelState.ABANDONED)
+    due = sum(x.due for x in state.leases.of(provider))
+    paid = sum(c.paid for c in state.channels.of(provider) if c.state is not ChannelState.ABANDONED)
     return Account(Msat(due), Sat(paid))
-
-
-def channels_to(state: Tenant, provider: NodeKey) -> list[Channel]:
-    return [c for c in state.channels.values() if c.peer == provider]
 
 
 def paying_channels(state: Tenant, provider: NodeKey) -> list[Channel]:
     """Those to *provider* that can still pay something; open ones before others, the oldest first."""
-    able = [c for c in channels_to(state, provider) if c.is_live and c.remaining > 0]
+    able = [c for c in state.channels.of(provider) if c.is_live and c.remaining > 0]
     return sorted(able, key=lambda c: c.state is not ChannelState.OPEN)
 
 
 def renting_channel(state: Tenant, provider: NodeKey) -> Channel | None:
     """The same, and far enough from its end that a new lease may begin on it; an open one before others."""
-    fit = [c for c in channels_to(state, provider) if c.serves_at(state.height) and c.remaining > 0]
+    fit = [c for c in state.channels.of(provider) if c.serves_at(state.height) and c.remaining > 0]
     return min(fit, key=lambda c: c.state is not ChannelState.OPEN, default=None)
 
 
 # -- moving ------------------------------------------------------------------------------------------
 def store(state: Tenant, lease: RentedLease) -> Tenant:
-    return replace(state, leases=put(state.leases, lease.id, lease))
+    return replace(state, leases=state.leases.put(lease))
 
 
 def put_channel(state: Tenant, channel: Channel) -> Tenant:
-    return replace(state, channels=put(state.channels, channel.id, channel))
+    return replace(state, channels=state.channels.put(channel))
 
 
 def enter(lease: RentedLease, to: LeaseState, now: Instant, reason: Reason | None = None) -> RentedLease:

@@ -27,6 +27,7 @@ from dockage.protocol import messages as say
 from . import effects as want
 from .ledger import Account, put, signed
 from .policy import ProviderPolicy
+from .table import Table
 
 Effects = tuple[want.AnyEffect, ...]
 
@@ -59,6 +60,10 @@ class SoldLease(msgspec.Struct, frozen=True):
         return f"<SoldLease {self.id.hex()[:8]} {self.state} due {self.due} msat, {self.seq} ticks>"
 
     @property
+    def peer(self) -> NodeKey:
+        return self.tenant
+
+    @property
     def seq(self) -> int:
         return self.last.seq if self.last else 0
 
@@ -81,9 +86,9 @@ class SoldLease(msgspec.Struct, frozen=True):
 
 class Provider(msgspec.Struct, frozen=True):
     policy: ProviderPolicy
-    leases: Mapping[LeaseId, SoldLease] = msgspec.field(default_factory=dict)
+    leases: Table[LeaseId, SoldLease] = msgspec.field(default_factory=Table)
     """All that have not ended, and for a while those that have."""
-    channels: Mapping[ChannelId, Channel] = msgspec.field(default_factory=dict)
+    channels: Table[ChannelId, Channel] = msgspec.field(default_factory=Table)
     accounts: Mapping[NodeKey, Account] = msgspec.field(default_factory=dict)
     height: int = 0
     drain: Ending | None = None
@@ -103,12 +108,20 @@ def owned(state: Provider, peer: NodeKey, lease: LeaseId) -> SoldLease:
     return found
 
 
-def leases_of(state: Provider, tenant: NodeKey) -> list[SoldLease]:
-    return [lease for lease in state.leases.values() if lease.tenant == tenant]
-
-
 def store(state: Provider, lease: SoldLease) -> Provider:
-    return replace(state, leases=put(state.leases, lease.id, lease))
+    """Store the lease and what follows from it for the pair's account."""
+    before = state.leases.get(lease.id)
+    state = replace(state, leases=state.leases.put(lease))
+    if before is not None and before.limits == lease.limits and before.is_over == lease.is_over:
+        return state
+    account = replace(account_of(state, lease.tenant), exposure=exposure(state, lease.tenant))
+    return replace(state, accounts=put(state.accounts, lease.tenant, account))
+
+
+def exposure(state: Provider, tenant: NodeKey) -> Msat:
+    """How much this tenant may owe: the sum over the leases it holds."""
+    held = (lease for lease in state.leases.of(tenant) if not lease.is_over)
+    return Msat(sum(state.policy.exposure(lease.limits, lease.tariff) for lease in held))
 
 
 def notice(lease: SoldLease, now: Instant) -> say.LeaseNotice:
@@ -140,7 +153,7 @@ def own_channel(state: Provider, peer: NodeKey, channel: ChannelId) -> Channel:
 
 def with_channel(state: Provider, channel: Channel, *, tell: bool = False) -> tuple[Provider, Effects]:
     """Store the channel and what follows from it for the pair's account."""
-    state = replace(state, channels=put(state.channels, channel.id, channel))
+    state = replace(state, channels=state.channels.put(channel))
     before = account_of(state, channel.peer)
     account = counted(state, channel.peer, before)
     if account != before:
@@ -150,7 +163,7 @@ def with_channel(state: Provider, channel: Channel, *, tell: bool = False) -> tu
 
 def counted(state: Provider, peer: NodeKey, account: Account) -> Account:
     """The account, after what is signed on the peer's channels now."""
-    firm, loose = signed(state.channels.values(), peer)
+    firm, loose = signed(state.channels.of(peer))
     credited = Sat(min(loose, credit_of(state, peer))) if loose else loose
     return account.after_payment(Sat(firm + credited), loose, credited)
 
@@ -159,9 +172,8 @@ def credit_of(state: Provider, peer: NodeKey) -> Sat:
     """The most that *peer* may be served on unconfirmed funding: keys cost nothing, so what all tenants have of it
     together is limited, too."""
     policy = state.policy
-    history = [c for c in state.channels.values() if c.peer == peer]
     others = sum(account.credited for key, account in state.accounts.items() if key != peer)
-    own = credit(history, policy.credit_sat, policy.credit_max_sat)
+    own = credit(state.channels.of(peer), policy.credit_sat, policy.credit_max_sat)
     return Sat(max(0, min(own, policy.credit_total_sat - others)))
 
 

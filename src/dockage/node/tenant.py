@@ -30,6 +30,7 @@ from . import tenant_leases as renting
 from . import tenant_refill as refilling
 from .policy import TenantPolicy
 from .rented import Effects, RentedLease, Tenant, account, end, fence, for_each, rented
+from .table import Table
 from .tenant_statements import on_statement
 
 __all__ = ["RentedLease", "Tenant", "account", "outstanding", "restore", "step"]
@@ -38,7 +39,7 @@ __all__ = ["RentedLease", "Tenant", "account", "outstanding", "restore", "step"]
 def restore(
     me: NodeKey, policy: TenantPolicy, leases: Iterable[RentedLease], open_: Iterable[Channel]
 ) -> Tenant:
-    return Tenant(me, policy, {x.id: x for x in leases}, {c.id: c for c in open_})
+    return Tenant(me, policy, Table(leases), Table(open_))
 
 
 def outstanding(state: Tenant) -> Effects:
@@ -101,6 +102,8 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
             return paying.on_channel(state, channel, lambda c: channels.vanish(c, reason), now)
         case told.SpendBuilt(channel=channel, tx=tx):
             return paying.on_refund_built(state, channel, tx)
+        case told.CoSigned(channel=channel, txid=txid):
+            return closing.on_co_signed(state, channel, txid)
         case told.SpendFailed(channel=channel, reason=reason):
             return paying.on_channel(state, channel, lambda c: replace(c, reason=reason), now)
         case told.SpendSeen(channel=channel, txid=txid, depth=depth):

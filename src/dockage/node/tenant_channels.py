@@ -26,7 +26,6 @@ from .rented import (
     RentedLease,
     Tenant,
     ask_to_open,
-    channels_to,
     end,
     enter,
     for_each,
@@ -52,7 +51,7 @@ def propose(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Ef
         return next_candidate(state, lease, NO_WALLET, now)
     state = store(state, enter(lease, LeaseState.FUNDING, now))
     if plan.id in state.channels or any(
-        c.state is ChannelState.OPENING for c in channels_to(state, lease.provider)
+        c.state is ChannelState.OPENING for c in state.channels.of(lease.provider)
     ):
         return state, ()
     channel = planned(state, lease.provider, plan)
@@ -168,7 +167,7 @@ def on_channel_refused(
 
 
 def waiting_for(state: Tenant, provider: NodeKey) -> list[RentedLease]:
-    return [x for x in state.leases.values() if x.state is LeaseState.FUNDING and x.provider == provider]
+    return [x for x in state.leases.of(provider) if x.state is LeaseState.FUNDING]
 
 
 # -- watching ----------------------------------------------------------------------------------------
@@ -208,11 +207,7 @@ def resume(channel: Channel) -> Effects:
 
 
 def opening_at(state: Tenant, provider: NodeKey) -> list[RentedLease]:
-    return [
-        x
-        for x in state.leases.values()
-        if x.state in (LeaseState.FUNDING, LeaseState.OPENING) and x.provider == provider
-    ]
+    return [x for x in state.leases.of(provider) if x.state in (LeaseState.FUNDING, LeaseState.OPENING)]
 
 
 def pay_again(channel: Channel) -> Effects:

@@ -6,8 +6,11 @@ declined; the amounts are looked at again where they are signed (``daemon/togeth
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from dockage.domain import channel as channels
 from dockage.domain.channel import Channel, ChannelState
+from dockage.domain.identity import ChannelId
 from dockage.domain.reason import Reason
 from dockage.protocol import messages as say
 
@@ -29,6 +32,11 @@ def on_proposal(state: Tenant, channel: Channel, proposal: say.ProposeClose) -> 
     if channel.is_live:
         state = put_channel(state, channels.move(channel, ChannelState.CLOSING))
     return state, (want.CoSign(channel.peer, proposal),)
+
+
+def on_co_signed(state: Tenant, id_: ChannelId, txid: str) -> tuple[Tenant, Effects]:
+    channel = state.channels.get(id_)
+    return (state, ()) if channel is None else (put_channel(state, replace(channel, agreed_txid=txid)), ())
 
 
 def _why_not(state: Tenant, channel: Channel, proposal: say.ProposeClose) -> Reason | None:

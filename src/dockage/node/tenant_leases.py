@@ -27,7 +27,6 @@ from .rented import (
     ask_again,
     ask_quote,
     ask_to_open,
-    channels_to,
     end,
     enter,
     next_candidate,
@@ -255,7 +254,7 @@ def _on_funding_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[T
     ready = renting_channel(state, lease.provider)
     if ready is not None:
         return ask_to_open(state, lease, now)
-    opening = [c for c in channels_to(state, lease.provider) if c.state is ChannelState.OPENING]
+    opening = [c for c in state.channels.of(lease.provider) if c.state is ChannelState.OPENING]
     if not opening:
         return next_candidate(state, lease, _why_none(state, lease), now)
     if waited > policy.fund_within:
@@ -271,7 +270,7 @@ def _on_funding_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[T
 
 
 def _why_none(state: Tenant, lease: RentedLease) -> Reason:
-    reasons = [c.reason for c in channels_to(state, lease.provider) if c.reason is not None]
+    reasons = [c.reason for c in state.channels.of(lease.provider) if c.reason is not None]
     return reasons[-1] if reasons else NO_CHANNEL
 
 

@@ -19,7 +19,7 @@ from dockage.domain.units import HOUR, Duration, Instant, Msat, Sat, since
 from . import effects as want
 from .events import ChannelPlan
 from .ledger import put
-from .rented import Effects, Refill, RentedLease, Tenant, channels_to, put_channel
+from .rented import Effects, Refill, RentedLease, Tenant, put_channel
 from .tenant_channels import abandon, planned, proposal
 
 NOT_NEEDED = Reason("channel.not-needed", "the lease that it was meant for is over")
@@ -41,7 +41,7 @@ def _drop_unneeded(state: Tenant) -> tuple[Tenant, Effects]:
     """What is not funded yet need not be, once nobody waits for it."""
     effects: Effects = ()
     for channel in [c for c in state.channels.values() if c.state is ChannelState.OPENING]:
-        if not any(x.provider == channel.peer and x.state in _WANTING for x in state.leases.values()):
+        if not any(x.state in _WANTING for x in state.leases.of(channel.peer)):
             state, more = abandon(state, channel, NOT_NEEDED)
             effects += more
     return state, effects
@@ -56,7 +56,7 @@ def _refill(state: Tenant, provider: NodeKey, now: Instant) -> tuple[Tenant, Eff
         return state, ()
     if not _is_needed(state, provider):
         return state, ()
-    known = channels_to(state, provider)
+    known = state.channels.of(provider)
     size = max((c.terms.capacity for c in known if c.txid), default=Sat(0))
     setup = max((c.terms.setup_sat for c in known), default=Sat(0))
     plan: Effects = (want.PlanChannel(provider, size, setup),)
@@ -64,11 +64,11 @@ def _refill(state: Tenant, provider: NodeKey, now: Instant) -> tuple[Tenant, Eff
 
 
 def _is_needed(state: Tenant, provider: NodeKey) -> bool:
-    leases = [x for x in state.leases.values() if x.provider == provider and _is_paid(x)]
+    leases = [x for x in state.leases.of(provider) if _is_paid(x)]
     if not leases or not state.policy.refill:
         return False
     credit = min(x.quote.credit_sat for x in leases if x.quote is not None)
-    return needs_successor(channels_to(state, provider), state.height, _rate(leases), credit)
+    return needs_successor(state.channels.of(provider), state.height, _rate(leases), credit)
 
 
 def _pause(state: Tenant, before: Refill) -> Duration:
@@ -106,7 +106,7 @@ def hindered_by(state: Tenant, id_: ChannelId) -> Tenant:
 
 def is_refilling(state: Tenant, provider: NodeKey) -> bool:
     """Whether waiting for money on a new channel makes sense."""
-    if any(c.state is ChannelState.OPENING for c in channels_to(state, provider)):
+    if any(c.state is ChannelState.OPENING for c in state.channels.of(provider)):
         return True
     refill = state.refills.get(provider)
     return state.policy.refill and (refill is None or refill.hindrance is None)

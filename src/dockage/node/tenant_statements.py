@@ -26,7 +26,6 @@ from .rented import (
     Tenant,
     account,
     accused,
-    channels_to,
     disputed,
     end,
     paced,
@@ -159,5 +158,5 @@ def _exhausted(state: Tenant, provider: NodeKey) -> Reason:
 
 def _pay_again(state: Tenant, provider: NodeKey) -> tuple[want.Pay, ...]:
     """The provider holds less than we signed: a payment was lost, or is still on its way. It is cumulative."""
-    mine = [c for c in channels_to(state, provider) if c.is_live and c.paid]
+    mine = [c for c in state.channels.of(provider) if c.is_live and c.paid]
     return tuple(want.Pay(provider, c.id, c.paid) for c in mine)

@@ -390,7 +390,9 @@ class Node:
     def _co_sign(self, to: NodeKey, proposal: ProposeClose) -> None:
         assert self.tenant is not None
         half = sign_half(self.tenant.channels[proposal.channel], proposal.nonce)
-        self.say(to, say.AgreeClose(proposal.channel, proposal.nonce, proposal.nonce, half))
+        self.tell_tenant(told.CoSigned(proposal.channel, proposal.nonce.hex()[:64]))
+        if self.alive:
+            self.say(to, say.AgreeClose(proposal.channel, proposal.nonce, proposal.nonce, half))
 
     def _take_half(self, sender: NodeKey, answer: AgreeClose) -> None:
         channel = self.provider.channels.get(answer.channel) if self.provider else None

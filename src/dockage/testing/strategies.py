@@ -211,6 +211,7 @@ events: st.SearchStrategy[told.AnyEvent] = st.one_of(
     st.builds(told.FundingGone, channels, reasons),
     st.builds(told.SpendBuilt, channels, spends, st.lists(channels, max_size=2).map(tuple)),
     st.builds(told.CloseAgreed, channels, amounts, spends),
+    st.builds(told.CoSigned, channels, txids),
     st.builds(told.SpendFailed, channels, reasons),
     st.builds(told.SpendSeen, channels, txids, st.integers(0, 9)),
     st.builds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dockage.cli import complete
+from dockage.cli import closing, complete
 from dockage.cli import format as show
 from dockage.cli.client import Json
 from dockage.cli.errors import UsageError
@@ -63,14 +63,33 @@ def _expiry(blocks: int) -> str:
     return f"in {show.plural(blocks, 'block')} (about {show.duration(blocks * 600)})"
 
 
-@command.command(examples=("dockage channels close 3fa2c1", "dockage channels close --all"))
+@command.command(
+    examples=(
+        "dockage channels close 3fa2c1",
+        "dockage channels close --all",
+        "dockage channels close --all --wait 0 -y",
+    )
+)
 @click.argument("channel", required=False, shell_complete=complete.of(complete.channels))
 @click.option("--all", "everything", is_flag=True, help="Every channel that no lease uses.")
+@click.option(
+    "--wait",
+    "seconds",
+    type=click.IntRange(0),
+    default=closing.WAIT_SEC,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the signatures are waited for; the close goes on in any case.",
+)
 @yes_option
 @json_option
 @click.pass_obj
-def close(session: Session, channel: str | None, everything: bool, yes: bool) -> None:
-    """Close a channel: what was paid goes to the provider, the rest back to the tenant, on the chain."""
+def close(session: Session, channel: str | None, everything: bool, seconds: int, yes: bool) -> None:
+    """Close a channel: what was paid goes to the provider, the rest back to the tenant, on the chain.
+
+    It returns once the close is signed, by both or by the provider alone, or says what is waited for. Ctrl-C ends the
+    waiting and not the close.
+    """
     if (channel is None) != everything:
         raise click.UsageError("name one channel, or say --all")
     open_ = [c for c in session.client.get("channels")["channels"] if c["state"] not in OVER]
@@ -82,31 +101,38 @@ def close(session: Session, channel: str | None, everything: bool, yes: bool) ->
     if not chosen:
         session.show({"closed": [], "failed": []}, "no channel is open")
         return
-    _close(session, chosen, yes=yes)
+    _close(session, chosen, seconds, yes=yes)
 
 
-def _close(session: Session, chosen: list[Json], *, yes: bool) -> None:
+def _close(session: Session, chosen: list[Json], seconds: int, *, yes: bool) -> None:
     fees = sum(c["overhead_sat_now"] for c in chosen)
     session.confirm(
         f"Close {show.plural(len(chosen), 'channel')}? Opening and closing costs about {show.whole_sat(fees)} in all.",
         yes=yes,
     )
-    closed: list[Json] = []
-    failed: list[Json] = []
-    first: DockageError | None = None
-    for one in chosen:
-        try:
-            closed.append(session.client.post("channels", one["channel"], "close"))
-        except DockageError as error:
-            first = first or error
-            failed.append({"channel": one["channel"], "code": error.code, "message": error.message})
-    if first is not None and not closed:
-        raise first
-    lines = [f"closing {show.short(c['channel'])} ({c['role']})" for c in closed]
+    asked, failed = _ask(session, chosen)
+    closed = [row | {"outcome": closing.outcome(row)} for row in closing.wait(session, asked, seconds)]
+    lines = [closing.sentence(row) for row in closed]
     lines += [f"not closed: {show.short(c['channel'])}: {c['message']} ({c['code']})" for c in failed]
     session.show({"closed": closed, "failed": failed}, "\n".join(lines))
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _ask(session: Session, chosen: list[Json]) -> tuple[list[Json], list[Json]]:
+    """What is being closed, and what is not and why. Raises the first refusal if nothing is."""
+    asked: list[Json] = []
+    failed: list[Json] = []
+    first: DockageError | None = None
+    for one in chosen:
+        try:
+            asked.append(session.client.post("channels", one["channel"], "close"))
+        except DockageError as error:
+            first = first or error
+            failed.append({"channel": one["channel"], "code": error.code, "message": error.message})
+    if first is not None and not asked:
+        raise first
+    return asked, failed
 
 
 @command.command(examples=("dockage channels backup > channels.txt",))
