@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dockage.adapters.dht.asker import ticks
 from dockage.daemon.contacts import Contacts
 from dockage.domain.identity import NodeKey
 from dockage.ports import Address
@@ -78,7 +79,7 @@ async def test_a_finder_that_tells_lies_without_end_pushes_out_no_seed() -> None
                 (MemoryKeys(1000 + block * 10 + n).node, Address("", ("127.0.0.1:9",))) for n in range(10)
             ]
             await contacts.found(lies, "mainline")
-        client.directory._asker.blame(world.nodes[0].link.node, "test.gone")
+        client.directory._node.blame(world.nodes[0].link.node, "test.gone", ticks())
         assert not client.directory.contacts()
         assert await contacts.found([], "mainline") == 0
         await client.directory._enter()

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import HOUR, MILLISECOND, SECOND, Instant
 from dockage.protocol.kademlia import (
-    DEAD_FOR,
-    DEAD_MAX,
     PER_NETWORK,
     QUERIES_MAX,
     SALTS,
@@ -22,13 +20,13 @@ from dockage.protocol.kademlia import (
     Contact,
     K,
     Lookup,
-    RoutingTable,
     Space,
     distance,
     nearest,
     network_of,
     places,
 )
+from dockage.protocol.routing_table import DEAD_FOR, DEAD_MAX, RoutingTable
 
 FREE, BOUND = Space(bound=False), Space(bound=True)
 NOW = Instant(1_000 * SECOND)
@@ -42,7 +40,7 @@ def contact(number: int, address: str = "") -> Contact:
 def table(contacts: Sequence[Contact] = (), space: Space = FREE, own: NodeKey = OWN) -> RoutingTable:
     made = RoutingTable(own, space.id(Contact(own, "1.2.3.4:5")), space)
     for each in contacts:
-        made.add(each)
+        made.chosen(each, NOW)
     return made
 
 
@@ -121,12 +119,12 @@ def test_a_network_gets_few_places_in_a_bucket() -> None:
 
 
 def test_we_are_never_our_own_contact() -> None:
-    assert not table().add(Contact(OWN, "127.0.0.1:1"))
+    assert not table().chosen(Contact(OWN, "127.0.0.1:1"), NOW)
 
 
 def test_a_node_that_moved_is_found_at_its_new_address() -> None:
     made = table([contact(1, "127.0.0.1:1")])
-    assert made.add(contact(1, "127.0.0.1:2"))
+    assert made.chosen(contact(1, "127.0.0.1:2"), NOW)
     assert made.find(contact(1).key) == contact(1, "127.0.0.1:2")
     assert len(made) == 1
 
@@ -137,7 +135,7 @@ def test_the_dead_are_avoided_for_a_while_and_may_come_back() -> None:
     assert made.find(contact(1).key) is None
     assert made.is_dead(contact(1).key, Instant(NOW + DEAD_FOR - 1))
     assert not made.is_dead(contact(1).key, Instant(NOW + DEAD_FOR))
-    made.add(contact(1))
+    made.chosen(contact(1), NOW)
     assert not made.is_dead(contact(1).key, NOW)
 
 

@@ -10,11 +10,13 @@ from random import Random
 import pytest
 
 from dockage.adapters.dht import Limits
+from dockage.adapters.dht.asker import ticks
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import MINUTE, SECOND, Duration, Instant
 from dockage.ports import Address, Stream
 from dockage.protocol.dht_messages import Find, Get, Listing, Put, Taken, decode_answer, encode
+from dockage.protocol.dht_node import Upkeep
 from dockage.protocol.kademlia import Contact
 from dockage.protocol.records import node_topic, offers_topics
 from dockage.testing.clock import ManualClock
@@ -24,7 +26,7 @@ from dockage.testing.link import MemoryNetwork, serving
 from dockage.wire.frames import read_frame, write_frame
 from market.world import GENEROUS, MarketNode, enter, running
 
-PATIENT = Limits(question_sec=3600, lookup_sec=3600, paging_sec=3600, rate=100_000, burst=100_000)
+PATIENT = Limits(question_sec=3600, lookup_sec=3600, upkeep=Upkeep(rate=100_000, burst=100_000))
 
 
 class World:
@@ -81,7 +83,7 @@ async def test_a_thousand_offers_are_listed() -> None:
             topic, blob = sealed_offer(MemoryKeys(2000 + number), world.clock.now())
             expected.add(blob)
             for node in world.rand.sample(world.nodes, 2):
-                assert node.directory._store.put(topic, blob, world.clock.now())
+                assert node.directory._node.store.put(topic, blob, world.clock.now())
         found = [await world.clients[0].directory.search(topic) for topic in offers_topics("eu")]
     assert {blob for listing in found for blob in listing} == expected
 
@@ -98,7 +100,7 @@ async def test_one_long_topic_is_read_page_by_page() -> None:
             if keys.node[0] % 8 == 0:
                 blobs.add(sealed_offer(keys, world.clock.now())[1])
         for blob in blobs:
-            world.nodes[1].directory._store.put(topic, blob, world.clock.now())
+            world.nodes[1].directory._node.store.put(topic, blob, world.clock.now())
         first = await ask(world.clients[0], world.nodes[1], encode(Get(None, topic, topic, b"", b"")))
         assert isinstance(first, Listing)
         assert first.more
@@ -166,7 +168,7 @@ async def test_lies_are_stored_nowhere_and_counted() -> None:
                 answer = await ask(world.nodes[0], node, encode(Put(None, where, (blob,))))
                 assert answer == Taken((False,))
                 assert node.directory.refused[code] == 1
-    assert all(len(node.directory._store) == 0 for node in world.nodes)
+    assert all(len(node.directory._node.store) == 0 for node in world.nodes)
 
 
 async def test_a_replayed_record_does_not_displace_its_successor() -> None:
@@ -205,7 +207,7 @@ async def test_nobody_speaks_in_anothers_name() -> None:
 
 
 async def test_a_flood_is_cut_off() -> None:
-    world = World(2, limits=Limits(rate=1, burst=20))
+    world = World(2, limits=Limits(upkeep=Upkeep(rate=1, burst=20)))
     async with running(world.nodes):
         await acquainted(world)
         while not world.nodes[1].directory.refused["dht.flood"]:
@@ -279,7 +281,7 @@ async def test_what_is_published_before_midnight_is_found_after() -> None:
 
 
 async def test_run_finds_the_market_again_when_all_contacts_were_lost() -> None:
-    quick = Limits(expire_sec=0.02, rate=100_000, burst=100_000)
+    quick = Limits(upkeep_sec=0.02, upkeep=Upkeep(rate=100_000, burst=100_000))
     world = World(3, clients=1, limits=quick)
     client = world.clients[0]
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
@@ -306,19 +308,19 @@ async def test_a_search_finds_the_market_again_when_all_contacts_were_given_up()
         await world.nodes[0].directory.publish(topic, blob)
         directory = world.clients[0].directory
         for node in world.nodes:
-            directory._asker.blame(node.link.node, "test.gone")
+            directory._node.blame(node.link.node, "test.gone", ticks())
         assert directory.contacts() == []
         assert list(await directory.search(topic)) == [blob]
 
 
 async def test_run_forgets_what_is_over() -> None:
-    world = World(1, limits=Limits(expire_sec=0.01))
+    world = World(1, limits=Limits(upkeep_sec=0.01))
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
     directory = world.nodes[0].directory
     await directory.publish(topic, blob)
     world.clock.pass_(Duration(30 * MINUTE))
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
         runner = tasks.create_task(directory.run())
-        while len(directory._store):  # noqa: ASYNC110 - no event tells it
+        while len(directory._node.store):  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.01)
         runner.cancel()

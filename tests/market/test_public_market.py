@@ -60,8 +60,9 @@ async def test_it_works_for_honest_nodes() -> None:
 
 
 @pytest.mark.parametrize("bound", [True, False])
-async def test_mined_keys_hide_nothing_where_ids_come_from_addresses(bound: bool) -> None:
-    """And where they do not, they hide everything: so this attack is a real one."""
+async def test_mined_keys_around_a_place_hide_nothing(bound: bool) -> None:
+    """Bound ids cannot be mined; and where they can be, a place is its whole region and not the sixteen nearest.
+    How many more it takes is measured in the simulator (tests/sim/test_directory.py)."""
     world = World(30, bound=bound)
     client = world.node(500, "8.200.8.8:4711", server=False)
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())
@@ -85,12 +86,8 @@ async def test_mined_keys_hide_nothing_where_ids_come_from_addresses(bound: bool
         await world.nodes[3].directory.publish(topic, blob)
         honest = sum(bool(node.directory.holds(topic)) for node in world.nodes)
         found = list(await client.directory.search(topic))
-    if bound:
-        assert honest >= 10
-        assert found == [blob]
-    else:
-        assert honest <= 1  # the publisher itself
-        assert found == []
+    assert honest >= 10
+    assert found == [blob]
 
 
 async def test_a_node_that_claims_another_network_is_nobodys_contact() -> None:

@@ -138,7 +138,7 @@ def works(store: RecordStore) -> list[int]:
     return sorted(record.work for record in store)
 
 
-@pytest.mark.parametrize("limits", [StoreLimits(per_topic=4), StoreLimits(total=4)])
+@pytest.mark.parametrize("limits", [StoreLimits(per_topic=4, floor=0), StoreLimits(total=4, floor=0)])
 def test_when_there_is_no_room_work_decides(limits: StoreLimits) -> None:
     store = RecordStore(trusting, limits)
     for number in range(4):
@@ -163,7 +163,7 @@ class Board(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = START
-        self.store = RecordStore(trusting, StoreLimits(per_topic=3, total=5))
+        self.store = RecordStore(trusting, StoreLimits(per_topic=3, total=5, floor=0))
 
     @rule(
         number=st.integers(0, 6), age=st.integers(0, 3), region=st.sampled_from("ab"), work=st.integers(0, 3)

@@ -1,23 +1,25 @@
-"""Kademlia without I/O: who is near whom, the routing table, and one lookup as a machine. Spec: docs/spec/03-dht.md.
+"""Kademlia without I/O: who is near whom, and one lookup as a machine. Spec: docs/spec/03-dht.md.
 
-Everything takes ``now`` (any clock in ns, the same one in each call). Counterparts: adapters/dht moves the bytes,
-the simulator the events. Differences from the paper (Maymounkov & Mazieres 2002): ids may be bound to addresses,
-a place near an id is limited per network, and a silent peer stops counting after ``SOFT`` instead of its timeout.
+Everything takes ``now`` (any clock in ns, the same one in each call). Differences from the paper (Maymounkov & Mazieres
+2002): ids may be bound to addresses, a place near an id is limited per network, a silent peer stops counting after
+``SOFT`` instead of its timeout, a place is a region and not only its 16 nearest, and a liar's hearsay is dropped.
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import insort
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
 from dockage.domain.identity import NodeKey
-from dockage.domain.units import HOUR, MILLISECOND, MINUTE, Duration, Instant
+from dockage.domain.units import HOUR, MILLISECOND, Duration, Instant
 
 K = 16
 """Nodes in a bucket, contacts in an answer, copies of a record."""
@@ -26,10 +28,12 @@ ALPHA = 4
 PER_NETWORK = 2
 """Nodes of one /24 (IPv6: /48) in a bucket and among the closest, where ids are bound to addresses."""
 SOFT = Duration(300 * MILLISECOND)
-DEAD_FOR = Duration(MINUTE)
-DEAD_MAX = 1024
 QUERIES_MAX = 128
 SEEN_MAX = 512
+REGION_MAX = 4 * K
+"""Nodes that one place has at most, however many crowd around it."""
+STRIKES = 3
+"""Silent or lying contacts that one node may name in one lookup before the rest of its hearsay is dropped."""
 SALTS = 3
 """A record lies near this many places: whoever wants to hide it must sit around all of them."""
 DAY = Duration(24 * HOUR)
@@ -48,7 +52,7 @@ class Contact(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return len(self.key) == 32 and len(self.relay) <= 255 and _parse(self.address) is not None
 
 
-@lru_cache(4096)
+@lru_cache(1 << 16)
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
     host, _, port = address.rpartition(":")
     try:
@@ -59,6 +63,7 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
     return ip if usable else None
 
 
+@lru_cache(1 << 16)
 def network_of(address: str) -> bytes:
     """The /24 (IPv4) or /48 (IPv6) of an ``ip:port``; b"" if it is none."""
     ip = _parse(address)
@@ -75,10 +80,14 @@ class Space(NamedTuple):
     bound: bool
 
     def id(self, contact: Contact) -> bytes:
+        return self.number(contact).to_bytes(32, "big")
+
+    def number(self, contact: Contact) -> int:
+        """The id, as distances are reckoned."""
         if not self.bound:
-            return hashlib.sha256(b"dockage/1/id\0" + contact.key).digest()
+            return _number(contact.key)
         few = bytes([contact.key[31] % 8])  # several nodes behind one address need not share an id
-        return hashlib.sha256(b"dockage/1/id\0" + network_of(contact.address) + few).digest()
+        return _number(network_of(contact.address) + few)
 
     def network(self, contact: Contact) -> bytes:
         """What PER_NETWORK counts; unbound, each node is its own."""
@@ -91,6 +100,11 @@ class Space(NamedTuple):
     def confirms(self, contact: Contact, seen: str) -> bool:
         """Whether the path's address *seen* agrees with the id that the contact claims."""
         return not self.bound or (network_of(seen) != b"" and network_of(seen) == network_of(contact.address))
+
+
+@lru_cache(1 << 16)
+def _number(source: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(b"dockage/1/id\0" + source).digest(), "big")
 
 
 def distance(a: bytes, b: bytes) -> int:
@@ -107,15 +121,19 @@ def places(topic: bytes, now: Instant) -> tuple[bytes, ...]:
 
 def nearest(target: bytes, contacts: Iterable[Contact], space: Space, count: int = K) -> list[Contact]:
     """The *count* closest, at most PER_NETWORK of one network."""
-    return _spread(sorted(contacts, key=lambda c: (distance(space.id(c), target), c.key)), space, count)
+    goal = int.from_bytes(target, "big")
+    return spread(sorted(contacts, key=lambda c: (space.number(c) ^ goal, c.key)), space, count)
 
 
-def _spread(in_order: Iterable[Contact], space: Space, count: int) -> list[Contact]:
-    crowd: dict[bytes, int] = {}
+def spread(in_order: Iterable[Contact], space: Space, count: int) -> list[Contact]:
+    """The first *count* of those that are not too many of one network."""
+    if not space.bound:
+        return list(islice(in_order, count))
+    crowd: Counter[bytes] = Counter()
     found: list[Contact] = []
     for contact in in_order:
-        network = space.network(contact)
-        crowd[network] = crowd.get(network, 0) + 1
+        network = network_of(contact.address)
+        crowd[network] += 1
         if crowd[network] <= PER_NETWORK:
             found.append(contact)
             if len(found) == count:
@@ -123,71 +141,8 @@ def _spread(in_order: Iterable[Contact], space: Space, count: int) -> list[Conta
     return found
 
 
-class RoutingTable:
-    """Contacts that answered us, K for each order of distance from our own id. Old live ones are preferred: an
-    attacker who comes later cannot push them out."""
-
-    def __init__(self, own: NodeKey, own_id: bytes, space: Space) -> None:
-        self._own, self._own_id, self._space = own, own_id, space
-        self._buckets: dict[int, dict[NodeKey, Contact]] = {}
-        self._dead: dict[NodeKey, Instant] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._buckets.values()))
-
-    def all(self) -> list[Contact]:
-        return [contact for bucket in self._buckets.values() for contact in bucket.values()]
-
-    def find(self, key: NodeKey) -> Contact | None:
-        return next((bucket[key] for bucket in self._buckets.values() if key in bucket), None)
-
-    def closest(self, target: bytes, count: int = K) -> list[Contact]:
-        return nearest(target, self.all(), self._space, count)
-
-    def add(self, contact: Contact) -> bool:
-        """*contact* is alive: it answered, or called. Whether it has a place now."""
-        if contact.key == self._own or not self._space.admits(contact):
-            return False
-        old = self.find(contact.key)
-        if old == contact:
-            return True
-        if old is not None:
-            self._remove(contact.key)  # it moved: with ids bound to addresses, to another bucket perhaps
-        self._dead.pop(contact.key, None)
-        order = distance(self._space.id(contact), self._own_id).bit_length()
-        bucket = self._buckets.setdefault(order, {})
-        network = self._space.network(contact)
-        neighbours = sum(self._space.network(other) == network for other in bucket.values())
-        if len(bucket) >= K or neighbours >= PER_NETWORK:
-            return False
-        bucket[contact.key] = contact
-        return True
-
-    def move(self, own_id: bytes) -> None:
-        """Our own address, and with it our id, changed."""
-        if own_id != self._own_id:
-            contacts, self._buckets, self._own_id = self.all(), {}, own_id
-            for contact in contacts:
-                self.add(contact)
-
-    def failed(self, key: NodeKey, now: Instant) -> None:
-        """It did not answer or lied: out of the table, and not asked again for a while."""
-        self._remove(key)
-        self._dead.pop(key, None)
-        self._dead[key] = Instant(now + DEAD_FOR)
-        if len(self._dead) > DEAD_MAX:
-            del self._dead[next(iter(self._dead))]
-
-    def is_dead(self, key: NodeKey, now: Instant) -> bool:
-        return self._dead.get(key, Instant(0)) > now
-
-    def _remove(self, key: NodeKey) -> None:
-        for bucket in self._buckets.values():
-            bucket.pop(key, None)
-
-
 class Lookup:
-    """One iterative search for the nodes closest to *target*.
+    """One iterative search for the nodes closest to *target*: the *width* closest, and all within *radius* of it.
 
     The driver asks ``next`` for contacts to question, reports ``answered`` or ``failed`` for each, and calls
     ``next`` again after each report or after ``SOFT``, until ``is_done``. A question that is older than SOFT no
@@ -199,39 +154,54 @@ class Lookup:
         start: Iterable[Contact],
         space: Space,
         avoid: Callable[[NodeKey], bool] = lambda _: False,
+        *,
+        width: int = K,
+        radius: int = 0,
     ) -> None:
-        self._target, self._space, self._avoid = target, space, avoid
+        self._target, self._space, self._avoid = int.from_bytes(target, "big"), space, avoid
+        self._width, self._radius = width, radius
         self._seen: dict[NodeKey, Contact] = {}
         self._order: list[tuple[int, NodeKey]] = []
         self._asked: dict[NodeKey, Instant] = {}
         self._pending: set[NodeKey] = set()
         self._answered: set[NodeKey] = set()
         self._failed: set[NodeKey] = set()
+        self._teller: dict[NodeKey, NodeKey] = {}
+        """Who named a contact first. Those that we began with nobody named."""
+        self._strikes: Counter[NodeKey] = Counter()
         for contact in start:
             self._see(contact)
 
     def next(self, now: Instant) -> list[Contact]:
         """Contacts to question now. May be empty while answers are under way."""
         slow = {key for key in self._pending if now - self._asked[key] >= SOFT}
-        room = min(ALPHA - len(self._pending - slow), QUERIES_MAX - len(self._asked))
-        open_to = (self._seen[key] for _, key in self._order if key not in self._failed and key not in slow)
-        todo = [c for c in _spread(open_to, self._space, K) if c.key not in self._asked]
-        chosen = todo[: max(room, 0)]
+        room = min(ALPHA - len(self._pending) + len(slow), QUERIES_MAX - len(self._asked))
+        if room <= 0:
+            return []
+        unasked = (c for c in self._near(self._failed | slow) if c.key not in self._asked)
+        chosen = list(islice(unasked, room))
         for contact in chosen:
-            self._asked[contact.key] = now
-            self._pending.add(contact.key)
+            self.ask(contact, now)
         return chosen
+
+    def ask(self, contact: Contact, now: Instant) -> None:
+        """*contact* is questioned, whether or not it is its turn."""
+        self._see(contact)
+        self._asked[contact.key] = now
+        self._pending.add(contact.key)
 
     def answered(self, key: NodeKey, contacts: Iterable[Contact]) -> None:
         self._pending.discard(key)
         self._answered.add(key)
         for contact in list(contacts)[:K]:
-            self._see(contact)
+            self._see(contact, key)
 
     def failed(self, key: NodeKey) -> None:
         self._pending.discard(key)
         self._answered.discard(key)
         self._failed.add(key)
+        if key in self._teller:
+            self._strikes[self._teller[key]] += 1
 
     def is_done(self, now: Instant) -> bool:
         """After ``next`` returned nothing: no prompt answer can change the outcome any more. While nobody has
@@ -241,13 +211,45 @@ class Lookup:
         return all(now - self._asked[key] >= SOFT for key in self._pending)
 
     def closest(self) -> list[Contact]:
-        """The K closest that answered."""
-        in_order = (self._seen[key] for _, key in self._order if key in self._answered)
-        return _spread(in_order, self._space, K)
+        """The closest that answered: *width*, and more where more lie within *radius*."""
+        return list(self._near(self._seen.keys() - self._answered))
 
-    def _see(self, contact: Contact) -> None:
-        if contact.key in self._seen or len(self._seen) >= SEEN_MAX or self._avoid(contact.key):
+    def distances(self) -> list[int]:
+        """Of ``closest``."""
+        return [self._space.number(contact) ^ self._target for contact in self.closest()]
+
+    def _near(self, without: Collection[NodeKey]) -> Iterator[Contact]:
+        crowd: Counter[bytes] = Counter()
+        count = 0
+        for gap, key in self._order:
+            if (count >= self._width and gap > self._radius) or count >= REGION_MAX:
+                return
+            if key in without or self._is_lie(key):
+                continue
+            contact = self._seen[key]
+            if self._space.bound:
+                network = network_of(contact.address)
+                crowd[network] += 1
+                if crowd[network] > PER_NETWORK:
+                    continue
+            count += 1
+            yield contact
+
+    def _is_lie(self, key: NodeKey) -> bool:
+        """Nobody but a proven inventor of contacts named it, and it has not answered."""
+        if not self._strikes or key in self._answered:
+            return False
+        return self._strikes[self._teller.get(key, key)] >= STRIKES
+
+    def _see(self, contact: Contact, teller: NodeKey | None = None) -> None:
+        key = contact.key
+        if key in self._seen:
+            if teller is not None and self._is_lie(key):
+                self._teller[key] = teller  # somebody else vouches for it
             return
-        if self._space.admits(contact):
-            self._seen[contact.key] = contact
-            insort(self._order, (distance(self._space.id(contact), self._target), contact.key))
+        if len(self._seen) >= SEEN_MAX or self._avoid(key) or not self._space.admits(contact):
+            return
+        self._seen[key] = contact
+        if teller is not None:
+            self._teller[key] = teller
+        insort(self._order, (self._space.number(contact) ^ self._target, key))

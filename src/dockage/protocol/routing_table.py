@@ -1,0 +1,167 @@
+"""The contacts of one node, K for each order of distance from its own id, and how dense the market is.
+
+Old live contacts are preferred: who comes later cannot push them out. A free place is no prize for whoever calls
+first or names its friends most often: far buckets are filled only to half by such, the rest goes to the closest of
+random ids (``chosen``), where hostile nodes win no more often than they are many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from dockage.domain.identity import NodeKey
+from dockage.domain.units import MINUTE, Duration, Instant
+
+from .kademlia import PER_NETWORK, Contact, K, Space, spread
+
+DEAD_FOR = Duration(MINUTE)
+DEAD_MAX = 1024
+HALF = K // 2
+SAMPLES = 15
+BITS = 256
+
+
+class RoutingTable:
+    def __init__(self, own: NodeKey, own_id: bytes, space: Space) -> None:
+        self._own, self._own_id, self._space = own, int.from_bytes(own_id, "big"), space
+        self._buckets: dict[int, dict[NodeKey, Contact]] = {}
+        self._order: dict[NodeKey, int] = {}
+        """The bucket of each contact."""
+        self._heard: dict[NodeKey, Instant] = {}
+        self._dead: dict[NodeKey, Instant] = {}
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def all(self) -> list[Contact]:
+        return [contact for bucket in self._buckets.values() for contact in bucket.values()]
+
+    def find(self, key: NodeKey) -> Contact | None:
+        order = self._order.get(key)
+        return self._buckets[order][key] if order is not None else None
+
+    def closest(self, target: bytes, count: int = K) -> list[Contact]:
+        return spread(self._outward(int.from_bytes(target, "big")), self._space, count)
+
+    # -- who comes in ----------------------------------------------------------------------------------
+    def heard(self, contact: Contact, now: Instant) -> bool:
+        """*contact* is alive: it answered, or called. Whether it has a place now."""
+        return self._take(contact, now, self._is_open)
+
+    def chosen(self, contact: Contact, now: Instant) -> bool:
+        """*contact* is alive, and was the closest to an id that we drew: it may have any free place."""
+        return self._take(contact, now, lambda order: len(self._buckets.get(order, ())) < K)
+
+    def _take(self, contact: Contact, now: Instant, is_open: Callable[[int], bool]) -> bool:
+        key = contact.key
+        if key == self._own or not self._space.admits(contact):
+            return False
+        old = self.find(key)
+        if old == contact:
+            self._heard[key] = now
+            return True
+        if old is not None:
+            self._remove(key)  # it moved: with ids bound to addresses, to another bucket perhaps
+        self._dead.pop(key, None)
+        order = (self._space.number(contact) ^ self._own_id).bit_length()
+        if not is_open(order) or self._is_crowded(order, contact):
+            return False
+        self._buckets.setdefault(order, {})[key] = contact
+        self._order[key], self._heard[key] = order, now
+        return True
+
+    def _is_open(self, order: int) -> bool:
+        """Far buckets to half; near ones wholly: nobody else can name us our neighbours."""
+        held = len(self._buckets.get(order, ()))
+        return held < HALF or (held < K and self.is_near(order))
+
+    def is_near(self, order: int) -> bool:
+        """Whether whoever is at that distance is among the K closest to us that we know."""
+        return sum(len(bucket) for other, bucket in self._buckets.items() if other < order) < K
+
+    def order(self, contact: Contact) -> int:
+        return (self._space.number(contact) ^ self._own_id).bit_length()
+
+    def _is_crowded(self, order: int, contact: Contact) -> bool:
+        network, bucket = self._space.network(contact), self._buckets.get(order, {})
+        return sum(self._space.network(other) == network for other in bucket.values()) >= PER_NETWORK
+
+    # -- who goes --------------------------------------------------------------------------------------
+    def failed(self, key: NodeKey, now: Instant) -> None:
+        """It did not answer or lied: out of the table, and not asked again for a while."""
+        self._remove(key)
+        self._dead.pop(key, None)
+        self._dead[key] = Instant(now + DEAD_FOR)
+        if len(self._dead) > DEAD_MAX:
+            del self._dead[next(iter(self._dead))]
+
+    def is_dead(self, key: NodeKey, now: Instant) -> bool:
+        return self._dead.get(key, Instant(0)) > now
+
+    def move(self, own_id: bytes) -> None:
+        """Our own address, and with it our id, changed."""
+        number = int.from_bytes(own_id, "big")
+        if number != self._own_id:
+            contacts, heard = self.all(), self._heard
+            self._buckets, self._order, self._heard, self._own_id = {}, {}, {}, number
+            for contact in contacts:
+                self.chosen(contact, heard[contact.key])
+
+    def _remove(self, key: NodeKey) -> None:
+        order = self._order.pop(key, None)
+        if order is not None:
+            del self._buckets[order][key], self._heard[key]
+            if not self._buckets[order]:
+                del self._buckets[order]
+
+    # -- upkeep ----------------------------------------------------------------------------------------
+    def orders(self) -> range:
+        """The buckets worth keeping full: from the farthest to the one that our neighbours share."""
+        near = BITS
+        while near > 1 and not self.is_near(near):
+            near -= 1
+        return range(BITS, near - 1, -1)
+
+    def size(self, order: int) -> int:
+        return len(self._buckets.get(order, ()))
+
+    def within(self, order: int, chance: bytes) -> bytes:
+        """An id in that bucket, random as *chance* is."""
+        top = 1 << (order - 1)
+        return (self._own_id ^ top ^ (int.from_bytes(chance, "big") & (top - 1))).to_bytes(32, "big")
+
+    def silent(self, order: int, count: int) -> list[Contact]:
+        """Those of the bucket that were not heard from for longest."""
+        bucket = self._buckets.get(order, {})
+        return [bucket[key] for key in sorted(bucket, key=lambda key: self._heard[key])[:count]]
+
+    def _outward(self, target: int) -> Iterator[Contact]:
+        """All contacts, the closest to *target* first: whole buckets are closer than others, as their highest bit
+        says, so that few are sorted."""
+        gap, number = self._own_id ^ target, self._space.number
+        orders = sorted(self._buckets)
+        nearer = [order for order in reversed(orders) if order and gap >> (order - 1) & 1]
+        farther = [order for order in orders if not order or not gap >> (order - 1) & 1]
+        for order in nearer + farther:
+            yield from sorted(self._buckets[order].values(), key=lambda c: number(c) ^ target)
+
+
+class Density:
+    """How far the K closest nodes of any id are, from the closest ones of ids that we drew ourselves.
+
+    Whoever crowds around one topic does not change what is seen at random ids, so that the crowd shows: a place is
+    all of its region, not the crowd alone. Precedent: the region-based queries of Sridhar et al. 2023 (IPFS)."""
+
+    def __init__(self) -> None:
+        self._radii: deque[int] = deque(maxlen=SAMPLES)
+
+    def seen(self, distances: list[int]) -> None:
+        """Distances of the closest to a random id, nearest first."""
+        if distances:
+            self._radii.append(distances[-1] * K // len(distances))
+
+    @property
+    def radius(self) -> int:
+        """0 while nothing is known. The median: some samples come from liars."""
+        return sorted(self._radii)[len(self._radii) // 2] if self._radii else 0
