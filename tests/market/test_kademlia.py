@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import HOUR, MILLISECOND, SECOND, Instant
 from dockage.protocol.kademlia import (
+    ALPHA,
     PER_NETWORK,
     QUERIES_MAX,
+    REGION_MAX,
     SALTS,
     SOFT,
+    STRIKES,
     Contact,
     K,
     Lookup,
@@ -268,6 +271,39 @@ def test_a_long_answer_is_cut() -> None:
     lookup.next(NOW)
     lookup.answered(contact(1).key, [contact(number) for number in range(10, 500)])
     assert len(lookup._seen) == 1 + K
+
+
+def test_a_place_is_all_of_its_region_and_no_more_than_a_bound() -> None:
+    target, crowd = bytes(32), [contact(number) for number in range(1, 400)]
+    lookup = Lookup(target, crowd, FREE, radius=1 << 253)
+    for now in range(NOW, NOW + 200):
+        for each in lookup.next(Instant(now)):
+            lookup.answered(each.key, [])
+    within = [each for each in crowd if FREE.number(each) <= 1 << 253]
+    assert K < len(within) < REGION_MAX
+    assert set(lookup.closest()) == set(within)
+    assert lookup.distances() == sorted(map(FREE.number, within))
+    wide = Lookup(target, crowd, FREE, radius=1 << 256)
+    for now in range(NOW, NOW + 200):
+        for each in wide.next(Instant(now)):
+            wide.answered(each.key, [])
+    assert len(wide.closest()) == REGION_MAX
+
+
+def test_who_names_invented_contacts_is_soon_not_listened_to() -> None:
+    liar, honest = contact(1), contact(2)
+    invented = sorted((contact(number) for number in range(1000, 2000)), key=FREE.number)[:K]
+    lookup = Lookup(bytes(32), [liar, honest], FREE)
+    assert set(lookup.next(NOW)) == {liar, honest}
+    lookup.answered(liar.key, invented)
+    asked: list[Contact] = []
+    while chosen := lookup.next(NOW):
+        asked += chosen
+        for each in chosen:
+            lookup.failed(each.key)
+    assert len(asked) < STRIKES + ALPHA
+    lookup.answered(honest.key, [invented[-1]])
+    assert lookup.next(NOW) == [invented[-1]], "somebody else vouches for it"
 
 
 def test_the_avoided_are_never_asked() -> None:

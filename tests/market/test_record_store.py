@@ -157,6 +157,46 @@ def test_a_publisher_may_refresh_in_a_full_topic() -> None:
     assert store.put(*cheap(1, seq=LATER), LATER)
 
 
+# -- shares and weak stamps ------------------------------------------------------------------------------
+def test_one_giver_fills_no_more_than_its_share_and_others_still_fit() -> None:
+    store = RecordStore(trusting, StoreLimits(per_topic=16, share=4, floor=0))
+    for number in range(4):
+        assert store.put(*cheap(number), START, b"net")
+    with pytest.raises(PeerError) as caught:
+        store.put(*cheap(4), START, b"net")
+    assert caught.value.code == "record.share"
+    assert store.put(*cheap(4), START, b"other")
+    assert store.put(*cheap(5), START), "what we put ourselves has no share"
+    assert store.put(*cheap(3, seq=LATER), LATER, b"net"), "a refresh always fits"
+
+
+def test_a_share_is_of_all_topics_together_too_and_comes_back_with_time() -> None:
+    store = RecordStore(trusting, StoreLimits(total=16, share=4, floor=0))
+    for number in range(4):
+        assert store.put(*cheap(number, region=str(number)), START, b"net")
+    with pytest.raises(PeerError):
+        store.put(*cheap(9, region="9"), START, b"net")
+    later = Instant(START + LIFETIME)
+    store.expire(later)
+    assert store.put(*cheap(9, region="9", seq=later), later, b"net")
+    assert len(store._given) == 2
+    store.expire(Instant(later + LIFETIME))
+    assert not store._given
+    assert not store._givers
+
+
+def test_a_board_that_fills_up_asks_newcomers_for_work() -> None:
+    store = RecordStore(trusting, StoreLimits(per_topic=4, floor=6))
+    weak = [n for n in range(200) if open_record(cheap(n)[1], trusting, START).work < 6]
+    assert store.put(*cheap(weak[0]), START)
+    assert store.put(*cheap(weak[1]), START)
+    with pytest.raises(PeerError) as caught:
+        store.put(*cheap(weak[2]), START)
+    assert caught.value.code == "record.weak"
+    assert store.put(*cheap(weak[2], work=6), START)
+    assert store.put(*cheap(weak[0], seq=LATER), LATER), "who is there may refresh without"
+
+
 class Board(RuleBasedStateMachine):
     """Any history of puts, replays and time."""
 

@@ -68,8 +68,8 @@ class DhtNode:
         self.key, self.space, self.is_server = key, space, server
         self.me: Contact | None = None
         self._verify, self._rand, self._upkeep = verify, rand, upkeep
-        self._own_id = Space(bound=False).id(Contact(key, ""))
-        self.table = RoutingTable(key, self._own_id, space)
+        self.own_id = Space(bound=False).id(Contact(key, ""))
+        self.table = RoutingTable(key, self.own_id, space)
         self.store = RecordStore(verify)
         self.density = Density()
         self._allowance = Allowance(upkeep.rate, upkeep.burst)
@@ -81,8 +81,8 @@ class DhtNode:
     def move(self, me: Contact | None) -> None:
         """Our address, and with it our id, is this now."""
         self.me = me if self.is_server else None
-        self._own_id = self.space.id(self.me) if self.me else Space(bound=False).id(Contact(self.key, ""))
-        self.table.move(self._own_id)
+        self.own_id = self.space.id(self.me) if self.me else Space(bound=False).id(Contact(self.key, ""))
+        self.table.move(self.own_id)
 
     # -- what others ask of us -------------------------------------------------------------------------
     def serve(self, peer: NodeKey, request: Request, seen: str, wall: Instant, now: Instant) -> Answer:
@@ -139,6 +139,10 @@ class DhtNode:
     def silent(self, question: Question, now: Instant) -> None:
         self.table.failed(question.contact.key, now)
 
+    def unheard(self, question: Question) -> None:
+        """The operation is over, and *question* has waited for longer than SOFT."""
+        self.table.missed(question.contact.key)
+
     def blame(self, key: NodeKey, code: str, now: Instant) -> None:
         self.refused[code] += 1
         self.table.failed(key, now)
@@ -170,8 +174,8 @@ class DhtNode:
 
     def enter(self, seeds: Iterable[Contact], now: Instant) -> Walk:
         """To our own id, by *seeds* and whom we know."""
-        lookup = self._lookup(self._own_id, now)
-        return Walk(lookup, Find(self.me, self._own_id), [s for s in seeds if s.key != self.key])
+        lookup = self._lookup(self.own_id, now)
+        return Walk(lookup, Find(self.me, self.own_id), [s for s in seeds if s.key != self.key])
 
     def refresh(self, order: int, now: Instant) -> Walk:
         """Of one bucket: those silent for longest are asked for a random id in it; see ``refreshed``."""
@@ -223,7 +227,7 @@ class DhtNode:
         if newcomer not in near:
             return False
         gap = int.from_bytes(place, "big")
-        own = int.from_bytes(self._own_id, "big") ^ gap
+        own = int.from_bytes(self.own_id, "big") ^ gap
         closer = sum(self.space.number(c) ^ gap < own for c in near if c != newcomer)
         return closer < HANDERS
 

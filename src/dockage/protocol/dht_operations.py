@@ -124,7 +124,9 @@ class Publish:
             if walking or not all(walk.is_done(now) for walk in self._walks):
                 return walking
             near = {c.key: c for walk in self._walks for c in walk.lookup.closest()}
-            self._puts = Puts((Question(c, self._put, self.PUTTING) for c in near.values()), len(near))
+            self._puts = Puts(
+                (Question(c, self._put, self.PUTTING) for c in near.values()), max(1, len(near))
+            )
         return self._puts.next(now)
 
     def answered(self, question: Question, answer: Answer, now: Instant) -> None:
@@ -196,6 +198,11 @@ class Search:
     @property
     def has_answers(self) -> bool:
         return bool(self._shown)
+
+    @property
+    def asked(self) -> int:
+        """Nodes questioned, over all places."""
+        return sum(lookup.questions for lookup in self._lookups)
 
     def repairs(self) -> list[Question]:
         """After the search: what those who should hold these records and did not show them are given."""

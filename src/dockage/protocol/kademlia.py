@@ -64,6 +64,12 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
 
 
 @lru_cache(1 << 16)
+def _is_global(address: str) -> bool:
+    ip = _parse(address)
+    return ip is not None and ip.is_global
+
+
+@lru_cache(1 << 16)
 def network_of(address: str) -> bytes:
     """The /24 (IPv4) or /48 (IPv6) of an ``ip:port``; b"" if it is none."""
     ip = _parse(address)
@@ -86,16 +92,14 @@ class Space(NamedTuple):
         """The id, as distances are reckoned."""
         if not self.bound:
             return _number(contact.key)
-        few = bytes([contact.key[31] % 8])  # several nodes behind one address need not share an id
-        return _number(network_of(contact.address) + few)
+        return _bound_number(contact.address, contact.key[31] % 8)
 
     def network(self, contact: Contact) -> bytes:
         """What PER_NETWORK counts; unbound, each node is its own."""
         return network_of(contact.address) if self.bound else contact.key
 
     def admits(self, contact: Contact) -> bool:
-        ip = _parse(contact.address)
-        return contact.is_sane and ip is not None and (ip.is_global or not self.bound)
+        return contact.is_sane and (not self.bound or _is_global(contact.address))
 
     def confirms(self, contact: Contact, seen: str) -> bool:
         """Whether the path's address *seen* agrees with the id that the contact claims."""
@@ -105,6 +109,12 @@ class Space(NamedTuple):
 @lru_cache(1 << 16)
 def _number(source: bytes) -> int:
     return int.from_bytes(hashlib.sha256(b"dockage/1/id\0" + source).digest(), "big")
+
+
+@lru_cache(1 << 16)
+def _bound_number(address: str, few: int) -> int:
+    """*few*: several nodes behind one address need not share an id."""
+    return _number(network_of(address) + bytes([few]))
 
 
 def distance(a: bytes, b: bytes) -> int:
@@ -122,23 +132,13 @@ def places(topic: bytes, now: Instant) -> tuple[bytes, ...]:
 def nearest(target: bytes, contacts: Iterable[Contact], space: Space, count: int = K) -> list[Contact]:
     """The *count* closest, at most PER_NETWORK of one network."""
     goal = int.from_bytes(target, "big")
-    return spread(sorted(contacts, key=lambda c: (space.number(c) ^ goal, c.key)), space, count)
-
-
-def spread(in_order: Iterable[Contact], space: Space, count: int) -> list[Contact]:
-    """The first *count* of those that are not too many of one network."""
-    if not space.bound:
-        return list(islice(in_order, count))
     crowd: Counter[bytes] = Counter()
     found: list[Contact] = []
-    for contact in in_order:
-        network = network_of(contact.address)
-        crowd[network] += 1
-        if crowd[network] <= PER_NETWORK:
+    for contact in sorted(contacts, key=lambda c: (space.number(c) ^ goal, c.key)):
+        crowd[space.network(contact)] += 1
+        if crowd[space.network(contact)] <= PER_NETWORK:
             found.append(contact)
-            if len(found) == count:
-                break
-    return found
+    return found[:count]
 
 
 class Lookup:
@@ -214,12 +214,16 @@ class Lookup:
         """The closest that answered: *width*, and more where more lie within *radius*."""
         return list(self._near(self._seen.keys() - self._answered))
 
+    @property
+    def questions(self) -> int:
+        return len(self._asked)
+
     def distances(self) -> list[int]:
         """Of ``closest``."""
         return [self._space.number(contact) ^ self._target for contact in self.closest()]
 
     def _near(self, without: Collection[NodeKey]) -> Iterator[Contact]:
-        crowd: Counter[bytes] = Counter()
+        crowd: dict[bytes, int] = {}
         count = 0
         for gap, key in self._order:
             if (count >= self._width and gap > self._radius) or count >= REGION_MAX:
@@ -229,8 +233,8 @@ class Lookup:
             contact = self._seen[key]
             if self._space.bound:
                 network = network_of(contact.address)
-                crowd[network] += 1
-                if crowd[network] > PER_NETWORK:
+                crowd[network] = held = crowd.get(network, 0) + 1
+                if held > PER_NETWORK:
                     continue
             count += 1
             yield contact

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import MINUTE, Duration, Instant
 
-from .kademlia import PER_NETWORK, Contact, K, Space, spread
+from .kademlia import PER_NETWORK, Contact, K, Space
 
 DEAD_FOR = Duration(MINUTE)
 DEAD_MAX = 1024
@@ -22,27 +23,46 @@ SAMPLES = 15
 BITS = 256
 
 
+class Entry(NamedTuple):
+    """A contact, and what is asked of it thousands of times: entries sort by number and never by contact."""
+
+    number: int
+    key: NodeKey
+    network: bytes
+    contact: Contact
+
+
 class RoutingTable:
     def __init__(self, own: NodeKey, own_id: bytes, space: Space) -> None:
         self._own, self._own_id, self._space = own, int.from_bytes(own_id, "big"), space
-        self._buckets: dict[int, dict[NodeKey, Contact]] = {}
+        self._buckets: dict[int, dict[NodeKey, Entry]] = {}
         self._order: dict[NodeKey, int] = {}
         """The bucket of each contact."""
         self._heard: dict[NodeKey, Instant] = {}
         self._dead: dict[NodeKey, Instant] = {}
+        self._missed: set[NodeKey] = set()
+        """Who was too slow the last time."""
 
     def __len__(self) -> int:
         return len(self._order)
 
     def all(self) -> list[Contact]:
-        return [contact for bucket in self._buckets.values() for contact in bucket.values()]
+        return [entry.contact for bucket in self._buckets.values() for entry in bucket.values()]
 
     def find(self, key: NodeKey) -> Contact | None:
         order = self._order.get(key)
-        return self._buckets[order][key] if order is not None else None
+        return self._buckets[order][key].contact if order is not None else None
 
     def closest(self, target: bytes, count: int = K) -> list[Contact]:
-        return spread(self._outward(int.from_bytes(target, "big")), self._space, count)
+        crowd: dict[bytes, int] = {}
+        found: list[Contact] = []
+        for _, (_, _, network, contact) in self._outward(int.from_bytes(target, "big")):
+            crowd[network] = held = crowd.get(network, 0) + 1
+            if held <= PER_NETWORK:
+                found.append(contact)
+                if len(found) == count:
+                    break
+        return found
 
     # -- who comes in ----------------------------------------------------------------------------------
     def heard(self, contact: Contact, now: Instant) -> bool:
@@ -55,19 +75,21 @@ class RoutingTable:
 
     def _take(self, contact: Contact, now: Instant, is_open: Callable[[int], bool]) -> bool:
         key = contact.key
-        if key == self._own or not self._space.admits(contact):
-            return False
         old = self.find(key)
         if old == contact:
             self._heard[key] = now
+            self._missed.discard(key)
             return True
+        if key == self._own or not self._space.admits(contact):
+            return False
         if old is not None:
             self._remove(key)  # it moved: with ids bound to addresses, to another bucket perhaps
         self._dead.pop(key, None)
-        order = (self._space.number(contact) ^ self._own_id).bit_length()
-        if not is_open(order) or self._is_crowded(order, contact):
+        entry = Entry(self._space.number(contact), key, self._space.network(contact), contact)
+        order = (entry.number ^ self._own_id).bit_length()
+        if not is_open(order) or self._is_crowded(order, entry.network):
             return False
-        self._buckets.setdefault(order, {})[key] = contact
+        self._buckets.setdefault(order, {})[key] = entry
         self._order[key], self._heard[key] = order, now
         return True
 
@@ -83,9 +105,9 @@ class RoutingTable:
     def order(self, contact: Contact) -> int:
         return (self._space.number(contact) ^ self._own_id).bit_length()
 
-    def _is_crowded(self, order: int, contact: Contact) -> bool:
-        network, bucket = self._space.network(contact), self._buckets.get(order, {})
-        return sum(self._space.network(other) == network for other in bucket.values()) >= PER_NETWORK
+    def _is_crowded(self, order: int, network: bytes) -> bool:
+        bucket = self._buckets.get(order, {})
+        return sum(entry.network == network for entry in bucket.values()) >= PER_NETWORK
 
     # -- who goes --------------------------------------------------------------------------------------
     def failed(self, key: NodeKey, now: Instant) -> None:
@@ -96,6 +118,14 @@ class RoutingTable:
         if len(self._dead) > DEAD_MAX:
             del self._dead[next(iter(self._dead))]
 
+    def missed(self, key: NodeKey) -> None:
+        """It had not answered when the answer was no longer needed. Twice in a row, and its place is free: those who
+        are gone must not stay because nobody waits for them."""
+        if key in self._missed:
+            self._remove(key)
+        elif key in self._order:
+            self._missed.add(key)
+
     def is_dead(self, key: NodeKey, now: Instant) -> bool:
         return self._dead.get(key, Instant(0)) > now
 
@@ -105,6 +135,7 @@ class RoutingTable:
         if number != self._own_id:
             contacts, heard = self.all(), self._heard
             self._buckets, self._order, self._heard, self._own_id = {}, {}, {}, number
+            self._missed.clear()
             for contact in contacts:
                 self.chosen(contact, heard[contact.key])
 
@@ -112,6 +143,7 @@ class RoutingTable:
         order = self._order.pop(key, None)
         if order is not None:
             del self._buckets[order][key], self._heard[key]
+            self._missed.discard(key)
             if not self._buckets[order]:
                 del self._buckets[order]
 
@@ -132,19 +164,22 @@ class RoutingTable:
         return (self._own_id ^ top ^ (int.from_bytes(chance, "big") & (top - 1))).to_bytes(32, "big")
 
     def silent(self, order: int, count: int) -> list[Contact]:
-        """Those of the bucket that were not heard from for longest."""
-        bucket = self._buckets.get(order, {})
-        return [bucket[key] for key in sorted(bucket, key=lambda key: self._heard[key])[:count]]
+        """Those of the bucket that were not heard from for longest; the one that our neighbours share counts with all
+        that are closer."""
+        least = 0 if order == self.orders()[-1] else order
+        keys = [key for other in range(least, order + 1) for key in self._buckets.get(other, ())]
+        found = (self.find(key) for key in sorted(keys, key=lambda key: self._heard[key])[:count])
+        return [contact for contact in found if contact]
 
-    def _outward(self, target: int) -> Iterator[Contact]:
-        """All contacts, the closest to *target* first: whole buckets are closer than others, as their highest bit
-        says, so that few are sorted."""
-        gap, number = self._own_id ^ target, self._space.number
-        orders = sorted(self._buckets)
+    def _outward(self, target: int) -> Iterator[tuple[int, Entry]]:
+        """All entries with their distance, the closest to *target* first: whole buckets are closer than others, as
+        their highest bit says, so that few are sorted."""
+        gap, buckets = self._own_id ^ target, self._buckets
+        orders = sorted(buckets)
         nearer = [order for order in reversed(orders) if order and gap >> (order - 1) & 1]
         farther = [order for order in orders if not order or not gap >> (order - 1) & 1]
         for order in nearer + farther:
-            yield from sorted(self._buckets[order].values(), key=lambda c: number(c) ^ target)
+            yield from sorted([(entry[0] ^ target, entry) for entry in buckets[order].values()])
 
 
 class Density:

@@ -41,8 +41,12 @@ class Asker:
         go: a lookup is done without the slow ones."""
         changed = asyncio.Event()
 
+        waiting: dict[Question, Instant] = {}
+
         async def ask(question: Question) -> None:
+            waiting[question] = ticks()
             answer = await self._ask(question)
+            del waiting[question]
             if answer is None:
                 operation.failed(question, ticks())
             else:
@@ -63,6 +67,9 @@ class Asker:
                     asking = {task for task in asking if not task.done()}
                 for task in asking:
                     task.cancel()
+                for question, since in waiting.items():
+                    if ticks() - since >= SOFT:
+                        self._node.unheard(question)
 
     async def _ask(self, question: Question) -> Answer | None:
         """None: no answer, or a wrong one; the contact is then avoided for a while."""
