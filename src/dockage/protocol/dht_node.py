@@ -214,7 +214,7 @@ class DhtNode:
         for topic in self.store.topics():
             if not any(self._hands(place, newcomer) for place in places(topic, wall)):
                 continue
-            for record in self.store.under(topic):
+            for record in list(self.store.under(topic)):
                 if record.expires > wall:
                     count += 1
                     yield record
