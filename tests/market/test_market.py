@@ -16,7 +16,6 @@ from dockage.domain.identity import NodeKey
 from dockage.domain.units import MINUTE, SECOND, Duration, Instant
 from dockage.ports import Address, Stream
 from dockage.protocol.dht_messages import Find, Get, Listing, Put, Taken, decode_answer, encode
-from dockage.protocol.dht_node import Upkeep
 from dockage.protocol.kademlia import Contact
 from dockage.protocol.records import node_topic, offers_topics
 from dockage.testing.clock import ManualClock
@@ -26,7 +25,7 @@ from dockage.testing.link import MemoryNetwork, serving
 from dockage.wire.frames import read_frame, write_frame
 from market.world import GENEROUS, MarketNode, enter, running
 
-PATIENT = Limits(question_sec=3600, lookup_sec=3600, upkeep=Upkeep(rate=100_000, burst=100_000))
+PATIENT = Limits(question_sec=3600, lookup_sec=3600, rate=100_000, burst=100_000)
 
 
 class World:
@@ -207,7 +206,7 @@ async def test_nobody_speaks_in_anothers_name() -> None:
 
 
 async def test_a_flood_is_cut_off() -> None:
-    world = World(2, limits=Limits(upkeep=Upkeep(rate=1, burst=20)))
+    world = World(2, limits=Limits(rate=1, burst=20))
     async with running(world.nodes):
         await acquainted(world)
         while not world.nodes[1].directory.refused["dht.flood"]:
@@ -281,7 +280,7 @@ async def test_what_is_published_before_midnight_is_found_after() -> None:
 
 
 async def test_run_finds_the_market_again_when_all_contacts_were_lost() -> None:
-    quick = Limits(upkeep_sec=0.02, upkeep=Upkeep(rate=100_000, burst=100_000))
+    quick = Limits(upkeep_sec=0.02, rate=100_000, burst=100_000)
     world = World(3, clients=1, limits=quick)
     client = world.clients[0]
     topic, blob = sealed_offer(MemoryKeys(1), world.clock.now())

@@ -10,11 +10,10 @@ from random import Random
 from dockage.adapters.dht import KademliaDirectory, Limits
 from dockage.domain.identity import NodeKey
 from dockage.ports import Clock, PeerLink, Stream
-from dockage.protocol.dht_node import Upkeep
 from dockage.testing.keys import MemoryKeys
 from dockage.wire.frames import read_frame, write_frame
 
-GENEROUS = Limits(upkeep=Upkeep(rate=100_000, burst=100_000))
+GENEROUS = Limits(rate=100_000, burst=100_000)
 """One test process stands for many peers."""
 
 
