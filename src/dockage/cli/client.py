@@ -18,7 +18,7 @@ from .errors import NotRunning, Unavailable, UsageError
 
 SOCKET = "control.sock"
 TIMEOUT = 60.0
-"""Seconds. The longest call looks through the market, which takes 20 s at most."""
+"""Seconds. The longest call looks through the market: asked again for 35 s, and the last time takes 20 s at most."""
 SOCKET_PATH_MAX = 103
 """Bytes; Linux takes 107, macOS 103."""
 ANSWER_MAX = 64 << 20

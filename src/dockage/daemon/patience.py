@@ -15,9 +15,9 @@ from dockage.ports import Progress
 T = TypeVar("T")
 UNREACHABLE = "market.unreachable"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
-SEARCH_PATIENCE = 45.0
+SEARCH_PATIENCE = 35.0
 """Seconds. Longer than a suspended machine's connections take to come back (30 s); short enough for a user who has no
-network at all."""
+network at all, and, with the 20 s that the last question takes, for the CLI's 60."""
 
 
 async def patiently(

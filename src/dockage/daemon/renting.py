@@ -195,7 +195,7 @@ class Renting:
         self, need: Resources, wishes: Wishes, progress: Progress = silently
     ) -> tuple[Candidate, ...]:
         """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits"), and
-        Unavailable("market.unreachable") if nobody answers for 45 s."""
+        Unavailable("market.unreachable") if nobody answers for 35 s."""
         offers = await self._fitting(need, wishes, progress)
         return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
 
