@@ -272,6 +272,17 @@ async def test_a_blocked_tenant_gets_no_lease_and_others_do(world: World) -> Non
     assert await good.rent()
 
 
+async def test_who_is_blocked_loses_what_runs_at_the_next_start(world: World) -> None:
+    bad, good = node(world, 2), node(world, 3)
+    desk = await world.provider(1, FREE_POLICY, wallet=False)
+    theirs, others = await bad.rent(), await good.rent()
+    desk.policy = replace(FREE_POLICY, blocked=frozenset({bad.keys.node}))
+    await desk.restart()
+    await until(lambda: bad.rented(theirs).is_over)
+    assert bad.rented(theirs).reason.code == "provider.blocked"
+    assert good.rented(others).state is LeaseState.RUNNING
+
+
 # -- lies ------------------------------------------------------------------------------------------------
 async def test_a_linked_machine_cannot_show_anothers_offer_or_nonsense(world: World) -> None:
     desk, laptop = node(world, 1, PRIVATE), node(world, 2)

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.offer import Offer
+from dockage.domain.reason import Reason
 from dockage.domain.units import MINUTE, Duration, Sat
 from dockage.node import effects as want
 from dockage.node import events as told
@@ -79,6 +80,7 @@ from .tasks import Jobs, every
 from .tunnels import TunnelCounts
 
 TICK_SEC = 1.0
+BLOCKED = Reason("provider.blocked", "the provider does not serve your key any more")
 LAN_SEC = 5.0
 MAINLINE_SEC = 30.0
 """For the first addresses to come from there."""
@@ -326,8 +328,15 @@ def _selling_loops(ground: Ground, provider: Driver[selling.Provider], notice: N
         await ground.entered.wait()
         await notice.keep_up()
 
+    async def drop_blocked() -> None:
+        """Whom our user serves no more loses what runs, too."""
+        state = provider.state
+        for lease in list(state.leases.values()):
+            if lease.tenant in state.policy.blocked and not lease.is_over:
+                await provider.post(told.EndRequested(lease.id, BLOCKED))
+
     prices = PriceLoop(provider, ground.prices, provider.state.policy.tariff)
-    loops: list[Loop] = [meter.run, prices.run, keep_up]
+    loops: list[Loop] = [meter.run, prices.run, keep_up, drop_blocked]
     if hours := _hours(ground):
         watch = HoursLoop(provider, hours, ground.clock)
         loops.append(lambda: every(LOOK_SEC, watch.look, "hours"))
