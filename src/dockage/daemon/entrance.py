@@ -21,8 +21,8 @@ from .contacts import Contacts
 
 log = structlog.get_logger("dockage.market")
 
-AGAIN = 60.0
-"""Seconds between two looks, while we know nobody."""
+SOON, AGAIN = 5.0, 60.0
+"""Seconds between the first two looks, while we know nobody, and later at most: others may start just now, too."""
 HINTS_MAX = 32
 """Tried of one way at a time."""
 NAMES = {
@@ -51,6 +51,7 @@ class Entrance:
         self.asked: dict[str, int] = {}
         """How many nodes each way has told of."""
         self.found_by = ""
+        self._complained = False
 
     @property
     def nodes(self) -> int:
@@ -64,11 +65,13 @@ class Entrance:
             self._note(source, len(told), await self._contacts.enter(source) if told else 0)
             if self.found_by:
                 self._entered.set()
+        pause = SOON
         while True:
             if not self.nodes:
                 await self._look()
             self._entered.set()
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(AGAIN if self.nodes else pause)
+            pause = min(AGAIN, 2 * pause)
 
     async def _look(self) -> None:
         for way in self._ways:
@@ -77,7 +80,8 @@ class Entrance:
             if self.nodes:
                 return
         if not self._is_market:
-            log.warning("market.nobody", why=self.why())
+            (log.debug if self._complained else log.warning)("market.nobody", why=self.why())
+            self._complained = True
 
     async def _ask(self, way: Way) -> Sequence[tuple[NodeKey, Address]]:
         try:
