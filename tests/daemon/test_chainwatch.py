@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,19 +12,30 @@ import pytest
 from daemon.nodes import BUSY, CONFIG, Peer, World, assert_settled, rent_paid, until
 from dockage.adapters.secp.btclib import Secp
 from dockage.daemon import chainwatch
+from dockage.daemon.chainwatch import ChainWatch
 from dockage.daemon.config import Bitcoin, ChannelLimits, Config
 from dockage.daemon.config import Node as NodeConfig
-from dockage.domain.channel import ChannelState
+from dockage.domain.channel import Channel, ChannelState, Terms
 from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import LeaseState
+from dockage.domain.pricing import Tariff
+from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND, Sat
 from dockage.node import events as told
+from dockage.node.policy import ProviderPolicy
+from dockage.node.provider import Provider
+from dockage.node.table import Table
+from dockage.node.tenant import Tenant
 from dockage.ports import ChainTx
 from dockage.protocol.bitcoin.script import funding
 from dockage.protocol.bitcoin.tx import TxOut, parse
+from dockage.testing.loop import LoopClock
 
 OPENING, FUNDED, OPEN = ChannelState.OPENING, ChannelState.FUNDED, ChannelState.OPEN
 CLOSED, ABANDONED, REFUNDING = ChannelState.CLOSED, ChannelState.ABANDONED, ChannelState.REFUNDING
+ME = NodeKey(b"m" * 32)
+PROVIDER_POLICY = ProviderPolicy(Tariff(), Resources())
 POLLS = 2 * CONFIG.bitcoin.poll_sec + 0.5
 
 
@@ -141,6 +153,56 @@ async def test_a_double_spent_funding_is_given_up_after_an_hour_and_never_served
     assert provider.earning.reason.code == tenant.paying.reason.code == "channel.funding-lost"
     assert not provider.host.log
     assert isinstance(await renting, UsageError)
+
+
+class OneFunding:
+    """A chain that knows no funding, and a mind with one channel on it; both notes the events it is told."""
+
+    sees_mempool = True
+
+    def __init__(self, role: type, opened: Channel) -> None:
+        self.state = role(PROVIDER_POLICY if role is Provider else ME, channels=Table([opened]))
+        self.told: list[Any] = []
+
+    async def post(self, event: Any) -> None:
+        self.told += [event] if isinstance(event, told.FundingGone) else []
+
+
+class EmptyChain:
+    sees_mempool = True
+
+    async def height(self) -> int:
+        return 100
+
+    async def nothing(self, *_: Any) -> None:
+        return None
+
+    coin = spender = depth = nothing
+
+
+async def test_a_missing_funding_is_timed_for_each_role_although_a_peer_gave_both_channels_one_id() -> None:
+    """Else the channel on which we are paid would be given up as early as the one that we pay on."""
+    opened = Channel(
+        ChannelId(bytes(16)),
+        ME,
+        Terms(b"T" * 33, b"P" * 33, 5000, Sat(9000), b"script"),
+        state=FUNDED,
+        txid="ab" * 32,
+    )
+    paying, earning = OneFunding(Tenant, opened), OneFunding(Provider, opened)
+    minds: Any = [paying]
+    rail: Any = SimpleNamespace(chain=EmptyChain())
+    watch = ChainWatch(rail, minds, LoopClock())
+    await watch.poll()
+    await asyncio.sleep(1800)
+    minds.append(earning)
+    await watch.poll()
+    await asyncio.sleep(1801)
+    await watch.poll()
+    assert [len(mind.told) for mind in minds] == [1, 0]
+    await asyncio.sleep(1800)
+    await watch.poll()
+    assert len(earning.told) == 1
 
 
 async def test_a_reorganisation_un_opens_a_channel_and_it_opens_again(world: World) -> None:

@@ -250,6 +250,26 @@ def test_what_was_used_after_the_end_is_not_paid() -> None:
 
 
 # -- other limits ------------------------------------------------------------------------------------
+def test_a_provider_that_cannot_know_that_we_left_is_not_paid_and_not_accused() -> None:
+    """Cut off, it goes on billing the time: honestly, and in vain."""
+    leaving = feed(renting(), states(FIRST), told.EndRequested(LEASE, WHY), now=at(2))
+    late = statement(
+        seq=2,
+        previous=digest(FIRST),
+        at=at(200),
+        usage=Usage(cpu_ns=1 * SECOND, cpu_reserved_ns=200 * SECOND),
+    )
+    for seconds in (100, 200, 300):
+        leaving = feed(leaving, states(late), now=at(seconds))
+    assert lease(leaving).dispute.code == "statement.impossible"
+    assert lease(leaving).breaches == ()
+    running = feed(renting(), states(FIRST))
+    lie = replace(late, usage=Usage(cpu_ns=1 * SECOND, cpu_reserved_ns=2000 * SECOND))
+    for seconds in (2, 3, 40):
+        running = feed(running, states(lie), now=at(seconds))
+    assert [x.reason.code for x in lease(running).breaches] == ["statement.impossible"]
+
+
 def test_what_was_used_under_larger_limits_is_believed_after_shrinking() -> None:
     """Ten seconds of four cores, then of one: 50 CPU seconds are possible, and 70 are not."""
     large, small = replace(LIMITS, cpu_milli=4000), LIMITS

@@ -106,10 +106,12 @@ def _accuse(lease: RentedLease, statement: Statement, signature: bytes) -> Effec
 
 
 def _on_fault(state: Tenant, lease: RentedLease, wrong: Reason, now: Instant) -> tuple[Tenant, Effects]:
-    """Payment pauses. What can't heal is a breach after a few in a row; what can, once it takes too long."""
+    """Payment pauses. What can't heal is a breach after a few in a row; what can, once it takes too long. Not after we
+    left, though: a provider that could not hear of it goes on billing the time, honestly and in vain."""
     hopeless = wrong.code not in HEALS and lease.faults >= state.policy.faults_max
     lease = disputed(lease, wrong, now)
-    too_long = wrong.code in HEALS and since(lease.disputed_at, now) > state.policy.dispute_max
+    waited = since(lease.disputed_at, now)
+    too_long = wrong.code in HEALS and waited > state.policy.dispute_max and not lease.is_leaving
     if hopeless or too_long:
         lease = accused(lease, wrong, now)
     state = store(state, lease)
