@@ -18,6 +18,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.units import Instant, Sat
 from dockage.domain.usage import Reading
 from dockage.protocol.adverts import Advert
+from dockage.protocol.docker.recipe import Recipe
 from dockage.protocol.docker.stats import ContainerUse
 from dockage.protocol.images import Manifest, Source
 
@@ -384,6 +385,48 @@ class Leases(Protocol):
 
     async def layers(self, lease: LeaseId) -> Stream:
         """For the sending of one image (spec 06)."""
+
+
+class Spot(NamedTuple):
+    """Where a container is."""
+
+    lease: LeaseId
+    remote: str
+    """Its id at the lease's engine."""
+
+
+Placed = Mapping[str, Spot]
+"""By our id of the container."""
+
+
+class Copies(Protocol):
+    """The Docker front as a controller uses it: deployments as values, set up again in other leases. All raise what
+    asking a lease's engine raises: UsageError, Unavailable, PeerError."""
+
+    def deployments(self) -> Sequence[str]:
+        """Those that have a container."""
+
+    def lease_of(self, deployment: str) -> LeaseId | None:
+        """The lease that our user's commands go to."""
+
+    def where(self, deployment: str) -> Placed:
+        """Its containers as our user's commands reach them."""
+
+    def recipe(self, deployment: str) -> Recipe:
+        """Raises UsageError("recipe.unknown" | "recipe.incomplete")."""
+
+    async def replay(
+        self, recipe: Recipe, lease: LeaseId, progress: Progress, *, start: bool = True
+    ) -> Placed:
+        """Set it up; may be cut and repeated."""
+
+    async def start_replayed(self, recipe: Recipe, placed: Placed, progress: Progress) -> None: ...
+
+    async def stop_replayed(self, placed: Placed) -> None:
+        """Stop all of it; what does not run stays so."""
+
+    async def adopt(self, deployment: str, placed: Placed) -> None:
+        """From now on our user's docker and published ports lead there."""
 
 
 class StoredImage(NamedTuple):

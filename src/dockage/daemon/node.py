@@ -16,6 +16,7 @@ from .driver import Driver
 from .entrance import Entrance
 from .history import History
 from .indexing import Indexer
+from .keeping import Keeping
 from .linking import Linking
 from .machines import Machines
 from .market import Market, Notice
@@ -48,6 +49,7 @@ class Node:
     linking: Linking
     entrance: Entrance | None
     """None where there is only one board."""
+    keeping: Keeping
     indexer: Indexer | None = None
     """Where this node is an index of the market."""
     relay: Callable[[], RelayFigures] | None = None

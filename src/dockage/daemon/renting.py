@@ -32,7 +32,7 @@ from dockage.wire.ahead import Headed
 from dockage.wire.frames import frame
 
 from .driver import Driver
-from .market import choose
+from .market import Found, choose
 from .patience import patiently
 from .peers import Opener
 from .planning import Planner
@@ -69,6 +69,10 @@ class Renting:
         self._network, self._counts, self._planner = network, counts, planner
         self._architecture, self._risk = architecture, risk
         self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.aside: set[LeaseId] = set()
+        """Replicas that our user's own commands do not go to (``beside.py``)."""
+        self.seen: Callable[[tuple[Found, ...]], None] = lambda _: None
+        """Is shown every look at the market."""
 
     # -- ports.Leases --------------------------------------------------------------------------------
     async def obtain(
@@ -79,7 +83,7 @@ class Renting:
         async with lock:  # the services of one project come one after another and share a lease
             held = self._held(deployment)
             if held is not None:
-                return await self._grow(held, need)
+                return await self.grow(held, need)
             return await self._rent(deployment, need, wanted, progress)
 
     async def rename(self, lease: LeaseId, deployment: str) -> LeaseInfo:
@@ -134,11 +138,11 @@ class Renting:
     # -- one lease -----------------------------------------------------------------------------------
     def _held(self, deployment: str) -> RentedLease | None:
         for lease in self._driver.state.leases.values():
-            if lease.deployment == deployment and lease.state in METERED:
+            if lease.deployment == deployment and lease.state in METERED and lease.id not in self.aside:
                 return lease
         return None
 
-    async def _grow(self, lease: RentedLease, need: Resources) -> LeaseInfo:
+    async def grow(self, lease: RentedLease, need: Resources) -> LeaseInfo:
         """Raises UsageError with the provider's reason if it has no more room."""
         limits = lease.limits + need
         await self._driver.tell(told.GrowRequested(lease.id, limits))
@@ -154,7 +158,17 @@ class Renting:
     async def _rent(self, deployment: str, need: Resources, wishes: Wishes, progress: Progress) -> LeaseInfo:
         progress("looking for a provider")
         candidates = await self.candidates(need, wishes, progress)
-        lease = LeaseId(secrets.token_bytes(16))
+        return await self.rent(LeaseId(secrets.token_bytes(16)), deployment, need, candidates, progress)
+
+    async def rent(
+        self,
+        lease: LeaseId,
+        deployment: str,
+        need: Resources,
+        candidates: tuple[Candidate, ...],
+        progress: Progress,
+    ) -> LeaseInfo:
+        """Returns once it runs. Raises UsageError with everybody's refusals, Unavailable("lease.slow")."""
         asked = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(OBTAIN_TIMEOUT):
@@ -196,26 +210,28 @@ class Renting:
     ) -> tuple[Candidate, ...]:
         """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits"), and
         Unavailable("market.unreachable") if nobody answers for 35 s."""
-        offers = await self._fitting(need, wishes, progress)
-        return tuple([await self._candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
+        offers = await self.fitting(need, wishes, progress)
+        return tuple([await self.candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
 
     async def quote(self, need: Resources, wishes: Wishes) -> tuple[Offer, Candidate, int]:
         """The best offer, what renting there would take, and how many more fit. Raises as ``candidates``."""
-        best, *others = await self._fitting(need, wishes, silently)
-        return best, await self._candidate(best, need, wishes), len(others)
+        best, *others = await self.fitting(need, wishes, silently)
+        return best, await self.candidate(best, need, wishes), len(others)
 
-    async def _fitting(self, need: Resources, wishes: Wishes, progress: Progress) -> tuple[Offer, ...]:
+    async def fitting(self, need: Resources, wishes: Wishes, progress: Progress) -> tuple[Offer, ...]:
         wish = self.wish(need, wishes)
         if not wishes.provider:
             answer = await patiently(lambda: self.queries.ask(Query(wish, near=True)), progress)
+            self.seen(tuple(answer.found))
             return choose(answer.found, wish, self._risk())
         everything = await patiently(lambda: self.queries.market.search(wishes.region), progress)
+        self.seen(tuple(everything))
         found = tuple(x for x in everything if x.offer.provider.hex().startswith(wishes.provider))
         if not found:
             raise UsageError("market.nothing-fits", f"there is no offer of a provider {wishes.provider}")
         return choose(found, wish)  # whom our user names is our user's choice
 
-    async def _candidate(self, offer: Offer, need: Resources, wishes: Wishes) -> Candidate:
+    async def candidate(self, offer: Offer, need: Resources, wishes: Wishes) -> Candidate:
         price = hourly_ceiling(offer, need)
         return Candidate(offer.provider, price, await self._plan(offer, price, wishes), offer.tariff)
 

@@ -196,7 +196,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             listening = stack.enter_context(listen(config.node.metrics))
             loops.append(Metrics(node, listening).serve)
         if config.tenant.enabled:
-            loops.append(_front(home, config, node, journal, stack).serve)
+            front = _front(home, config, node, journal, stack)
+            loops += [front.serve, partial(_attached, node, front)]
         yield node, loops
 
 
@@ -438,6 +439,12 @@ def _square(config: Config, me: NodeKey, link: IrohLink) -> PublicSquare | None:
 
     host = wanted.bind.rpartition(":")[0]
     return MainlineSquare(wanted.network, wanted.mainline_nodes, me, port, host, wanted.mainline_port)
+
+
+async def _attached(node: Node, front: DockerFront) -> None:
+    """The controller keeps what is in the front's books, so they must be read first."""
+    await front.ready.wait()
+    node.keeping.attach(front)
 
 
 def _front(home: Path, config: Config, node: Node, journal: Journal, stack: AsyncExitStack) -> DockerFront:

@@ -59,6 +59,7 @@ from .history import THIN_SEC, History
 from .hours import LOOK_SEC, Hours, HoursLoop, read_hours
 from .indexes import Indexes
 from .indexing import CRAWL_SEC, PUBLISH_SEC, Indexer
+from .keeper import keeper
 from .linking import Linking
 from .machines import Machines
 from .market import Market, Notice
@@ -76,6 +77,7 @@ from .rail import Rail
 from .reach import Reach
 from .renting import Renting
 from .seeds import seed_server, source_opener
+from .steps import Steps
 from .tasks import Jobs, every
 from .tunnels import TunnelCounts
 
@@ -161,6 +163,10 @@ def wire(
     loops += _clockwork(ground, tenant, provider, counts)
     history = History(ground.journal, clock)
     loops.append(lambda: every(THIN_SEC, history.thin, "history"))
+    steps = Steps()
+    stored = (ground.journal, ground.rows)
+    keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
+    loops += [_driving(controller, ()), keeping.run]
     edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, clock)
     ground.reception.handle = edge.handle
     node = Node(
@@ -183,8 +189,10 @@ def wire(
         own,
         linking,
         entrance,
+        keeping,
         indexer=indexer,
         relay=ground.relay,
+        steps=steps,
     )
     return node, loops
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from dockage.domain.errors import UsageError
 from dockage.domain.offer import ISOLATIONS, OPACITIES
 from dockage.domain.units import Msat, Sat, msat
+from dockage.node.kept import Goal
+from dockage.protocol.docker import front_create as create
+from dockage.protocol.docker.recipe import Recipe
 
 PREFIX = "dockage."
+COPIES_MAX = 32
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -28,6 +33,23 @@ class Wishes(msgspec.Struct, frozen=True):
     isolation: str = "container"
     """``dockage.isolation``: what keeps the container from the provider's machine at least: ``container``, ``gvisor``
     or ``vm``."""
+    replicas: int | None = None
+    """``dockage.replicas``: so many whole copies, each at another provider and behind another line. One that is lost is
+    replaced; without this label and the next, nothing is."""
+    standby: int = 0
+    """``dockage.standby``: so many more leases that have everything and run nothing, for a failover in seconds; each
+    costs its disk, and what its tariff wants for reserved CPU and memory."""
+    data: str = "keep"
+    """``dockage.data``: whether named volumes may be left behind when their provider is lost: ``keep`` waits for it,
+    ``expendable`` starts anew with empty ones, once the old lease is over."""
+    max_spend: Msat | None = None
+    """``dockage.max-spend``: sat per hour that all leases of the deployment together may cost at worst, network
+    aside."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the controller keeps it up; anything else stays where it was put."""
+        return self.replicas is not None or self.standby > 0
 
 
 def read_wishes(labels: Mapping[str, str]) -> Wishes:
@@ -45,6 +67,12 @@ def _read(name: str, value: str) -> dict[str, object]:
             return {name: value.lower()}
         case "max-price":
             return {"max_msat_hour": msat(_sat(name, value))}
+        case "max-spend":
+            return {"max_spend": msat(_sat(name, value))}
+        case "replicas" | "standby":
+            return {name: _count(name, value)}
+        case "data":
+            return {name: _one_of(name, value, ("keep", "expendable"))}
         case "channel-sat":
             return {"channel_sat": _sat(name, value)}
         case "opacity":
@@ -57,6 +85,14 @@ def _read(name: str, value: str) -> dict[str, object]:
             )
 
 
+def _count(name: str, value: str) -> int:
+    if not value.isdecimal() or not int(value[:3]) <= COPIES_MAX:
+        raise UsageError(
+            "label.number", f"{PREFIX}{name} takes a number from 0 to {COPIES_MAX}, not {value[:40]!r}"
+        )
+    return int(value)
+
+
 def _sat(name: str, value: str) -> Sat:
     if not value.isdecimal() or len(value) > 15:
         raise UsageError("label.number", f"{PREFIX}{name} takes a whole number of satoshis, not {value!r}")
@@ -67,3 +103,34 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise UsageError("label.value", f"{PREFIX}{name} is one of {', '.join(allowed)}, not {value!r}")
     return value
+
+
+# -- for the controller --------------------------------------------------------------------------------
+def recipe_labels(recipe: Recipe) -> dict[str, str]:
+    """The ``dockage.*`` labels of all its containers; of two that differ the later one's."""
+    found = dict(recipe.wishes)
+    for one in recipe.containers:
+        labels = create.labels(msgspec.json.decode(one.body, type=dict[str, Any]))
+        found |= {name: value for name, value in labels.items() if name.startswith(PREFIX)}
+    return found
+
+
+def recipe_wishes(recipe: Recipe) -> Wishes:
+    """Raises UsageError("label.*")."""
+    return read_wishes(recipe_labels(recipe))
+
+
+def goal_of(wishes: Wishes, recipe: Recipe, digest: str) -> Goal:
+    """What the controller aims at."""
+    count = 1 if wishes.replicas is None else wishes.replicas
+    return Goal(
+        replicas=count,
+        standby=wishes.standby,
+        least=count,
+        most=count,
+        max_msat_hour=wishes.max_spend,
+        holds_data=bool(recipe.volumes),
+        expendable=wishes.data == "expendable",
+        recipe=digest,
+        ready=any(one.runs for one in recipe.containers),
+    )

@@ -20,6 +20,7 @@ from . import controller_words as say
 from .controller_plan import (
     CEILING,
     NOT_FIT,
+    OUTDATED,
     SURPLUS,
     TRIES_MAX,
     Migration,
@@ -123,10 +124,17 @@ def _on_wanted(state: Controller, event: say.Wanted, now: Instant) -> Controller
             event.lease, event.place, event.msat_hour, Stage.SERVING, now, of.epoch, event.goal.recipe
         )
         of = replace(with_replica(of, made), primary=event.lease)
-    mine = of.replicas[event.lease]
-    if event.lease == of.primary and mine.fitted != event.goal.recipe:
-        of = with_replica(of, replace(mine, fitted=event.goal.recipe))
-    return put(state, of)
+    if event.lease == of.primary:
+        of = with_replica(of, replace(of.replicas[event.lease], fitted=event.goal.recipe))
+    return put(state, _outdated(of))
+
+
+def _outdated(of: Deployment) -> Deployment:
+    """Our user's commands change the primary; other replicas that serve are replaced by ones of the new recipe."""
+    for x in of.serving:
+        if x.lease != of.primary and x.fitted != of.goal.recipe and of.goal.ready and x.moving is None:
+            of = with_replica(of, replace(x, moving=OUTDATED))
+    return of
 
 
 def _on_unwanted(state: Controller, name: str) -> tuple[Controller, Wants]:

@@ -84,6 +84,8 @@ class RentedLease(msgspec.Struct, frozen=True):
     """The end that the provider announced, while the lease runs on."""
     fenced: bool = False
     """Another copy has taken over: no statement of it counts any more."""
+    haunts: bool = False
+    """It is over here, and its provider has not confirmed it."""
     refusals: tuple[tuple[NodeKey, Reason], ...] = ()
     """Who said no, and why: the answer to ``dockage why``."""
 
@@ -275,7 +277,7 @@ def end(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tupl
 
 def fence(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
     """At once, whether the provider hears of it or not; it is told again at each sign of life."""
-    fenced = replace(lease, fenced=True)
+    fenced = replace(lease, fenced=True, haunts=True)
     if lease.is_over:
         return store(state, fenced), ()
     if not lease.is_leaving:

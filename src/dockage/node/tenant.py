@@ -63,8 +63,10 @@ def step(state: Tenant, event: told.AnyEvent, now: Instant) -> tuple[Tenant, Eff
         case told.Ticked():
             busy = [x for x in state.leases.values() if x.state is not LeaseState.ENDED]
             state, effects = for_each(state, busy, lambda s, x: renting.on_lease_tick(s, x, now))
+            haunting = [x for x in state.leases.values() if x.haunts]
+            state, last = for_each(state, haunting, lambda s, x: renting.on_haunting_tick(s, x, now))
             state, more = refilling.on_refill_tick(state, now)
-            return state, (*effects, *more)
+            return state, (*effects, *last, *more)
         case told.MomentCame(lease=lease):
             return checking.on_moment(state, lease, now)
         case told.Looked(lease=lease, look=look):

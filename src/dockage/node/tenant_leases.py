@@ -15,7 +15,7 @@ from dockage.domain.offer import Quote
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import HOUR, MINUTE, Instant, after, since
+from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, after, since
 from dockage.protocol import messages as say
 
 from . import effects as want
@@ -52,6 +52,8 @@ ALTERED = Reason("quote.altered", "the quote is not what was asked for")
 SILENT = Reason("provider.silent", "nothing was heard of the provider for too long")
 UNKNOWN_THERE = Reason("lease.unknown-there", "the provider no longer knows the lease")
 
+HAUNT_AGAIN, HAUNT_MAX = Duration(15 * SECOND), Duration(24 * HOUR)
+"""How often, and for how long, a lost provider is told that its lease is over."""
 WAIT = frozenset({"account.unpaid", "channel.unconfirmed", "provider.busy"})
 """Refusals that pass by themselves: the tick asks again until ``open_within``."""
 ANOTHER_CHANNEL = frozenset({"channel.none", "channel.exhausted"})
@@ -99,6 +101,8 @@ def _to_channel(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant
 
 # -- what the provider says --------------------------------------------------------------------------
 def on_refused(state: Tenant, lease: RentedLease, reason: Reason, now: Instant) -> tuple[Tenant, Effects]:
+    if lease.haunts and reason.code == "lease.unknown":
+        return store(state, replace(lease, haunts=False)), ()
     if lease.is_over or lease.state is LeaseState.FUNDING:
         return state, ()
     if lease.state is LeaseState.OPENING:
@@ -144,6 +148,8 @@ def on_notice(
     """Which moves the provider may announce: it opens, freezes, thaws and ends; it never begins again."""
     if lease.is_over:
         still_there = notice.state in METERED or notice.state is LeaseState.OPENING
+        if lease.haunts and not still_there:
+            state = store(state, replace(lease, haunts=False))
         return state, ((want.Send(lease.provider, say.EndLease(lease.id)),) if still_there else ())
     lease = _granted(replace(lease, heard_at=now), notice, now)
     if lease.state is LeaseState.OPENING and notice.state is LeaseState.OPENING:
@@ -223,6 +229,15 @@ def on_lease_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tena
             return ask_again(state, lease, _leave(lease), now)
         case _:
             return state, ()
+
+
+def on_haunting_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Tenant, Effects]:
+    """A provider that was lost does not know that its copy is no longer wanted; we are told where it is, not it."""
+    if since(lease.since, now) > HAUNT_MAX:
+        return store(state, replace(lease, haunts=False)), ()
+    if since(lease.asked_at, now) < HAUNT_AGAIN:
+        return state, ()
+    return store(state, replace(lease, asked_at=now)), (_leave(lease),)
 
 
 def _leave(lease: RentedLease) -> want.Send:

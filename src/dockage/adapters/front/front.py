@@ -11,6 +11,7 @@ import asyncio
 import select
 import socket
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import Clock, ImageStore, Journal, Leases, Progress
+from dockage.ports import Clock, ImageStore, Journal, Leases, Placed, Progress, Spot
 from dockage.protocol.docker.front_errors import status_of
 from dockage.protocol.docker.recipe import Recipe, recipe_of
 from dockage.wire.frames import PIECE
@@ -34,7 +35,7 @@ from .local import LocalEngine
 from .parts import Parts
 from .placing import Placing, SendImage, Tell
 from .published import Published
-from .replay import Placed, Replay, adopt
+from .replay import Replay, adopt
 from .tasks import spawn
 from .tenancy import Tenancy
 from .watch import Watch
@@ -134,6 +135,16 @@ class DockerFront:
             parts.tenancy.settle(rented.deployment)
 
     # -- for a controller ----------------------------------------------------------------------------
+    def deployments(self) -> Sequence[str]:
+        return list(dict.fromkeys(one.deployment for one in self._books.shelf.containers.values()))
+
+    def lease_of(self, deployment: str) -> LeaseId | None:
+        rented = self._books.rented(deployment)
+        return rented[-1].lease if rented else None
+
+    def where(self, deployment: str) -> Placed:
+        return {one.id: Spot(one.lease, one.remote) for one in self._books.shelf.in_deployment(deployment)}
+
     def recipe(self, deployment: str) -> Recipe:
         """All that is needed to set *deployment* up again elsewhere. Raises as ``recipe_of`` does."""
         return recipe_of(self._books.shelf, deployment)
@@ -148,6 +159,9 @@ class DockerFront:
     async def start_replayed(self, recipe: Recipe, placed: Placed, progress: Progress) -> None:
         """Start what was set up with *start* False."""
         await Replay(self._engines, self._send_image).start(recipe, placed, progress)
+
+    async def stop_replayed(self, placed: Placed) -> None:
+        await Replay(self._engines, self._send_image).stop(placed)
 
     async def adopt(self, deployment: str, placed: Placed) -> None:
         """From now on *deployment* is where a replay put it, for docker and for published ports. See ``replay.adopt``;

@@ -6,16 +6,15 @@ volumes that are there are kept; a container is kept if it was made by the very 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import LeaseId, short
-from dockage.ports import LeaseInfo, Progress
+from dockage.ports import LeaseInfo, Placed, Progress, Spot
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import Container, Rented
@@ -25,17 +24,8 @@ from .engines import SLOW, LeaseEngines, id_of
 from .parts import Parts
 from .placing import SendImage
 
-
-class Place(NamedTuple):
-    """Where a container is."""
-
-    lease: LeaseId
-    remote: str
-    """Its id at the lease's engine."""
-
-
-Placed = dict[str, Place]
-"""By our id of the container."""
+STOP = 30.0
+"""Seconds for one container: ten of them are its own."""
 
 
 class Replay:
@@ -53,10 +43,10 @@ class Replay:
             await self._furnish(lease, "/networks/create", network.body)
         for volume in recipe.volumes:
             await self._furnish(lease, "/volumes/create", volume.body)
-        placed: Placed = {}
+        placed: dict[str, Spot] = {}
         for step in recipe.containers:
             progress(f"creating {step.name}")
-            placed[step.id] = Place(lease, await self._make(lease, step, placed))
+            placed[step.id] = Spot(lease, await self._make(lease, step, placed))
         if start:
             await self.start(recipe, placed, progress)
         return placed
@@ -68,6 +58,16 @@ class Replay:
                 progress(f"starting {step.name}")
                 place = placed[step.id]
                 await self._engines.call(place.lease, "POST", f"/containers/{place.remote}/start", limit=SLOW)
+
+    async def stop(self, placed: Placed) -> None:
+        """The newest first. What does not run answers so, and what is gone is stopped, too."""
+        for spot in reversed(list(placed.values())):
+            path = f"/containers/{spot.remote}/stop"
+            try:
+                await self._engines.call(spot.lease, "POST", path, query={"t": "10"}, limit=STOP)
+            except ApiError as error:
+                if error.status not in (304, 404):
+                    raise
 
     async def _ship(self, lease: LeaseId, image: str, reference: str, progress: Progress) -> None:
         """By what it is; an engine that keeps images under another number (the containerd store) is asked by name."""
@@ -120,7 +120,7 @@ class Replay:
         return id_of(there) if same else ""
 
 
-async def adopt(parts: Parts, deployment: str, placed: Mapping[str, Place]) -> None:
+async def adopt(parts: Parts, deployment: str, placed: Placed) -> None:
     """The user's docker and published ports follow *deployment* to where a replay set it up. Its lease before that is
     forgotten if it has ended; if it has not, it is kept and paid until the deployment is empty, unless its owner ends
     it. Raises UsageError("lease.ended") if the new one has."""
@@ -136,7 +136,7 @@ async def adopt(parts: Parts, deployment: str, placed: Mapping[str, Place]) -> N
             await parts.watch.after_change(moved)
 
 
-def _moved(place: Place, container: Container) -> Container:
+def _moved(place: Spot, container: Container) -> Container:
     return replace(container, lease=place.lease, remote=place.remote, ended="", seen=b"{}")
 
 
@@ -157,6 +157,7 @@ async def _furnishings_follow(parts: Parts, deployment: str, lease: LeaseId) -> 
 def _rented(parts: Parts, deployment: str, info: LeaseInfo) -> None:
     before = parts.books.rented(deployment)
     wishes = before[-1].wishes if before else {}
-    parts.books.forget(*(one for one in before if parts.engines.info(one.lease) is None))
+    gone = [one for one in before if parts.engines.info(one.lease) is None]
+    parts.books.forget(*gone, *(one for one in before if one.lease == info.id))  # the newest comes last
     parts.books.keep(Rented(info.id, deployment, info.provider, info.msat_hour, wishes))
     parts.watch.follow(info.id)

@@ -1,0 +1,194 @@
+"""The controller's ears: what our user wants of each deployment, and how its replicas do, told to its mind.
+
+Counterpart: ``keeping_hands.py``, which does what the mind wants. The one rule: a recipe counts once it has stood still
+for a moment at a lease that answers; what a dying machine does to containers is not what our user wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+import structlog
+
+from dockage.domain.errors import DockageError, UsageError
+from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.lease import METERED, LeaseState
+from dockage.domain.pricing import ceiling
+from dockage.domain.reason import Reason
+from dockage.domain.units import HOUR, Msat
+from dockage.node import controller_words as say
+from dockage.node.kept import Controller, Deployment
+from dockage.node.tenant import RentedLease, Tenant
+from dockage.ports import Copies
+from dockage.protocol.docker.recipe import Recipe
+
+from .driver import Driver
+from .keeping_hands import Hands, digest
+from .wishes import goal_of, recipe_wishes
+
+log = structlog.get_logger("dockage.keeping")
+
+BEAT = 0.8
+"""Seconds between two looks, and that an answer may take: three misses are seen within three seconds."""
+SETTLED = 1.5
+"""Seconds that a recipe must stand still, and that a deployment must be gone: ``compose up`` changes one in steps."""
+GONE = Reason("lease.ended", "the lease has ended")
+
+Beat = Callable[[LeaseId], Awaitable[bool]]
+
+
+class Keeping:
+    def __init__(self, driver: Driver[Controller], tenant: Driver[Tenant], hands: Hands, beat: Beat) -> None:
+        self._driver, self._tenant, self._hands, self._beat = driver, tenant, hands, beat
+        self._copies: Copies | None = None
+        self._attached = asyncio.Event()
+        self._changed: dict[str, tuple[str, float]] = {}
+        """Deployment to its newest recipe, and since when it is that."""
+        self._missed: dict[str, float] = {}
+        """Deployments that are no longer there, and since when."""
+        self._told: dict[str, say.Wanted] = {}
+        self._answered: dict[LeaseId, bool] = {}
+        self._announced: set[LeaseId] = set()
+
+    @property
+    def state(self) -> Controller:
+        return self._driver.state
+
+    def attach(self, copies: Copies) -> None:
+        """The Docker front, once it has read its books."""
+        self._copies = self._hands.copies = copies
+        self._attached.set()
+
+    async def run(self) -> None:
+        await self._attached.wait()
+        await self._hands.resume()
+        while True:
+            try:
+                await self._listen()
+                await self._look()
+            except DockageError as error:
+                log.warning("keeping.failed", code=error.code, why=error.message)
+            await asyncio.sleep(BEAT)
+
+    # -- our user ------------------------------------------------------------------------------------
+    async def scale(self, name: str, count: int) -> None:
+        """Raises UsageError("deployment.unknown" | "deployment.data")."""
+        recipe = await self._engage(name)
+        if count > 1 and recipe.volumes:
+            raise UsageError(
+                "deployment.data",
+                f"{name} has named volumes, and so one writer: it cannot run more than once",
+            )
+        await self._driver.tell(say.ScaleAsked(name, count))
+
+    async def move(self, name: str, to: NodeKey | None) -> None:
+        """Raises UsageError("deployment.unknown" | "deployment.data")."""
+        recipe = await self._engage(name)
+        if recipe.volumes and not goal_of(recipe_wishes(recipe), recipe, digest(recipe)).expendable:
+            raise UsageError(
+                "deployment.data",
+                f"{name} has named volumes, which would stay behind: dockage.data=expendable says that they may",
+            )
+        await self._driver.tell(say.MoveAsked(name, Reason("move.asked", "our user wants it elsewhere"), to))
+
+    async def _engage(self, name: str) -> Recipe:
+        """The controller keeps it from now on, also if no label says so."""
+        if self._copies is None or name not in self._copies.deployments():
+            raise UsageError("deployment.unknown", f"there is no deployment {name}: `dockage ps` lists them")
+        recipe = self._copies.recipe(name)
+        if name not in self.state.deployments:
+            wanted = self._wanted(name, recipe)
+            if wanted is None:
+                raise UsageError("deployment.unknown", f"nothing of {name} runs: start it first")
+            self._hands.recipes[name] = recipe
+            await self._driver.tell(wanted)
+        return recipe
+
+    async def _listen(self) -> None:
+        """To what has changed in the front's books."""
+        assert self._copies is not None
+        names = set(self._copies.deployments())
+        for name in names:
+            self._missed.pop(name, None)
+            await self._hear(name)
+        for name in self.state.deployments.keys() - names:
+            if self._stood_still(self._missed.setdefault(name, self._time())):
+                del self._missed[name]
+                self._told.pop(name, None)
+                await self._driver.tell(say.Unwanted(name))
+
+    async def _hear(self, name: str) -> None:
+        assert self._copies is not None
+        try:
+            recipe = self._copies.recipe(name)
+            kept = name in self.state.deployments or recipe_wishes(recipe).is_kept
+        except UsageError:
+            return  # not yet seen at its provider, or a label that is refused elsewhere
+        known, since = self._changed.get(name, ("", 0.0))
+        if digest(recipe) != known:
+            self._changed[name] = digest(recipe), self._time()
+            return
+        wanted = self._wanted(name, recipe) if kept and self._stood_still(since) else None
+        if wanted is None or not self._answered.get(wanted.lease, True) or self._told.get(name) == wanted:
+            return
+        self._hands.recipes[name] = recipe
+        self._hands.learn(name)
+        await self._driver.tell(wanted)
+        self._told[name] = wanted
+
+    def _wanted(self, name: str, recipe: Recipe) -> say.Wanted | None:
+        assert self._copies is not None
+        lease = self._copies.lease_of(name)
+        mine = self._tenant.state.leases.get(lease) if lease else None
+        if mine is None or mine.state not in METERED:
+            return None
+        goal = goal_of(recipe_wishes(recipe), recipe, digest(recipe))
+        return say.Wanted(name, goal, mine.id, self._hands.place(mine.provider), _price(mine))
+
+    def _time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _stood_still(self, since: float) -> bool:
+        return self._time() - since >= SETTLED
+
+    # -- signs ---------------------------------------------------------------------------------------
+    async def _look(self) -> None:
+        leases = [lease for of in self.state.deployments.values() for lease in of.replicas]
+        beats = await asyncio.gather(*(self._answers(lease) for lease in leases))
+        self._answered = dict(zip(leases, beats, strict=True))
+        looks = tuple(self._seen(lease, answered) for lease, answered in self._answered.items())
+        await self._driver.tell(say.Looked(looks))
+        for lease in leases:
+            await self._announce(lease)
+
+    async def _answers(self, lease: LeaseId) -> bool:
+        mine = self._tenant.state.leases.get(lease)
+        if mine is None or mine.state not in METERED:
+            return False
+        with suppress(DockageError, TimeoutError):
+            async with asyncio.timeout(BEAT):
+                return await self._beat(lease)
+        return False
+
+    def _seen(self, lease: LeaseId, answered: bool) -> say.Look:
+        mine = self._tenant.state.leases.get(lease)
+        if mine is None or mine.is_leaving:
+            return say.Look(lease, answered, over=(mine.reason if mine else None) or GONE)
+        trouble = mine.dispute or (mine.reason if mine.state is LeaseState.PAUSED else None)
+        return say.Look(lease, answered, mine.heard_at, trouble, msat_hour=_price(mine))
+
+    async def _announce(self, lease: LeaseId) -> None:
+        mine = self._tenant.state.leases.get(lease)
+        if mine is not None and mine.ending is not None and lease not in self._announced:
+            self._announced.add(lease)
+            await self._driver.tell(say.LeaseEnding(lease, mine.ending.at, mine.ending.reason))
+
+
+def _price(lease: RentedLease) -> Msat:
+    return ceiling(lease.limits, lease.tariff, HOUR)
+
+
+def deployment_of(deployments: Mapping[str, Deployment], name: str) -> Deployment | None:
+    return next((of for key, of in deployments.items() if key.lower() == name.lower()), None)

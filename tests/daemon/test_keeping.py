@@ -1,0 +1,196 @@
+"""A deployment with a standby outlives its provider: whole nodes, virtual seconds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from daemon.nodes import FREE_POLICY, NEED, POLICY, Peer, World, funded_by_mining, rent_paid, until
+from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import LeaseId
+from dockage.domain.lease import LeaseState
+from dockage.node.kept import Stage
+from dockage.testing.copies import FakeCopies
+from dockage.wire.http import HttpServer
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with World() as world:
+        yield world
+
+
+async def pong(_: LeaseId, stream: Any) -> None:
+    server = HttpServer(stream)
+    while await server.read_request():
+        await server.answer(200, [], b"OK")
+
+
+async def provider(world: World, number: int, policy: Any = FREE_POLICY) -> Peer:
+    peer = await world.provider(number, policy)
+    peer.host.engine = pong
+    return peer
+
+
+def kept(tenant: Peer) -> FakeCopies:
+    async def reach(lease: LeaseId) -> None:
+        (await tenant.node.renting.engine(lease)).abort()
+        mine = tenant.rented(lease)
+        if any(peer.keys.node == mine.provider and not peer._running for peer in tenant.world._peers):
+            raise Unavailable("peer.unreachable", "the provider does not answer")
+
+    copies = FakeCopies(reach)
+    tenant.node.keeping.attach(copies)
+    return copies
+
+
+class Shop:
+    """A free deployment with one standby, on two of three providers."""
+
+    def __init__(self, world: World, tenant: Peer, providers: list[Peer]) -> None:
+        self.world, self.tenant, self.providers = world, tenant, providers
+
+    async def up(self, **labels: str) -> None:
+        self.copies = kept(self.tenant)
+        self.lease = await self.tenant.rent("web", **labels)
+        wishes = {f"dockage.{name.replace('_', '-')}": value for name, value in labels.items()}
+        self.copies.deploy("web", self.lease, NEED, wishes)
+
+    @property
+    def web(self) -> Any:
+        return self.tenant.node.keeping.state.deployments.get("web")
+
+    def at(self, lease: LeaseId) -> Peer:
+        node = self.tenant.rented(lease).provider
+        return next(x for x in self.providers if x.keys.node == node)
+
+    def stages(self) -> list[Stage]:
+        return sorted(x.stage for x in self.web.replicas.values()) if self.web else []
+
+    async def whole(self) -> None:
+        await until(lambda: self.stages() == [Stage.SERVING, Stage.READY])
+
+    @property
+    def standby(self) -> LeaseId:
+        return next(k for k, x in self.web.replicas.items() if x.stage is Stage.READY)
+
+
+@pytest.fixture
+async def shop(world: World) -> Shop:
+    providers = [await provider(world, number) for number in (1, 3, 4)]
+    return Shop(world, await world.tenant(2, coins=()), providers)
+
+
+async def test_our_users_ids_and_ports_follow_within_five_seconds(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    other = shop.standby
+    assert shop.copies.lease_of("web") == shop.lease
+    await shop.at(shop.lease).stop()
+    begun = shop.world.clock.now()
+    await until(lambda: shop.copies.lease_of("web") == other, step=0.05)
+    assert shop.world.clock.now() - begun < 5e9
+    assert {spot.lease for spot in shop.copies.running} == {shop.lease, other}
+    assert shop.web.story[-1].reason.code == "replica.dead"
+
+
+async def test_the_lost_one_is_fenced_and_unpaid_and_another_standby_is_found(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    lost = shop.at(shop.lease)
+    await lost.stop()
+    await until(lambda: shop.lease not in shop.web.replicas)
+    old = shop.tenant.rented(shop.lease)
+    assert old.state is LeaseState.ENDED
+    assert old.fenced
+    await shop.whole()
+    lost.start()
+    await until(lambda: lost.sold(shop.lease).state is LeaseState.ENDED)
+    assert shop.tenant.rented(shop.lease).due == old.due
+
+
+async def test_a_provider_that_restarts_keeps_its_lease_as_the_standby(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    other, lost = shop.standby, shop.at(shop.lease)
+    await lost.stop()
+    await until(lambda: shop.copies.lease_of("web") == other)
+    lost.start()
+    await shop.whole()
+    assert shop.standby == shop.lease
+    assert {spot.lease for spot in shop.copies.running} == {other}
+
+
+async def test_a_short_outage_changes_nothing(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    await shop.at(shop.lease).restart()
+    await until(lambda: not shop.web.replicas[shop.lease].signs.missed)
+    assert shop.copies.adopted == []
+
+
+async def test_the_daemon_restarts_in_the_middle_and_nothing_is_rented_twice(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    before = set(shop.web.replicas)
+    await shop.tenant.restart()
+    copies = kept(shop.tenant)
+    copies.recipes, copies.leads = shop.copies.recipes, shop.copies.leads
+    copies.made, copies.running = shop.copies.made, shop.copies.running
+    await shop.whole()
+    assert set(shop.web.replicas) == before
+    assert len([x for x in shop.tenant.node.tenant.state.leases.values() if not x.is_over]) == 2
+
+
+async def test_our_users_commands_still_reach_one_lease_only(shop: Shop) -> None:
+    """A service that is added makes the primary larger, not the standby."""
+    await shop.up(standby="1")
+    await shop.whole()
+    assert await shop.tenant.rent("web") == shop.lease
+
+
+async def test_taken_down_it_ends_everywhere(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    shop.copies.recipes.clear()
+    await shop.tenant.node.renting.release(shop.lease)
+    await until(lambda: all(x.is_over for x in shop.tenant.node.tenant.state.leases.values()))
+
+
+async def test_scale_and_move_by_command(shop: Shop) -> None:
+    await shop.up()
+    assert shop.web is None, "without a label nothing is kept"
+    await shop.tenant.node.keeping.scale("web", 2)
+    await until(lambda: shop.stages() == [Stage.SERVING, Stage.SERVING])
+    await shop.tenant.node.keeping.scale("web", 1)
+    await until(lambda: shop.stages() == [Stage.SERVING])
+    [before] = shop.web.replicas
+    await shop.tenant.node.keeping.move("web", None)
+    await until(lambda: shop.stages() == [Stage.SERVING] and before not in shop.web.replicas)
+    with pytest.raises(UsageError, match="no deployment"):
+        await shop.tenant.node.keeping.scale("nothing", 2)
+
+
+async def test_without_a_second_provider_it_says_so_and_serves_on(world: World) -> None:
+    shop = Shop(world, await world.tenant(2, coins=()), [await provider(world, 1)])
+    await shop.up(standby="1")
+    await until(lambda: shop.web is not None and shop.web.hindrance is not None)
+    assert shop.web.hindrance.code == "market.nothing-apart"
+    assert shop.stages() == [Stage.SERVING]
+
+
+async def test_a_paid_standby_has_its_own_channel_and_the_lost_one_is_paid_no_more(world: World) -> None:
+    providers = [await provider(world, number, POLICY) for number in (1, 3)]
+    shop = Shop(world, await world.tenant(2), providers)
+    shop.copies = kept(shop.tenant)
+    shop.lease = await rent_paid(world, shop.tenant, "web", standby="1")
+    shop.copies.deploy("web", shop.lease, NEED, {"dockage.standby": "1"})
+    await funded_by_mining(world, world.spawn(shop.whole()))
+    other = shop.standby
+    await shop.at(shop.lease).stop()
+    await until(lambda: shop.copies.lease_of("web") == other)
+    paid = shop.tenant.rented(shop.lease).due
+    await until(lambda: shop.lease not in shop.web.replicas)
+    assert shop.tenant.rented(shop.lease).due == paid
