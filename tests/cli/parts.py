@@ -28,6 +28,8 @@ from dockage.daemon.control import Control
 from dockage.daemon.driver import Driver
 from dockage.daemon.history import History
 from dockage.daemon.indexes import Indexes
+from dockage.daemon.keeper import keeper
+from dockage.daemon.keeping import Keeping
 from dockage.daemon.linking import Linking
 from dockage.daemon.machines import KIND, Machine, Machines
 from dockage.daemon.market import Market, Notice
@@ -39,11 +41,13 @@ from dockage.daemon.presence import Presence
 from dockage.daemon.queries import Queries
 from dockage.daemon.rail import Rail
 from dockage.daemon.renting import Renting
+from dockage.daemon.steps import Steps
+from dockage.daemon.tasks import Jobs
 from dockage.daemon.tunnels import TunnelCounts
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.channel import Terms as ChannelTerms
 from dockage.domain.history import Line, Total
-from dockage.domain.identity import ChannelId, LeaseId
+from dockage.domain.identity import ChannelId, LeaseId, NodeKey
 from dockage.domain.lease import LeaseState
 from dockage.domain.offer import Quote
 from dockage.domain.pricing import FIELDS, PRESETS, parts, price
@@ -59,8 +63,8 @@ from dockage.node.effects import AnyEffect
 from dockage.node.events import Candidate
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider import SoldLease
-from dockage.node.tenant import RentedLease
-from dockage.ports import Clock, Journal, PeerLink, Row
+from dockage.node.tenant import RentedLease, Tenant
+from dockage.ports import Clock, Journal, PeerLink, Row, Stream
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.clock import START, ManualClock
 from dockage.testing.directory import MemoryDirectory, offer_of, sealed_offer
@@ -192,7 +196,18 @@ async def node(home: Path, **sections: Any) -> Node:
         *(home, config, Instant(START - 3700 * SECOND), ME, clock, link, reception, tenant, market),
         *(rents, rail, provider, notice, host, History(journal, clock)),
         *_own(config, journal, link, clock),
+        _keeping(journal, clock, tenant, rents),
     )
+
+
+def _keeping(journal: Journal, clock: ManualClock, tenant: Driver[Tenant], rents: Renting) -> Keeping:
+    """It keeps nothing."""
+    kept, _ = keeper(ME, clock, journal, [], tenant, rents, _no_stream, Jobs(), Steps())
+    return kept
+
+
+async def _no_stream(peer: NodeKey, timeout: float = 0.0) -> Stream:
+    raise AssertionError("nobody is dialled here")
 
 
 def _own(

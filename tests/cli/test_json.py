@@ -53,7 +53,7 @@ CHANNEL = {
         (("spend",), {"leases", "running", "msat_hour_max", "due_msat", "paid_sat"}),
         (("earnings",), {"leases", "running", "ended", "due_msat", "paid_sat", "settled_sat", "fees_sat"}),
         (("why",), {"offers", "why"}),
-        (("why", "shop"), {"leases", "channels"}),
+        (("why", "shop"), {"leases", "channels", "kept"}),
         (("channels",), {"channels"}),
         (("channels", "backup"), {"network", "channels"}),
         (("channels", "close", "bbbb", "--wait", "0"), {"closed", "failed"}),

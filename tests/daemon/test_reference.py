@@ -26,6 +26,10 @@ VALUES = {
     "channel-sat": "5000",
     "opacity": "sealed",
     "isolation": "vm",
+    "replicas": "2",
+    "standby": "1",
+    "data": "expendable",
+    "max-spend": "90",
 }
 
 

@@ -21,6 +21,8 @@ COMMANDS = (
     "up",
     "down",
     "ps",
+    "scale",
+    "move",
     "market",
     "top",
     "spend",

@@ -33,7 +33,7 @@ from dockage.node.provider_ending import DRAINED, closing
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
-from . import views
+from . import keeping_views, views
 from .control_machines import machine_routes
 from .driver import Driver
 from .market import explain
@@ -116,6 +116,7 @@ class Control:
                 web.post("/v1/drain", self._drain),
                 web.post("/v1/drain/cancel", self._cancel_drain),
                 web.post("/v1/leases/{lease}/end", self._end_lease),
+                *keeping_views.routes(self._node),
                 web.get("/v1/channels", self._channels),
                 web.post("/v1/channels/{channel}/close", self._close_channel),
                 web.get("/v1/channels/backup", self._backup),
@@ -265,9 +266,10 @@ class Control:
             if x.id.hex().startswith(what) or x.deployment.lower() == what
         ]
         channels = [c for c in await self._all_channels() if str(c["channel"]).startswith(what)]
+        kept = [x for x in keeping_views.all_of(self._node) if str(x["deployment"]).lower() == what]
         if not leases and not channels:
             raise NotFound("control.not-found", f"no lease, deployment or channel is called {what}")
-        return _json({"leases": leases, "channels": channels})
+        return _json({"leases": leases, "channels": channels, "kept": kept})
 
     # -- leases and money ----------------------------------------------------------------------------
     async def _progress(self, _: web.Request) -> web.Response:

@@ -65,12 +65,15 @@ class Keeping:
         await self._attached.wait()
         await self._hands.resume()
         while True:
+            begun = self._time()
             try:
                 await self._listen()
                 await self._look()
             except DockageError as error:
                 log.warning("keeping.failed", code=error.code, why=error.message)
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(
+                max(0.0, begun + BEAT - self._time())
+            )  # an answer that does not come takes as long
 
     # -- our user ------------------------------------------------------------------------------------
     async def scale(self, name: str, count: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dockage.cli import compose, docker, leases, process
+from dockage.cli import compose, docker, kept, leases, process
 from dockage.cli.client import Json
 from dockage.cli.commands.up import tenant_socket
 from dockage.cli.options import Command, json_option
@@ -18,23 +18,25 @@ from dockage.cli.session import Session
 @json_option
 @click.pass_obj
 def command(session: Session, /, **which: Any) -> None:
-    """Show the containers and the leases they run in.
+    """Show the containers, the leases they run in, and the replicas of what is kept up.
 
     With -f or -p those of a compose project, else all.
     """
     socket = tenant_socket(process.ensure(session))
     files = compose.files(**which)
     found: list[Json] = [x for x in session.client.get("spend")["leases"] if x["state"] != "ended"]
+    kept_ones = session.client.get("deployments")["deployments"]
     if session.json:
         listed = compose.containers(files, socket) if files.words else _all(socket)
-        session.show({"containers": listed, "leases": found}, "")
+        session.show({"containers": listed, "leases": found, "deployments": kept_ones}, "")
         return
     env = docker.environment(socket)
     code = files.run("ps", "-a", socket=socket) if files.words else docker.run(["ps", "-a"], env)
     if code:
         raise click.exceptions.Exit(1)
     listing = leases.listing(found) if found else "no lease"
-    session.show(None, "\n".join(["", listing, *leases.reasons(found)]))
+    shown = ["", kept.listing(kept_ones)] if kept_ones else []
+    session.show(None, "\n".join(["", listing, *leases.reasons(found), *shown]))
 
 
 def _all(socket: str) -> list[Json]:

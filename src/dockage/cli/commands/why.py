@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dockage.cli import complete
+from dockage.cli import complete, kept
 from dockage.cli import format as show
 from dockage.cli.client import Json
 from dockage.cli.commands.channels import listing as channel_listing
@@ -83,7 +83,8 @@ def fits(answer: Json) -> str:
 
 
 def story(answer: Json) -> str:
-    parts = [_lease(lease) for lease in answer["leases"]]
+    parts = [f"{kept.listing([of])}\n{kept.story(of)}" for of in answer["kept"]]
+    parts += [_lease(lease) for lease in answer["leases"]]
     if answer["channels"]:
         parts.append(channel_listing(answer["channels"]))
     return "\n\n".join(parts)
