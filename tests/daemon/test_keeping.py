@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.nodes import FREE_POLICY, NEED, POLICY, Peer, World, funded_by_mining, rent_paid, until
+from daemon.nodes import BUSY, FREE_POLICY, NEED, POLICY, Peer, World, funded_by_mining, rent_paid, until
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
@@ -194,3 +194,12 @@ async def test_a_paid_standby_has_its_own_channel_and_the_lost_one_is_paid_no_mo
     paid = shop.tenant.rented(shop.lease).due
     await until(lambda: shop.lease not in shop.web.replicas)
     assert shop.tenant.rented(shop.lease).due == paid
+
+
+async def test_more_load_brings_more_replicas_and_less_load_fewer(shop: Shop) -> None:
+    await shop.up(scale_max="3", scale_cpu="50", scale_down_after="60")
+    busy = shop.at(shop.lease).host
+    busy.start(shop.lease, "a", BUSY)
+    await until(lambda: shop.stages() == [Stage.SERVING, Stage.SERVING])
+    busy.stop(shop.lease, "a")
+    await until(lambda: shop.stages() == [Stage.SERVING], seconds=300)

@@ -29,6 +29,9 @@ VALUES = {
     "replicas": "2",
     "standby": "1",
     "data": "expendable",
+    "scale-max": "5",
+    "scale-cpu": "60",
+    "scale-down-after": "120",
     "max-spend": "90",
 }
 

@@ -54,7 +54,7 @@ def keeper(
     # The driver's effects are those of the two older minds; this one's go to its own hands and nowhere else.
     perform = cast("Callable[[AnyEffect], None]", _performing(hands))
     hands.driver = Driver(state, step, changed, journal, perform, clock)
-    return Keeping(hands.driver, tenant, hands, _beat(renting)), hands.driver
+    return Keeping(hands.driver, tenant, hands, _beat(renting), clock), hands.driver
 
 
 def _performing(hands: Hands) -> Callable[[AnyWant], None]:

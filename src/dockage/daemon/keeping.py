@@ -21,11 +21,12 @@ from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
 from dockage.node.kept import Controller, Deployment
 from dockage.node.tenant import RentedLease, Tenant
-from dockage.ports import Copies
+from dockage.ports import Clock, Copies
 from dockage.protocol.docker.recipe import Recipe
 
 from .driver import Driver
 from .keeping_hands import Hands, digest
+from .keeping_load import Loads
 from .wishes import goal_of, recipe_wishes
 
 log = structlog.get_logger("dockage.keeping")
@@ -40,8 +41,11 @@ Beat = Callable[[LeaseId], Awaitable[bool]]
 
 
 class Keeping:
-    def __init__(self, driver: Driver[Controller], tenant: Driver[Tenant], hands: Hands, beat: Beat) -> None:
+    def __init__(
+        self, driver: Driver[Controller], tenant: Driver[Tenant], hands: Hands, beat: Beat, clock: Clock
+    ) -> None:
         self._driver, self._tenant, self._hands, self._beat = driver, tenant, hands, beat
+        self._clock = clock
         self._copies: Copies | None = None
         self._attached = asyncio.Event()
         self._changed: dict[str, tuple[str, float]] = {}
@@ -51,6 +55,7 @@ class Keeping:
         self._told: dict[str, say.Wanted] = {}
         self._answered: dict[LeaseId, bool] = {}
         self._announced: set[LeaseId] = set()
+        self._loads = Loads()
 
     @property
     def state(self) -> Controller:
@@ -165,6 +170,18 @@ class Keeping:
         await self._driver.tell(say.Looked(looks))
         for lease in leases:
             await self._announce(lease)
+        await self._scale()
+
+    async def _scale(self) -> None:
+        deployments = self.state.deployments
+        self._loads.forget({x for of in deployments.values() for x in of.replicas}, set(deployments))
+        for name, of in deployments.items():
+            recipe = self._hands.recipes.get(name)
+            if recipe is None or of.scaled is not None:
+                continue  # our user's own number counts
+            scaling = recipe_wishes(recipe).scaling
+            if seen := self._loads.look(of, scaling, self._tenant.state, self._clock.now()):
+                await self._driver.tell(seen)
 
     async def _answers(self, lease: LeaseId) -> bool:
         mine = self._tenant.state.leases.get(lease)

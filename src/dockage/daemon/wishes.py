@@ -9,7 +9,8 @@ import msgspec
 
 from dockage.domain.errors import UsageError
 from dockage.domain.offer import ISOLATIONS, OPACITIES
-from dockage.domain.units import Msat, Sat, msat
+from dockage.domain.scaling import Scaling
+from dockage.domain.units import SECOND, Duration, Msat, Sat, msat
 from dockage.node.kept import Goal
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker.recipe import Recipe
@@ -42,6 +43,12 @@ class Wishes(msgspec.Struct, frozen=True):
     data: str = "keep"
     """``dockage.data``: whether named volumes may be left behind when their provider is lost: ``keep`` waits for it,
     ``expendable`` starts anew with empty ones, once the old lease is over."""
+    scale_max: int | None = None
+    """``dockage.scale-max``: more replicas than ``dockage.replicas`` while there is load for them, up to this many."""
+    scale_cpu: int | None = None
+    """``dockage.scale-cpu``: the load that is aimed at, in percent of each replica's cores; 70 without this label."""
+    scale_down_after: int | None = None
+    """``dockage.scale-down-after``: seconds of less load before there are fewer replicas; 300 without this label."""
     max_spend: Msat | None = None
     """``dockage.max-spend``: sat per hour that all leases of the deployment together may cost at worst, network
     aside."""
@@ -49,7 +56,14 @@ class Wishes(msgspec.Struct, frozen=True):
     @property
     def is_kept(self) -> bool:
         """Whether the controller keeps it up; anything else stays where it was put."""
-        return self.replicas is not None or self.standby > 0
+        return self.replicas is not None or self.standby > 0 or self.scale_max is not None
+
+    @property
+    def scaling(self) -> Scaling:
+        count = 1 if self.replicas is None else self.replicas
+        down = 300 if self.scale_down_after is None else self.scale_down_after
+        most = max(count, self.scale_max or 0)
+        return Scaling(count, most, self.scale_cpu or 70, down_after=Duration(down * SECOND))
 
 
 def read_wishes(labels: Mapping[str, str]) -> Wishes:
@@ -69,8 +83,12 @@ def _read(name: str, value: str) -> dict[str, object]:
             return {"max_msat_hour": msat(_sat(name, value))}
         case "max-spend":
             return {"max_spend": msat(_sat(name, value))}
-        case "replicas" | "standby":
-            return {name: _count(name, value)}
+        case "replicas" | "standby" | "scale-max":
+            return {name.replace("-", "_"): _count(name, value, COPIES_MAX)}
+        case "scale-cpu":
+            return {"scale_cpu": max(1, _count(name, value, 100))}
+        case "scale-down-after":
+            return {"scale_down_after": _count(name, value, 86_400)}
         case "data":
             return {name: _one_of(name, value, ("keep", "expendable"))}
         case "channel-sat":
@@ -85,10 +103,10 @@ def _read(name: str, value: str) -> dict[str, object]:
             )
 
 
-def _count(name: str, value: str) -> int:
-    if not value.isdecimal() or not int(value[:3]) <= COPIES_MAX:
+def _count(name: str, value: str, most: int) -> int:
+    if not value.isdecimal() or len(value) > 6 or int(value) > most:
         raise UsageError(
-            "label.number", f"{PREFIX}{name} takes a number from 0 to {COPIES_MAX}, not {value[:40]!r}"
+            "label.number", f"{PREFIX}{name} takes a number from 0 to {most}, not {value[:40]!r}"
         )
     return int(value)
 
@@ -127,7 +145,7 @@ def goal_of(wishes: Wishes, recipe: Recipe, digest: str) -> Goal:
         replicas=count,
         standby=wishes.standby,
         least=count,
-        most=count,
+        most=wishes.scaling.most,
         max_msat_hour=wishes.max_spend,
         holds_data=bool(recipe.volumes),
         expendable=wishes.data == "expendable",
