@@ -33,7 +33,7 @@ from dockage.node.provider_ending import DRAINED, closing
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
-from . import keeping_views, views
+from . import control_keeping, views
 from .control_machines import machine_routes
 from .driver import Driver
 from .market import explain
@@ -116,7 +116,7 @@ class Control:
                 web.post("/v1/drain", self._drain),
                 web.post("/v1/drain/cancel", self._cancel_drain),
                 web.post("/v1/leases/{lease}/end", self._end_lease),
-                *keeping_views.routes(self._node),
+                *control_keeping.routes(self._node),
                 web.get("/v1/channels", self._channels),
                 web.post("/v1/channels/{channel}/close", self._close_channel),
                 web.get("/v1/channels/backup", self._backup),
@@ -266,7 +266,7 @@ class Control:
             if x.id.hex().startswith(what) or x.deployment.lower() == what
         ]
         channels = [c for c in await self._all_channels() if str(c["channel"]).startswith(what)]
-        kept = [x for x in keeping_views.all_of(self._node) if str(x["deployment"]).lower() == what]
+        kept = [x for x in control_keeping.all_of(self._node) if str(x["deployment"]).lower() == what]
         if not leases and not channels:
             raise NotFound("control.not-found", f"no lease, deployment or channel is called {what}")
         return _json({"leases": leases, "channels": channels, "kept": kept})
