@@ -34,7 +34,7 @@ from devtools.shell import Failed, wait_until  # noqa: E402
 
 NAME = "failover"
 IMAGE = "dockage/base:bookworm"
-SITE = "mkdir -p /www && echo hello > /www/index.html; httpd -f -p 80 -h /www; exit 1"
+SITE = "mkdir -p /www; echo hello > /www/index.html; httpd -f -p 80 -h /www & echo $! > /pid; wait; exit 1"
 PATIENCE = 60.0
 CALM = 11.0
 """Seconds that a container must run before its engine forgets that it crashed."""
@@ -98,7 +98,7 @@ class Site:
     def _crashed(self) -> float:
         self._whole()
         time.sleep(CALM)
-        self._world.docker("exec", NAME, "pkill", "httpd")
+        self._world.docker("exec", NAME, "sh", "-c", "kill -9 $(cat /pid)")
         return self._until_it_answers()
 
     def _until_it_answers(self) -> float:
