@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockage.domain.pricing import FIELDS, PRESETS, Tariff, ceiling, lines, parts, price
+from dockage.domain.pricing import FIELDS, PRESETS, Tariff, ceiling, lines, parts, price, waiting
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, HOUR, MIB, MILLISECOND, SECOND, Duration
 from dockage.domain.usage import Usage
@@ -108,3 +108,9 @@ def test_the_parts_of_a_price_add_up_to_it_and_each_is_true_to_a_msat(usage: Usa
     for name, field in FIELDS.items():
         alone = price(Usage(**{field: getattr(usage, field)}), tariff)
         assert 0 <= shares[name] - alone <= 1
+
+
+def test_a_standby_costs_its_disk_and_what_is_reserved() -> None:
+    tariff = Tariff(cpu_hour=1000, memory_gib_hour=1000, disk_gib_hour=10, cpu_reserved_hour=100)
+    limits = Resources(2000, 1 * GIB, 5 * GIB)
+    assert waiting(limits, tariff, HOUR) == 5 * 10 + 2 * 100

@@ -21,7 +21,7 @@ from dockage.domain.advice import changes
 from dockage.domain.channel import NOTHING, Channel
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.lease import LeaseState
-from dockage.domain.pricing import usual
+from dockage.domain.pricing import usual, waiting
 from dockage.domain.query import MOST_MAX, Query
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.resources import Resources
@@ -248,6 +248,9 @@ class Control:
                 "settlement_overhead_percent": round(100 * fees.total / size, 2) if size else 0,
                 "feerate": feerate,
                 "alternatives": others,
+                "replicas": 1 if wishes.replicas is None else wishes.replicas,
+                "standby": wishes.standby,
+                "msat_hour_standby": waiting(limits, offer.tariff, HOUR),
             }
         )
 

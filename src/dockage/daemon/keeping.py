@@ -76,6 +76,8 @@ class Keeping:
                 await self._look()
             except DockageError as error:
                 log.warning("keeping.failed", code=error.code, why=error.message)
+            except Exception:  # a bug of ours: the leases still have to be paid
+                log.exception("keeping.crashed")
             await asyncio.sleep(
                 max(0.0, begun + BEAT - self._time())
             )  # an answer that does not come takes as long

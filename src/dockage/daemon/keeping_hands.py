@@ -46,6 +46,7 @@ FIT, START, STOP, TURN = 900.0, 15.0, 40.0, 15.0
 """Seconds for each piece of work."""
 TURNS = 6
 NO_RECIPE = Reason("recipe.unknown", "what runs there is not known yet")
+CRASHED = Reason("replica.crashed", "a fault of dockage; its log says more")
 LATE = Reason("replica.late", "it took too long")
 
 
@@ -136,6 +137,9 @@ class Hands:
                 await self.driver.tell(say.Failed(lease, reason_of(error)))
             except TimeoutError:
                 await self.driver.tell(say.Failed(lease, LATE))
+            except Exception:  # a bug of ours; the mind must not wait for ever
+                log.exception("replica.crashed", lease=short(lease))
+                await self.driver.tell(say.Failed(lease, CRASHED))
 
         if not self._jobs.start(run, f"replica {short(lease)}"):
             log.warning("replica.dropped", lease=short(lease))

@@ -117,6 +117,17 @@ def ceiling(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
     return price(full_use(limits, time), tariff)
 
 
+def waiting(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
+    """The most that a standby can cost while nothing of it runs: its disk, and what is reserved for it."""
+    full = full_use(limits, time)
+    idle = Usage(
+        disk_mib_ms=full.disk_mib_ms,
+        cpu_reserved_ns=full.cpu_reserved_ns,
+        memory_reserved_mib_ms=full.memory_reserved_mib_ms,
+    )
+    return price(idle, tariff)
+
+
 def usual(limits: Resources, tariff: Tariff, time: Duration) -> Msat:
     """What an ordinary server comes to: a tenth of its CPU, half its memory, a tenth of its disk; what is reserved
     is reserved all the time. Only to give people an idea."""

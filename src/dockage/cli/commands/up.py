@@ -132,6 +132,15 @@ def _numbers(of: Resources) -> tuple[int, int, int]:
     return of.cpu_milli, of.memory_bytes, of.disk_bytes
 
 
+def _copies(quote: Json) -> str:
+    """What labels add to the one lease that the rest of the quote is about."""
+    replicas, standby = quote["replicas"], quote["standby"]
+    if replicas == 1 and not standby:
+        return ""
+    waits = f", and {standby} standby for {show.hourly(quote['msat_hour_standby'])} at most while it waits"
+    return f"{replicas} like this, each at another provider" + (waits if standby else "")
+
+
 def quoted(project: compose.Project, quote: Json) -> str:
     most, others = quote["msat_hour_max"], quote["alternatives"]
     return facts(
@@ -141,6 +150,7 @@ def quoted(project: compose.Project, quote: Json) -> str:
             ("where", _levels(quote)),
             ("price", f"{_worst(most)}; you pay for what is used" if most else "free"),
             ("usually", f"{show.hourly(quote['msat_hour_usual'])}: {USUAL}" if most else ""),
+            ("copies", _copies(quote)),
             ("channel", _channel(quote)),
         ]
     )
