@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from dockage.domain.checks import Look
+from dockage.domain.deployment import Document
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.pricing import Tariff
 from dockage.domain.resources import Resources
@@ -20,6 +21,7 @@ from dockage.domain.usage import Reading
 from dockage.protocol.adverts import Advert
 from dockage.protocol.docker.recipe import Recipe
 from dockage.protocol.docker.stats import ContainerUse
+from dockage.protocol.documents import Signs
 from dockage.protocol.images import Manifest, Source
 
 
@@ -262,6 +264,42 @@ class ContainerHost(Protocol):
     async def serve_seed(self, lease: LeaseId, image: str, stream: Stream) -> None:
         """Give layers of an image (``sha256:...``) that the lease has; the asker names them (spec 06). Raises
         UsageError("image.unknown") or Unavailable."""
+
+
+OpenPeer = Callable[[NodeKey, float], Awaitable[Stream]]
+"""A stream to a peer within so many seconds; as ``PeerLink.open``, and looks a peer that moved up in the market."""
+
+
+class Gateway(Protocol):
+    """The relay of a gateway, as the daemon tells it what to serve. Its ``ContainerHost`` half meters and pauses.
+
+    For DNS: ``documents`` is all that may be answered for, ``signs`` says which replicas are up."""
+
+    def connect(self, open_peer: OpenPeer) -> None:
+        """How replicas are reached; before anything is served."""
+
+    async def publish(self, lease: LeaseId, document: Document) -> None:
+        """Route by *document* from now on. Raises UsageError("document.*" | "site.*")."""
+
+    def withdraw(self, lease: LeaseId) -> None:
+        """Stop routing. No error if there is nothing."""
+
+    def documents(self) -> Mapping[LeaseId, Document]:
+        """What is served now, expired ones left out."""
+
+    def signs(self, lease: LeaseId) -> Signs | None:
+        """How the deployment at *lease* looks from here; None if nothing is published there."""
+
+    async def moved(self, lease: LeaseId, within: float) -> None:
+        """Returns when its signs have changed in a way that cannot wait (a replica fell out or came back, or somebody
+        waits for one), or after *within* seconds."""
+
+    def drop(self, names: Collection[str]) -> Collection[LeaseId]:
+        """Never serve these (host names, tenants' keys in hex); the leases that lost their document. Replaces what
+        was dropped before."""
+
+    async def serve(self) -> None:
+        """Listen and watch, until cancelled."""
 
 
 LEASE_LABEL = "dockage.lease"

@@ -38,8 +38,10 @@ from dockage.daemon.own import OwnMarket
 from dockage.daemon.peers import Reception
 from dockage.daemon.planning import Planner, Terms
 from dockage.daemon.presence import Presence
+from dockage.daemon.publishing import Publisher
 from dockage.daemon.queries import Queries
 from dockage.daemon.rail import Rail
+from dockage.daemon.relayed import Relayed
 from dockage.daemon.renting import Renting
 from dockage.daemon.steps import Steps
 from dockage.daemon.tasks import Jobs
@@ -197,6 +199,7 @@ async def node(home: Path, **sections: Any) -> Node:
         *(rents, rail, provider, notice, host, History(journal, clock)),
         *_own(config, journal, link, clock),
         _keeping(journal, clock, tenant, rents),
+        publisher=Publisher(tenant, link.open, ME, Relayed([], journal, [])),
     )
 
 

@@ -131,6 +131,7 @@ class Peer:
         prices: PricePolicy | None = None,
         prober: Any = None,
         lan: bool = True,
+        gateway: Callable[[], Any] | None = None,
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
@@ -142,6 +143,7 @@ class Peer:
         memory = MemoryJournal()
         self._open_journal = journal or (lambda: memory)
         self._running: list[asyncio.Task[None]] = []
+        self._make_gateway = gateway
         self.node: Node
         self.journal: Journal
 
@@ -152,6 +154,7 @@ class Peer:
         entered.set()
         link = world.network.link(self.keys.node, f"127.0.0.1:{2000 + number}")
         rail = Rail(curve, ChannelKeys(self.channel_seed, curve), self.chain, self.wallet)
+        gateway = self._make_gateway() if self._make_gateway else None
         ground = Ground(
             home=Path("nowhere"),
             config=self.config,
@@ -165,7 +168,7 @@ class Peer:
             directory=world.board,
             entered=entered,
             rail=rail if self._has_wallet else None,
-            host=self.host if self.policy else None,
+            host=(gateway or self.host) if self.policy else None,
             prices=self._prices,
             prober=self._prober,
             rand=Random(number),
@@ -173,6 +176,7 @@ class Peer:
             new_pake=SpakeSide,
             neighbours=world.lan.neighbour if self._lan else None,
             hostname=f"machine-{number}",
+            gateway=gateway,
         )
         self.node, loops = wire(ground, self.policy, self._patience)
         self._ear(self.node)

@@ -89,7 +89,7 @@ def test_every_call_of_the_control_api_is_described() -> None:
 def test_every_key_of_the_control_api_is_described() -> None:
     page = (REFERENCE / "control-api.md").read_text()
     keys: set[str] = set()
-    for module in ("views", "control", "control_machines"):
+    for module in ("views", "control", "control_machines", "control_gateway"):
         source = (ROOT / "src/dockage/daemon" / f"{module}.py").read_text()
         keys |= set(re.findall(r'^\s*(?:return \{)?"([a-z_]+)":', source, re.MULTILINE))
     keys |= {*Usage.__struct_fields__, *Resources.__struct_fields__}

@@ -29,6 +29,7 @@ COMMANDS = (
     "why",
     "provide",
     "drain",
+    "gateway",
     "earnings",
     "link",
     "verify-proof",

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from dockage.domain.channel import SETUP_MAX
+from dockage.domain.deployment import normal_host
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.pricing import PRESETS, Tariff
@@ -149,6 +150,38 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keep containers off this machine and its network. False only where something else does."""
 
 
+class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: bool = False
+    """Sell names and ports of this machine, instead of containers: it needs a public address. Prices and whom it serves
+    are those of ``[provider]``."""
+    zone: str = ""
+    """A domain of yours whose names (``*.zone``) point to this machine; empty: own domains of tenants only."""
+    public: Annotated[tuple[str, ...], msgspec.Meta(max_length=4)] = ()
+    """The machine's public addresses, 4 at most: the offer shows them, for tenants' DNS."""
+    ports: str = ""
+    """TCP and UDP ports for rent, as ``20000-20100``; empty: none."""
+    bind: str = "0.0.0.0"
+    """The address that rented ports listen at."""
+    face: bool = True
+    """Run Caddy (extra ``gateway``) for TLS, HTTP/2 and certificates. False: plain HTTP only, at ``http``."""
+    http: str = "0.0.0.0:80"
+    """Where plain HTTP is taken: with the face it is sent on to HTTPS."""
+    tls: str = "0.0.0.0:443"
+    """Where TLS is taken: passed on by name to sealed deployments, ended by the face for the others."""
+    acme: str = ""
+    """The directory that certificates come from; empty: Let's Encrypt; ``internal``: an authority of this machine's
+    own, for tests and private networks."""
+    acme_root: str = ""
+    """PEM file: whom to believe that a private directory is itself."""
+    acme_email: str = ""
+    """Where the authority writes to about certificates."""
+    certificate: str = ""
+    """PEM file of a certificate of your own, such as the zone's wildcard: names under a zone share Let's Encrypt's
+    limit of 50 a week."""
+    certificate_key: str = ""
+    """PEM file of its key."""
+
+
 class Peg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: Name = "EUR"
     """The display unit, for people."""
@@ -259,6 +292,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The peer link and the market."""
     provider: Provider = Provider()
     """What this node sells."""
+    gateway: Gateway = Gateway()
+    """The way in for the public, if this node sells that."""
     peg: Peg = Peg()
     """The display unit that prices are pegged to, with ``price_policy = "pegged"``."""
     tenant: Tenant = Tenant()
@@ -368,6 +403,7 @@ def _check(config: Config, path: Path) -> None:
     _check_prices(config, path)
     if sells.hours:
         read_hours(sells.hours, sells.time_zone)
+    _check_gateway(config.gateway)
     for text in (*config.node.seeds, *config.node.indexes):
         read_seed(text)
     named = [text for text in config.provider.only_for if text != OWN]
@@ -396,6 +432,31 @@ def _check_relays(config: Config, path: Path) -> None:
         raise UsageError("config.relay", f"{path}: relay.listen is ip:port, not {listen!r}")
     for text in config.relay.only_for:
         read_key(text)
+
+
+def read_ports(text: str) -> tuple[int, int]:
+    """First and last; (0, 0) for none. Raises UsageError("config.gateway")."""
+    if not text:
+        return 0, 0
+    first, dash, last = text.partition("-")
+    if not (first.isdecimal() and dash and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+        raise UsageError("config.gateway", f"gateway.ports is a range as 20000-20100, not {text!r}")
+    return int(first), int(last)
+
+
+def _check_gateway(gateway: Gateway) -> None:
+    if not gateway.enabled:
+        return
+    read_ports(gateway.ports)
+    if gateway.zone and normal_host(gateway.zone) != gateway.zone:
+        raise UsageError("config.gateway", f"gateway.zone is a domain in lower case, not {gateway.zone!r}")
+    if not gateway.public or not all(_is_address(text) for text in gateway.public):
+        raise UsageError("config.gateway", "gateway.public names the machine's public IP addresses")
+    for at in (gateway.http, gateway.tls if gateway.face else "127.0.0.1:1"):
+        if not _is_socket_address(at):
+            raise UsageError("config.gateway", f"a gateway listens at ip:port, not {at!r}")
+    if bool(gateway.certificate) != bool(gateway.certificate_key):
+        raise UsageError("config.gateway", "gateway.certificate and gateway.certificate_key go together")
 
 
 POLICIES = ("fixed", "utilisation", "pegged")
@@ -474,8 +535,4 @@ def _is_address(text: str) -> bool:
 
 def _is_socket_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
-    try:
-        ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return port.isdecimal() and int(port) < 65536
+    return _is_address(host.removeprefix("[").removesuffix("]")) and port.isdecimal() and int(port) < 65536

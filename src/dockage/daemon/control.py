@@ -34,6 +34,7 @@ from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
 from . import control_keeping, views
+from .control_gateway import gateway_routes
 from .control_machines import machine_routes
 from .driver import Driver
 from .market import explain
@@ -101,6 +102,7 @@ class Control:
         """Until cancelled; removes the socket at the end."""
         app = web.Application(client_max_size=BODY_MAX, middlewares=[_errors])
         app.add_routes(machine_routes(self._node))
+        app.add_routes(gateway_routes(self._node))
         app.add_routes(
             [
                 web.get("/v1/status", self._status),

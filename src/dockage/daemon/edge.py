@@ -21,6 +21,7 @@ from dockage.protocol import messages as say
 from .driver import Driver
 from .peers import Postman
 from .rail import Rail
+from .relayed import Relayed
 from .together import Together
 from .tunnels import TunnelCounts
 
@@ -39,11 +40,13 @@ class Edge:
         together: Together | None,
         postman: Postman,
         counts: TunnelCounts,
+        relayed: Relayed,
         clock: Clock,
     ) -> None:
         self._provider, self._tenant, self._keys, self._rail = provider, tenant, keys, rail
         self._together = together
         self._postman, self._counts, self._clock = postman, counts, clock
+        self._relayed = relayed
 
     async def handle(self, peer: NodeKey, message: say.AnyMessage, body: bytes, signature: bytes) -> None:
         try:
@@ -121,6 +124,7 @@ class Edge:
     async def _to_tenant(self, peer: NodeKey, message: say.AnyMessage, signature: bytes) -> None:
         match message:
             case Statement(lease=lease):
+                self._hear(peer, message)
                 await self._tenant.submit(Received(peer, message, signature, self._view(lease)))
             case say.ChannelNotice():
                 ours = self._is_ours(peer, message)
@@ -147,11 +151,17 @@ class Edge:
                 Terms(ours.tenant_key, key, ours.expiry_height, ours.capacity, ours.tenant_script)
             )
 
+    def _hear(self, peer: NodeKey, statement: Statement) -> None:
+        rented = self._tenant.newest.leases.get(statement.lease)
+        if rented is not None and rented.provider == peer:
+            self._relayed.hear(statement)
+
     def _view(self, lease: LeaseId) -> View:
         rented = self._tenant.newest.leases.get(lease)
         opened = rented.opened_at if rented and rented.opened_at else self._clock.now()
         sent, received = self._counts.of(lease)
-        return View(sent, received, since(opened, self._clock.now()))
+        into, out = self._relayed.of(lease)
+        return View(sent + into, received + out, since(opened, self._clock.now()))
 
 
 def _subject(message: say.AnyMessage) -> bytes | None:

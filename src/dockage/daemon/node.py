@@ -16,12 +16,14 @@ from .driver import Driver
 from .entrance import Entrance
 from .history import History
 from .indexing import Indexer
+from .ingress import Ingress
 from .keeping import Keeping
 from .linking import Linking
 from .machines import Machines
 from .market import Market, Notice
 from .own import OwnMarket
 from .peers import Reception
+from .publishing import Publisher
 from .rail import Rail
 from .renting import Renting
 from .steps import Steps
@@ -50,7 +52,11 @@ class Node:
     entrance: Entrance | None
     """None where there is only one board."""
     keeping: Keeping
+    publisher: Publisher
+    """Our deployments at gateways."""
     indexer: Indexer | None = None
     """Where this node is an index of the market."""
     relay: Callable[[], RelayFigures] | None = None
+    ingress: Ingress | None = None
+    """Others', where this node is a gateway."""
     steps: Steps = field(default_factory=Steps)

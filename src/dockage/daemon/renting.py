@@ -21,7 +21,7 @@ from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody
 from dockage.domain.pricing import ceiling
 from dockage.domain.query import Query
 from dockage.domain.reason import Reason
-from dockage.domain.resources import Resources
+from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.units import HOUR, Instant, Msat
 from dockage.node import events as told
 from dockage.node.events import Candidate, ChannelPlan
@@ -155,9 +155,15 @@ class Renting:
             raise UsageError("lease.not-grown", f"the provider will not enlarge the lease: {grown.reason}")
         return info(grown)
 
-    async def _rent(self, deployment: str, need: Resources, wishes: Wishes, progress: Progress) -> LeaseInfo:
-        progress("looking for a provider")
-        candidates = await self.candidates(need, wishes, progress)
+    async def ingress(self, deployment: str, wishes: Wishes, progress: Progress) -> LeaseInfo:
+        """A lease at a gateway, for the document of *deployment*; as ``obtain``, but each call rents another one."""
+        return await self._rent(deployment, INGRESS, wishes, progress, ingress=True)
+
+    async def _rent(
+        self, deployment: str, need: Resources, wishes: Wishes, progress: Progress, *, ingress: bool = False
+    ) -> LeaseInfo:
+        progress("looking for a gateway" if ingress else "looking for a provider")
+        candidates = await self.candidates(need, wishes, progress, ingress=ingress)
         return await self.rent(LeaseId(secrets.token_bytes(16)), deployment, need, candidates, progress)
 
     async def rent(
@@ -192,7 +198,7 @@ class Renting:
         gone = Reason("lease.cancelled", "our user gave up waiting")
         await self._driver.post(told.EndRequested(lease, gone))
 
-    def wish(self, need: Resources, wishes: Wishes) -> Wish:
+    def wish(self, need: Resources, wishes: Wishes, *, ingress: bool = False) -> Wish:
         """What is looked for in the market."""
         return Wish(
             tenant=self._driver.state.me,
@@ -203,14 +209,15 @@ class Renting:
             isolation=wishes.isolation,
             max_msat_hour=wishes.max_msat_hour,
             network=self._network,
+            ingress=ingress,
         )
 
     async def candidates(
-        self, need: Resources, wishes: Wishes, progress: Progress = silently
+        self, need: Resources, wishes: Wishes, progress: Progress = silently, *, ingress: bool = False
     ) -> tuple[Candidate, ...]:
         """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits"), and
         Unavailable("market.unreachable") if nobody answers for 35 s."""
-        offers = await self.fitting(need, wishes, progress)
+        offers = await self.fitting(need, wishes, progress, ingress=ingress)
         return tuple([await self.candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
 
     async def quote(self, need: Resources, wishes: Wishes) -> tuple[Offer, Candidate, int]:
@@ -218,8 +225,10 @@ class Renting:
         best, *others = await self.fitting(need, wishes, silently)
         return best, await self.candidate(best, need, wishes), len(others)
 
-    async def fitting(self, need: Resources, wishes: Wishes, progress: Progress) -> tuple[Offer, ...]:
-        wish = self.wish(need, wishes)
+    async def fitting(
+        self, need: Resources, wishes: Wishes, progress: Progress, *, ingress: bool = False
+    ) -> tuple[Offer, ...]:
+        wish = self.wish(need, wishes, ingress=ingress)
         if not wishes.provider:
             answer = await patiently(lambda: self.queries.ask(Query(wish, near=True)), progress)
             self.seen(tuple(answer.found))

@@ -72,7 +72,7 @@ from dockage.protocol.proof import Proven
 from dockage.wire.frames import write_frame
 
 from . import config as settings
-from . import logs, nat
+from . import gateway, logs, nat
 from .config import Config
 from .contacts import Contacts
 from .control import Control
@@ -151,7 +151,9 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         rail, beside = await _rail(home, config, keys, clock, stack)
         if rail is not None:
             refuse_foreign_channels(rail, rows, keys.node)
-        host = await _host(home, config, stack) if config.provider.enabled else None
+        gate = gateway.make(home, config.gateway, clock) if config.gateway.enabled else None
+        sells = config.provider.enabled
+        host = (gate or await _host(home, config, stack)) if sells else None
         seeds = [settings.read_seed(text) for text in config.node.seeds]
         contacts = Contacts(
             rows, journal, clock, directory.bootstrap, directory.contacts, seeds, bound=config.node.public
@@ -180,6 +182,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             contacts,
             _square(config, keys.node, link),
             _hostname(),
+            gate,
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         if node.notice is not None:
@@ -294,7 +297,7 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         log.warning("host.warning", what=warning)
     return ProviderPolicy(
         tariff=settings.tariff(sells),
-        capacity=_for_sale(sells, facts.capacity),
+        capacity=facts.capacity if config.gateway.enabled else _for_sale(sells, facts.capacity),
         region=sells.region,
         architecture=facts.architecture,
         network=config.bitcoin.network,
@@ -303,6 +306,7 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         only_own=settings.only_own(sells),
         blocked=frozenset(settings.read_key(key) for key in sells.blocked),
         credit_sat=Sat(sells.credit_sat),
+        ingress=gateway.ingress(config.gateway),
         setup_sat=Sat(sells.setup_sat or (RESERVE if config.bitcoin.wallet == "light" else 0)),
         credit_max_sat=Sat(sells.credit_max_sat),
         credit_total_sat=Sat(sells.credit_total_sat),

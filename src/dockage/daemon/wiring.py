@@ -33,6 +33,7 @@ from dockage.ports import (
     ContainerHost,
     Directory,
     Evidence,
+    Gateway,
     Journal,
     Keys,
     Neighbours,
@@ -59,6 +60,7 @@ from .history import THIN_SEC, History
 from .hours import LOOK_SEC, Hours, HoursLoop, read_hours
 from .indexes import Indexes
 from .indexing import CRAWL_SEC, PUBLISH_SEC, Indexer
+from .ingress import Ingress
 from .keeper import keeper
 from .linking import Linking
 from .machines import Machines
@@ -72,9 +74,11 @@ from .perform_tenant import TenantPerformer
 from .planning import Planner, Terms
 from .presence import Presence
 from .prices import NOT_YET, PriceLoop
+from .publishing import Publisher
 from .queries import Queries
 from .rail import Rail
 from .reach import Reach
+from .relayed import Relayed
 from .renting import Renting
 from .seeds import seed_server, source_opener
 from .steps import Steps
@@ -126,6 +130,8 @@ class Ground:
     """Where the board is many nodes."""
     square: PublicSquare | None = None
     hostname: str = "machine"
+    gateway: Gateway | None = None
+    """The same part as ``host``, where that is a gateway's."""
 
 
 def wire(
@@ -144,13 +150,16 @@ def wire(
     machines = Machines(ground.rows, ground.journal, link)
     named = [read_seed(text) for text in ground.config.node.indexes]
     indexes = Indexes(ground.directory, link, keys, clock, named, ground.rand)
-    provider = notice = together = None
+    provider = notice = together = ingress = None
+    relayed = _relayed(ground, tenant)
     loops: list[Loop] = [jobs.run, lambda: link.serve(ground.reception.accept)]
     if policy is not None and ground.host is not None:
         hands = ProviderPerformer(postman, ground.rail, jobs, ground.host)
         provider, notice = _sell(ground, replace(policy, own=machines.keys), hands, reach, indexes)
         together = hands.together
         loops += _selling_loops(ground, provider, notice)
+        ingress = _open_gateway(ground, provider, reach)
+        loops += [ingress.run] if ingress is not None else []
     own, linking, entrance, more = _own(ground, machines, provider, reach)
     loops += more
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions, own.offers)
@@ -167,7 +176,7 @@ def wire(
     stored = (ground.journal, ground.rows)
     keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
     loops += [_driving(controller, ()), keeping.run]
-    edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, clock)
+    edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, relayed, clock)
     ground.reception.handle = edge.handle
     node = Node(
         ground.home,
@@ -185,14 +194,12 @@ def wire(
         notice,
         ground.host,
         history,
-        machines,
-        own,
-        linking,
-        entrance,
-        keeping,
+        *(machines, own, linking, entrance, keeping),
         indexer=indexer,
         relay=ground.relay,
         steps=steps,
+        publisher=Publisher(tenant, reach.open, keys, relayed),
+        ingress=ingress,
     )
     return node, loops
 
@@ -238,6 +245,11 @@ def _renting(
         ground.architecture,
         lambda: known(tenant.state, ground.clock.now()).risk,
     )
+
+
+def _relayed(ground: Ground, tenant: Driver[renting.Tenant]) -> Relayed:
+    stated = [(x.id, x.last.usage) for x in tenant.state.leases.values() if x.last is not None]
+    return Relayed(ground.rows, ground.journal, stated)
 
 
 # -- our user's other machines -------------------------------------------------------------------------
@@ -315,6 +327,15 @@ def _sell(
         indexes.announce,
     )
     return hands.driver, notice
+
+
+def _open_gateway(ground: Ground, provider: Driver[selling.Provider], reach: Reach) -> Ingress | None:
+    if ground.gateway is None:
+        return None
+    ground.gateway.connect(reach.open)
+    ingress = Ingress(provider, ground.gateway, ground.keys, ground.clock, ground.journal, ground.rows)
+    ingress.register(ground.reception)
+    return ingress
 
 
 def _offering(provider: Driver[selling.Provider], keys: Keys, clock: Clock) -> Callable[[], Offer | None]:

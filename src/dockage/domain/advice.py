@@ -23,6 +23,8 @@ OTHER = {
     "network": 3000,
 }
 """Permille of effort that a change counts which is not one of an amount."""
+FIXED = ("tenant", "ingress")
+"""What nobody can ask for otherwise."""
 
 
 class Change(NamedTuple):
@@ -53,7 +55,7 @@ def changes(offers: Sequence[Offer], wish: Wish, risk: Risk = nobody) -> tuple[C
     for offer in offers:
         price = hourly_ceiling(offer, wish.limits)
         names = misfits(offer, wish, price)
-        if len(names) == 1 and names[0] != "tenant" and not is_avoided(risk(offer.provider)):
+        if len(names) == 1 and names[0] not in FIXED and not is_avoided(risk(offer.provider)):
             effort = _effort(names[0], offer, wish, price)
             near.setdefault(names[0], []).append(_Near(effort, price, offer.provider, offer))
     found = [_change(name, some, wish) for name, some in near.items()]

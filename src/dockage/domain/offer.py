@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from .channel import SETUP_MAX
+from .deployment import normal_host
 from .identity import LeaseId, NodeKey
 from .pricing import Tariff, ceiling
 from .reputation import is_avoided
@@ -21,6 +22,27 @@ OPACITIES = ("open", "sealed", "confidential")
 """What the provider can see of the container, least secret first."""
 ISOLATIONS = ("container", "gvisor", "vm")
 """What the container can do to the provider, least isolated first."""
+
+
+class Ingress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a gateway sells: names and ports for the public."""
+
+    zone: str
+    """Names in it reach the gateway; "" = own domains only."""
+    addresses: tuple[str, ...]
+    """Public IPv4 and IPv6 addresses, for DNS."""
+    first_port: int = 0
+    last_port: int = 0
+    """Ports for TCP and UDP, both included; 0 = none."""
+
+    @property
+    def is_sane(self) -> bool:
+        return (
+            (not self.zone or normal_host(self.zone) == self.zone)
+            and 0 < len(self.addresses) <= 4
+            and all(0 < len(address) <= 45 for address in self.addresses)
+            and 0 <= self.first_port <= self.last_port < 65536
+        )
 
 
 class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +71,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No lease is sold here whose worst case is less."""
     until: Instant = Instant(0)
     """No lease here outlives this; 0: open."""
+    ingress: Ingress | None = None
+    """Set by gateways: their leases hold no containers."""
 
     @property
     def is_sane(self) -> bool:
@@ -68,6 +92,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and len(self.free_for) <= 16
             and 0 <= self.min_msat_hour < 1 << 62
             and 0 <= self.until < 1 << 63
+            and (self.ingress is None or self.ingress.is_sane)
         )
 
     def as_seen_by(self, tenant: NodeKey) -> Offer:
@@ -91,6 +116,8 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Worst-case price (all of the limits used, network aside) that is still acceptable."""
     network: str = ""
     """The network our wallet is on; "" = no wallet, only free offers fit."""
+    ingress: bool = False
+    """A gateway, instead of an engine."""
 
     @property
     def is_sane(self) -> bool:
@@ -125,7 +152,9 @@ def misfits(offer: Offer, wish: Wish, msat_hour: Msat) -> list[str]:
     found = [] if wish.limits.fits_in(offer.free) else list(wish.limits.lacking(offer.free))
     if wish.region and offer.region != wish.region:
         found.append("region")
-    if offer.architecture != wish.architecture:
+    if (offer.ingress is not None) != wish.ingress:
+        found.append("ingress")
+    if offer.architecture != wish.architecture and not wish.ingress:
         found.append("architecture")
     if offer.opacity != wish.opacity and is_less(offer.opacity, wish.opacity, OPACITIES):
         found.append("opacity")
@@ -159,6 +188,8 @@ def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
     match name:
         case "tenant":
             return "not open to your key"
+        case "ingress":
+            return "is no gateway" if wish.ingress else "is a gateway, not an engine"
         case "network":
             return f"is paid on {offer.network}, your wallet is on {wish.network or 'no network'}"
         case "min_msat_hour":

@@ -59,3 +59,5 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 DEFAULT_CONTAINER = Resources(cpu_milli=1000, memory_bytes=512 * MIB, disk_bytes=1 * GIB)
 """What a container gets that states no limits."""
+INGRESS = Resources(cpu_milli=10, memory_bytes=1 * MIB, disk_bytes=1 * MIB)
+"""What a lease at a gateway keeps: a place among a thousand; its bill is the bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dockage.domain.identity import NodeKey
-from dockage.domain.offer import Offer
+from dockage.domain.offer import Ingress, Offer
 from dockage.domain.pricing import Tariff, ceiling, price
 from dockage.domain.resources import Resources
 from dockage.domain.units import HOUR, MIB, MINUTE, SECOND, Duration, Msat, Sat
@@ -40,6 +40,8 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     """The same, over all tenants at once."""
     setup_sat: Sat = Sat(0)
     """What the funding of a channel also pays us: a light client cannot see the channel otherwise."""
+    ingress: Ingress | None = None
+    """Set on a gateway."""
     patience: Duration = Duration(5 * SECOND)
     """How long a tick may stay unpaid before the containers are frozen."""
     grace: Duration = Duration(60 * SECOND)
@@ -107,6 +109,7 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
             only_for=self.only_for,
             free_for=self.free_for,
             min_msat_hour=Msat(0) if self.tariff.is_free else self.min_msat_hour,
+            ingress=self.ingress,
         )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from dockage.domain.deployment import Document
+from dockage.domain.deployment import REPLICAS_MAX, SITES_MAX, Document
 from dockage.domain.errors import PeerError, UsageError
+from dockage.domain.identity import LeaseId
 from dockage.domain.units import MINUTE, Duration, Instant
 
 from .grants import TERM, Signed, Verify
@@ -35,9 +36,52 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 Answer = Taken | Refused
 
+
+class SiteSign(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How busy a site is, in the order of the document."""
+
+    in_flight: int
+    """Requests and connections now."""
+    total: int
+    """Since the document of this deployment came to this gateway."""
+
+
+class ReplicaSign(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How a replica looks from the gateway."""
+
+    lease: LeaseId
+    misses: int
+    """Checks and connections in a row that came to nothing; 0 = it answers. One takes it out of rotation."""
+    in_flight: int
+
+
+class Signs(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a gateway sees of a deployment: a frame when something changed, and one a second."""
+
+    epoch: int
+    sites: tuple[SiteSign, ...]
+    replicas: tuple[ReplicaSign, ...]
+    wanted: bool
+    """Somebody waits and no replica serves: wake one."""
+
+    @property
+    def is_sane(self) -> bool:
+        numbers = [self.epoch, *(n for s in self.sites for n in (s.in_flight, s.total))]
+        numbers += [n for r in self.replicas for n in (r.misses, r.in_flight)]
+        return (
+            len(self.sites) <= SITES_MAX
+            and len(self.replicas) <= REPLICAS_MAX
+            and all(0 <= number < 1 << 63 for number in numbers)
+            and all(len(replica.lease) == 16 for replica in self.replicas)
+        )
+
+
+SIGNS_MAX = 8 << 10
+
 _encode = msgspec.msgpack.Encoder().encode
 _documents = msgspec.msgpack.Decoder(Document)
 _signed = msgspec.msgpack.Decoder(Signed)
+_signs = msgspec.msgpack.Decoder(Signs)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
@@ -95,3 +139,18 @@ def decode_answer(frame: bytes) -> Answer:
         return _answers.decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise PeerError("document.answer", f"the gateway's answer is none: {error}") from None
+
+
+def encode_signs(signs: Signs) -> bytes:
+    return _encode(signs)
+
+
+def decode_signs(frame: bytes) -> Signs:
+    """Raises PeerError("signs.malformed")."""
+    try:
+        signs = _signs.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise PeerError("signs.malformed", f"not a gateway's signs: {error}") from None
+    if not signs.is_sane:
+        raise PeerError("signs.malformed", "a gateway's signs with an impossible value")
+    return signs

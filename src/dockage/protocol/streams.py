@@ -85,6 +85,12 @@ class Publish(Header, frozen=True, tag="publish"):
     """At the gateway: what the traffic is billed to."""
 
 
+class Watch(Header, frozen=True, tag="watch"):
+    """What a gateway sees of the deployment at this lease: frames of ``Signs``, until the watcher leaves."""
+
+    lease: LeaseId
+
+
 class Observe(Header, frozen=True, tag="observe"):
     """Where do you see me? One ``Observed`` comes back."""
 
@@ -111,6 +117,7 @@ AnyHeader: TypeAlias = (
     | Seed
     | Fence
     | Publish
+    | Watch
     | Observe
     | Pairing
     | Own

@@ -19,9 +19,8 @@ from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import Container, Publish
 from dockage.wire.frames import PIECE
 from dockage.wire.splice import SocketStream, splice
-
-from .tasks import spawn
-from .udp import UdpListener
+from dockage.wire.tasks import spawn
+from dockage.wire.udp import UdpListener
 
 log = structlog.get_logger("dockage.front")
 

@@ -1,16 +1,5 @@
-"""Tasks for what somebody outside begins: a connection or a datagram that comes in."""
+"""What the front starts for others: see ``wire/tasks.py``."""
 
-from __future__ import annotations
+from dockage.wire.tasks import spawn
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any
-
-
-def spawn(tasks: asyncio.TaskGroup, job: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-    """None, and nothing runs, if the group is ending: a connection may be accepted just then."""
-    try:
-        return tasks.create_task(job)
-    except RuntimeError:
-        job.close()
-        return None
+__all__ = ["spawn"]

@@ -42,6 +42,7 @@ LINES = (
         "dockage provide --price-policy utilisation          # cheaper while idle, dearer when nearly full",
         "dockage provide --only-for own                      # machines of your own alone (`dockage link`), free",
         "dockage provide --free --only-for 6f1c...e2         # one other key, free",
+        "dockage provide --gateway --zone example.net --public-ip 203.0.113.5 --ports 20000-20100",
     ),
 )
 @click.option(
@@ -85,6 +86,10 @@ LINES = (
     metavar="KEY",
     help="Only this node may rent (see `dockage id` there); own: your linked ones.",
 )
+@click.option("--gateway", is_flag=True, help="Sell names and ports of this machine, instead of containers.")
+@click.option("--zone", metavar="DOMAIN", help="A gateway's: a domain whose names point to this machine.")
+@click.option("--public-ip", multiple=True, metavar="IP", help="A gateway's: an address of this machine.")
+@click.option("--ports", metavar="FIRST-LAST", help="A gateway's: TCP and UDP ports for rent.")
 @click.option("--engine", metavar="SOCKET", help="The Docker Engine that runs the containers of strangers.")
 @node_options
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; its log is HOME/daemon.log.")
@@ -96,6 +101,8 @@ def command(session: Session, /, detach: bool, **flags: Any) -> None:
     Runs the node of this home with its provider on, and shows what is sold once the market has the offer.
     """
     wanted = overrides(flags)
+    gateway = _gateway(**{name: flags.pop(name) for name in ("gateway", "zone", "public_ip", "ports")})
+    wanted["gateway"] = {**wanted.get("gateway", {}), **gateway}
     wanted["provider"] = {**wanted.get("provider", {}), **_selling(**flags)}
     process.refuse_second(
         session.home,
@@ -148,6 +155,13 @@ def _selling(
         "engine": engine,
     }
     return {"enabled": True, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _gateway(
+    gateway: bool, zone: str | None, public_ip: tuple[str, ...], ports: str | None
+) -> dict[str, Any]:
+    given = {"enabled": gateway or None, "zone": zone, "public": list(public_ip) or None, "ports": ports}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _read_tariff(path: Path) -> dict[str, Any]:

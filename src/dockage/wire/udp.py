@@ -1,4 +1,5 @@
-"""A published UDP port: one socket on the tenant's machine, and a stream for each address that speaks to it."""
+"""A published UDP port: one socket, and a stream for each address that speaks to it. On the tenant's machine, or at a
+gateway."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ import structlog
 
 from dockage.domain.errors import DockageError
 from dockage.ports import Stream
-from dockage.wire.datagrams import Address, Flow, UdpSocket
 
+from .datagrams import Address, Flow, UdpSocket
 from .tasks import spawn
 
-log = structlog.get_logger("dockage.front")
+log = structlog.get_logger("dockage.udp")
 
 FLOWS_MAX = 512
 """Of one port: each is a stream to the provider. What comes from further addresses is dropped until one is idle."""

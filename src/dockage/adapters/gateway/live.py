@@ -1,0 +1,267 @@
+"""What a gateway serves now: each document with the state of its replicas. Changed by ``publish``, read by the relays.
+
+A new document of a deployment keeps what is known of the replicas that stay, so nothing that runs is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Collection, Mapping
+from random import Random
+
+from dockage.domain.deployment import Document, Replica, Site
+from dockage.domain.identity import LeaseId
+from dockage.domain.routing import Claim, Rules, check, claims, is_dropped, itself, pick
+from dockage.domain.units import Instant
+from dockage.ports import Clock, Stream
+from dockage.protocol.documents import ReplicaSign, Signs, SiteSign
+
+IN_FLIGHT_MAX = 480
+"""Requests and connections at one replica: its provider opens 512 streams of a lease."""
+
+CUT_AT = 2
+"""Misses in a row."""
+
+
+class Count:
+    """Payload bytes of a lease since this process began, as its provider counts them, too."""
+
+    __slots__ = ("into", "out")
+
+    def __init__(self) -> None:
+        self.into = self.out = 0
+
+
+class Backend:
+    """One replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.in_flight = 0
+        self.misses = 0
+        self.answered_at = 0.0
+        """When it last said something, on the loop's clock."""
+        self.checked_at = 0.0
+        self.waiting: set[Stream] = set()
+        """Streams on which it was asked something and has said nothing yet; cut when it goes down."""
+        self.idle: dict[tuple[str, int], list[tuple[float, Stream]]] = {}
+        """Kept connections by container and port, each with its time, the newest at the end."""
+        self.gone = False
+        """No longer in the document: it ends what it began."""
+
+    @property
+    def down(self) -> bool:
+        return self.misses > 0
+
+    def drop_idle(self) -> None:
+        for streams in self.idle.values():
+            for _, stream in streams:
+                stream.abort()
+        self.idle.clear()
+
+    def leave(self) -> None:
+        self.gone = True
+        self.drop_idle()
+
+
+class Live:
+    """One deployment."""
+
+    def __init__(self, lease: LeaseId, document: Document, count: Count) -> None:
+        self.lease, self.document, self.count = lease, document, count
+        self.backends = {replica.lease: Backend(replica) for replica in document.replicas}
+        self.busy: dict[tuple[object, ...], int] = {}
+        self.total: dict[tuple[object, ...], int] = {}
+        """Requests by site."""
+        self.paused = False
+        self.asked_at = -math.inf
+        """When the last request came, on the loop's clock."""
+        self.waiters = 0
+        """Who waits for a replica that serves."""
+        self.changed = asyncio.Event()
+        """Set, and made anew, with each document and each change of health."""
+
+    def update(self, lease: LeaseId, document: Document, count: Count) -> None:
+        self.lease, self.document, self.count = lease, document, count
+        old, self.backends = self.backends, {}
+        for replica in document.replicas:
+            backend = old.pop(replica.lease, None) or Backend(replica)
+            if backend.replica.services != replica.services or backend.replica.provider != replica.provider:
+                backend.drop_idle()
+            backend.replica = replica
+            self.backends[replica.lease] = backend
+        for gone in old.values():
+            gone.leave()
+        self.move()
+
+    def end(self) -> None:
+        for backend in self.backends.values():
+            backend.leave()
+            for stream in tuple(backend.waiting):
+                stream.abort()
+        self.backends = {}
+        self.move()
+
+    def move(self) -> None:
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    def choose(self, site: Site, tried: Collection[LeaseId], rand: Random) -> Backend | None:
+        """None: nobody is left, or nobody serves this site."""
+        choice = [
+            each
+            for lease, each in self.backends.items()
+            if lease not in tried
+            and each.replica.state == "serving"
+            and each.in_flight < IN_FLIGHT_MAX
+            and each.replica.container(site.service)
+        ]
+        return pick(choice, rand)
+
+    def serves(self, site: Site) -> bool:
+        """Whether any replica is meant to, be it up or not."""
+        return any(
+            each.replica.state == "serving" and each.replica.container(site.service)
+            for each in self.backends.values()
+        )
+
+    # -- health ----------------------------------------------------------------------------------------
+    def answered(self, backend: Backend, now: float) -> None:
+        backend.answered_at = now
+        if backend.misses:
+            backend.misses = 0
+            self.move()
+
+    def missed(self, backend: Backend) -> None:
+        """Out of rotation at once; whoever waits for its first byte is cut, to try another replica, a miss later: it
+        may only be slow."""
+        backend.misses += 1
+        backend.drop_idle()
+        if backend.misses >= CUT_AT:
+            waiting, backend.waiting = backend.waiting, set()
+            for stream in waiting:
+                stream.abort()
+        self.move()
+
+    def signs(self) -> Signs:
+        sites = [_key(site) for site in self.document.sites]
+        return Signs(
+            self.document.epoch,
+            tuple(SiteSign(self.busy.get(key, 0), self.total.get(key, 0)) for key in sites),
+            tuple(ReplicaSign(lease, x.misses, x.in_flight) for lease, x in self.backends.items()),
+            self.waiters > 0,
+        )
+
+    def entered(self, site: Site, backend: Backend, now: float) -> None:
+        key = _key(site)
+        self.asked_at = now
+        backend.in_flight += 1
+        self.busy[key] = self.busy.get(key, 0) + 1
+        self.total[key] = self.total.get(key, 0) + 1
+
+    def left(self, site: Site, backend: Backend) -> None:
+        backend.in_flight -= 1
+        self.busy[_key(site)] -= 1
+
+
+def _key(site: Site) -> tuple[object, ...]:
+    return site.hosts, site.mode, site.public_port
+
+
+class Served:
+    """All deployments of this gateway."""
+
+    def __init__(self, rules: Rules, clock: Clock) -> None:
+        self._rules, self._clock = rules, clock
+        self._live: dict[LeaseId, Live] = {}
+        self._counts: dict[LeaseId, Count] = {}
+        self._held: dict[Claim, tuple[LeaseId, Document]] = {}
+        self._hosts: dict[str, tuple[Live, Site]] = {}
+        self._ports: dict[tuple[str, int], tuple[Live, Site]] = {}
+
+    @property
+    def ports(self) -> Mapping[tuple[str, int], tuple[Live, Site]]:
+        """By (mode, public port)."""
+        return self._ports
+
+    def documents(self) -> dict[LeaseId, Document]:
+        self.expire()
+        return {lease: live.document for lease, live in self._live.items()}
+
+    def all(self) -> Collection[Live]:
+        return tuple(self._live.values())
+
+    def at(self, lease: LeaseId) -> Live | None:
+        return self._live.get(lease)
+
+    def find(self, host: str) -> tuple[Live, Site] | None:
+        """*host* is normalised."""
+        found = self._hosts.get(host)
+        if found is not None and found[0].document.expires <= self._clock.now():
+            self.expire()
+            return None
+        return found
+
+    def check(self, lease: LeaseId, document: Document) -> None:
+        """Raises what ``publish`` would."""
+        self.expire()
+        check(self._held, lease, document, self._rules)
+
+    def publish(self, lease: LeaseId, document: Document) -> None:
+        """Raises UsageError("document.*" | "site.*"). A deployment is at one lease of a gateway."""
+        self.check(lease, document)
+        before, _ = self._held.get(itself(document), (lease, document))
+        old = [x for x in (self._take(each) for each in dict.fromkeys((before, lease))) if x is not None]
+        same = next((x for x in old if itself(x.document) == itself(document)), None)
+        if same is not None:
+            same.update(lease, document, self.count(lease))
+        for other in old:
+            if other is not same:
+                other.end()
+        self._put(same or Live(lease, document, self.count(lease)))
+
+    def count(self, lease: LeaseId) -> Count:
+        return self._counts.setdefault(lease, Count())
+
+    def forget(self, lease: LeaseId) -> None:
+        self.withdraw(lease)
+        self._counts.pop(lease, None)
+
+    def withdraw(self, lease: LeaseId) -> None:
+        live = self._take(lease)
+        if live is not None:
+            live.end()
+
+    def expire(self) -> None:
+        now: Instant = self._clock.now()
+        for lease in [lease for lease, live in self._live.items() if live.document.expires <= now]:
+            self.withdraw(lease)
+
+    def drop(self, names: Collection[str]) -> Collection[LeaseId]:
+        self._rules = self._rules._replace(dropped=frozenset(names))
+        hit = [lease for lease, live in self._live.items() if is_dropped(live.document, names)]
+        for lease in hit:
+            self.withdraw(lease)
+        return hit
+
+    # -- the indexes: a change costs what changes, however much else is served ---------------------------
+    def _put(self, live: Live) -> None:
+        self._live[live.lease] = live
+        for claim in claims(live.document):
+            self._held[claim] = (live.lease, live.document)
+        for site in live.document.sites:
+            self._hosts.update(dict.fromkeys(site.hosts, (live, site)))
+            if site.public_port:
+                self._ports[site.mode, site.public_port] = (live, site)
+
+    def _take(self, lease: LeaseId) -> Live | None:
+        live = self._live.pop(lease, None)
+        if live is not None:
+            for claim in claims(live.document):
+                del self._held[claim]
+            for site in live.document.sites:
+                for host in site.hosts:
+                    del self._hosts[host]
+                self._ports.pop((site.mode, site.public_port), None)
+        return live

@@ -1,0 +1,153 @@
+"""Bytes as they are: TLS that is passed on by the name the client asks for, and rented TCP ports.
+
+The gateway never has the key of what it passes on. Until a replica took the connection the next one is tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from dockage.domain.deployment import Site
+from dockage.domain.errors import Unavailable
+from dockage.domain.identity import LeaseId
+from dockage.ports import Stream
+from dockage.protocol.clienthello import HELLO_MAX, NoHello, server_name
+from dockage.wire.splice import SocketStream, splice
+
+from .live import Live, Served
+from .upstream import Upstreams
+from .web import Door
+
+HELLO_SEC = 5.0
+DIAL_SEC = 2.0
+ALERT = bytes.fromhex("15030300020270")
+"""TLS: fatal, unrecognized_name (RFC 6066 §3)."""
+
+
+class Raw:
+    def __init__(self, served: Served, upstreams: Upstreams, rand: Random, face: Path | None) -> None:
+        self._served, self._upstreams, self._rand, self._face = served, upstreams, rand, face
+        self._now = asyncio.get_running_loop().time
+
+    async def serve_tls(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(HELLO_SEC):
+                host, first = await _hello(reader)
+            found = self._served.find(host)
+            if found is not None and found[1].mode == "pass":
+                await self._tunnel(*found, first, reader, writer)
+            elif found is not None and self._face is not None:
+                await self._to_face(self._face, first, reader, writer)
+            else:
+                writer.write(ALERT)
+        except (NoHello, TimeoutError, OSError):
+            pass
+        finally:
+            writer.close()
+
+    async def serve_port(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            found = self._served.ports.get(("tcp", port))
+            if found is not None:
+                await self._tunnel(*found, b"", reader, writer)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def open_flow(self, port: int) -> Stream:
+        """For the datagrams of one address. Raises Unavailable."""
+        found = self._served.ports.get(("udp", port))
+        tried: set[LeaseId] = set()
+        while found is not None and not found[0].paused:
+            live, site = found
+            backend = live.choose(site, tried, self._rand)
+            if backend is None:
+                break
+            tried.add(backend.replica.lease)
+            try:
+                flow = await self._upstreams.open(backend, site, live.count, kept=False)
+                await flow.write(b"")
+            except Unavailable:
+                live.missed(backend)
+                continue
+            live.entered(site, backend, self._now())
+            return Flow(flow, partial(live.left, site, backend))
+        raise Unavailable("gateway.no-replica", f"nobody serves UDP port {port}")
+
+    async def _tunnel(
+        self,
+        live: Live,
+        site: Site,
+        first: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        tried: set[LeaseId] = set()
+        while not live.paused and (backend := live.choose(site, tried, self._rand)) is not None:
+            tried.add(backend.replica.lease)
+            live.entered(site, backend, self._now())
+            try:
+                upstream = await self._upstreams.open(backend, site, live.count, kept=False)
+                await upstream.write(first)
+            except Unavailable:
+                live.missed(backend)
+                continue
+            else:
+                await splice(SocketStream(reader, writer), upstream)
+                return
+            finally:
+                live.left(site, backend)
+
+    async def _to_face(
+        self,
+        face: Path,
+        first: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """With a PROXY line, so that the face knows who the client is."""
+        async with asyncio.timeout(DIAL_SEC):
+            inner_reader, inner_writer = await asyncio.open_unix_connection(face)
+        inner_writer.write(
+            proxy_line(writer.get_extra_info("peername"), writer.get_extra_info("sockname")) + first
+        )
+        await splice(SocketStream(reader, writer), SocketStream(inner_reader, inner_writer))
+
+
+class Flow:
+    """A Stream that says once when it is over."""
+
+    def __init__(self, stream: Stream, over: Callable[[], None]) -> None:
+        self._stream, self._over = stream, [over]
+        self.read, self.write, self.finish = stream.read, stream.write, stream.finish
+
+    def abort(self) -> None:
+        self._stream.abort()
+        if self._over:
+            self._over.pop()()
+
+
+async def _hello(reader: asyncio.StreamReader) -> tuple[str, bytes]:
+    """(the name asked for, the bytes so far). Raises NoHello."""
+    data = b""
+    while (host := server_name(data)) is None:
+        piece = await reader.read(HELLO_MAX)
+        data += piece
+        if not piece or len(data) > HELLO_MAX + 1024:
+            raise NoHello("no whole hello")
+    return host, data
+
+
+def proxy_line(client: object, here: object) -> bytes:
+    """PROXY protocol, version 1."""
+    with suppress(TypeError, IndexError, ValueError):
+        (source, source_port), (to, to_port) = client[:2], here[:2]  # type: ignore[index]
+        family = "TCP6" if ":" in source else "TCP4"
+        return f"PROXY {family} {source} {to} {source_port} {to_port}\r\n".encode()
+    return b"PROXY UNKNOWN\r\n"

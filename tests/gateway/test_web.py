@@ -1,0 +1,358 @@
+"""What the public gets from a gateway: an answer as long as any replica can give one, and never half of one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec.structs import replace
+
+from dockage.domain.deployment import Site
+from dockage.domain.errors import UsageError
+from dockage.domain.identity import LeaseId
+from dockage.ports import Stream
+from dockage.protocol import streams
+from dockage.wire.http import HttpServer, Request
+from gateway.lab import HOST, INGRESS, WEB, FakeReplica, Lab, ask, echo_body, lab, raw
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[Lab]:
+    async with lab() as here:
+        yield here
+
+
+async def test_a_request_reaches_a_container_with_the_tenants_grant(here: Lab) -> None:
+    replica = here.add()
+    await here.publish()
+    answer = await here.get("/path?q=1", cookie="a=b")
+    assert answer.status == 200
+    assert b"cookie: a=b" in answer.body
+    assert b"x-forwarded-for: 127.0.0.1" in answer.body
+    assert replica.headers[0] == streams.Tunnel(replica.lease, "01" * 32, 80, b"grant 1")
+    assert b"via" not in answer.head
+    assert b"x-app: yes" in answer.head
+
+
+async def test_bytes_are_counted_for_the_ingress_lease(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    before = await here.host.read(INGRESS)
+    answer = await here.get()
+    after = await here.host.read(INGRESS)
+    assert after.tunnel_in_bytes - before.tunnel_in_bytes > 50
+    assert after.tunnel_out_bytes - before.tunnel_out_bytes >= len(answer.body)
+
+
+async def test_many_requests_share_a_connection_and_its_tunnel(here: Lab) -> None:
+    replica = here.add()
+    await here.publish()
+    request = f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+    last = request.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    answers = await raw(here.port, request * 4 + last)
+    assert answers.count(b"HTTP/1.1 200") == 5
+    assert replica.requests["GET"] == 5
+    assert len([h for h in replica.headers if isinstance(h, streams.Tunnel)]) <= 2, "a health check at most"
+
+
+@pytest.mark.parametrize("state", ["shut", "gone"])
+async def test_no_request_is_lost_while_another_replica_answers(here: Lab, state: str) -> None:
+    first, second = here.add(), here.add()
+    await here.publish()
+    first.cut(state)
+    answers = [await here.get() for _ in range(10)]
+    assert {answer.status for answer in answers} == {200}
+    assert second.requests["GET"] == 10
+    signs = here.host.signs(INGRESS)
+    assert signs is not None
+    assert [sign.misses > 0 for sign in signs.replicas] == [True, False]
+    assert signs.sites[0].total >= 10
+
+
+async def test_a_replica_that_falls_silent_is_left_and_its_requests_are_asked_elsewhere(here: Lab) -> None:
+    first, second = here.add(), here.add()
+    await here.publish()
+    first.mute()
+    answers = await asyncio.gather(*(here.get() for _ in range(8)))
+    assert {answer.status for answer in answers} == {200}
+    assert second.requests["GET"] == 8
+
+
+async def test_it_comes_back_once_it_answers_again(here: Lab) -> None:
+    replica = here.add()
+    await here.publish()
+    replica.cut("shut")
+    assert (await here.get()).status == 502
+    replica.state = "up"
+    async with asyncio.timeout(5):
+        while here.host.signs(INGRESS).replicas[0].misses:  # type: ignore[union-attr]
+            await here.host.moved(INGRESS, 1.0)
+    assert (await here.get()).status == 200
+
+
+async def test_what_may_have_done_something_is_not_asked_twice(here: Lab) -> None:
+    async def take_and_die(replica: FakeReplica, stream: Stream) -> None:
+        request = await HttpServer(stream).read_request()
+        assert request is not None
+        replica.requests[request.method] += 1
+        stream.abort()
+
+    one, other = here.add(serve=take_and_die), here.add(serve=take_and_die)
+    await here.publish()
+    assert (await here.get(method="POST", content_length="0")).status == 502
+    assert one.requests["POST"] + other.requests["POST"] == 1
+    assert (await here.get(method="PUT", content_length="0")).status == 502
+    assert one.requests["PUT"] + other.requests["PUT"] == 2
+
+
+async def test_half_an_answer_is_not_shown_as_a_whole_one(here: Lab) -> None:
+    async def half(server: HttpServer, request: Request) -> None:
+        await server.respond(200, [("content-length", "100")])
+        await server.send(b"half")
+        server.raw().abort()
+
+    here.add(half)
+    here.add(half)
+    await here.publish()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    writer.write(f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode())
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+        await reader.readuntil(b"never")
+    writer.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_long_bodies_pass_both_ways(here: Lab, chunked: bool) -> None:
+    here.add(echo_body)
+    await here.publish()
+    body = bytes(range(256)) * 4096
+    head = f"POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n"
+    if chunked:
+        pieces = [body[i : i + 50_000] for i in range(0, len(body), 50_000)]
+        sent = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
+        data = f"{head}transfer-encoding: chunked\r\n\r\n".encode() + sent
+    else:
+        data = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    answer = await raw(here.port, data)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(body)
+
+
+async def test_an_answer_without_an_end_is_passed_on_as_it_comes_and_ends_with_its_reader(here: Lab) -> None:
+    gone = asyncio.Event()
+
+    async def clock(server: HttpServer, request: Request) -> None:
+        await server.respond(200)
+        await server.send(b"tick")
+        await server.gone()
+        gone.set()
+
+    here.add(clock)
+    await here.publish()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    writer.write(f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode())
+    await reader.readuntil(b"tick")
+    writer.close()
+    async with asyncio.timeout(5):
+        await gone.wait()
+
+
+async def test_an_upgrade_becomes_bytes_both_ways(here: Lab) -> None:
+    async def shout(replica: FakeReplica, stream: Stream) -> None:
+        server = HttpServer(stream)
+        request = await server.read_request()
+        assert request is not None
+        if not request.wants_upgrade:
+            return await server.answer(200, [], b"")
+        up = await server.upgrade([("x-app", "yes")])
+        while piece := await up.read(100):
+            await up.write(piece.upper())
+        await up.write(b"bye")
+        await up.finish()
+
+    here.add(serve=shout)
+    await here.publish()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    writer.write(
+        f"GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n".encode()
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101")
+    assert b"upgrade: websocket" in head.lower()
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"HELLO"
+    writer.write_eof()
+    assert await reader.read(-1) == b"bye"
+    writer.close()
+
+
+async def test_a_request_waits_for_a_replica_while_none_serves(here: Lab) -> None:
+    """Scale to zero: the tenant sees that somebody waits."""
+    replica = here.add()
+    await here.publish(replicas=(replica.replica(state="standby"),))
+    waiting = asyncio.ensure_future(here.get())
+    async with asyncio.timeout(5):
+        while not here.host.signs(INGRESS).wanted:  # type: ignore[union-attr]
+            await here.host.moved(INGRESS, 1.0)
+    assert not waiting.done()
+    await here.publish(epoch=2)
+    assert (await waiting).status == 200
+    assert not here.host.signs(INGRESS).wanted  # type: ignore[union-attr]
+
+
+async def test_a_draining_replica_ends_what_it_began_and_gets_nothing_new(here: Lab) -> None:
+    go = asyncio.Event()
+
+    async def slow(server: HttpServer, request: Request) -> None:
+        if request.target == "/slow":
+            await go.wait()
+        await server.answer(200, [], b"done")
+
+    old = here.add(slow)
+    await here.publish()
+    running = asyncio.ensure_future(here.get("/slow"))
+    while not old.requests["GET"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    new = here.add()
+    await here.publish(epoch=2, replicas=(old.replica(state="draining"), new.replica()))
+    assert {(await here.get()).status for _ in range(5)} == {200}
+    assert (old.requests["GET"], new.requests["GET"]) == (1, 5)
+    await here.publish(epoch=3, replicas=(new.replica(),))
+    go.set()
+    assert (await running).body == b"done"
+
+
+async def test_a_new_document_cuts_no_connection_and_a_new_app_neither(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    request = f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+    for epoch in range(2, 5):
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        await here.publish(epoch=epoch)
+        other = replace(WEB, hosts=(f"app{epoch}.example.com",))
+        await here.publish(LeaseId(bytes([epoch + 100]) * 16), name=f"app{epoch}", sites=(other,))
+    writer.close()
+
+
+async def test_a_thousand_apps_come_while_one_connection_stays(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    request = f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+    for number in range(1000):
+        lease = LeaseId(number.to_bytes(16, "big"))
+        await here.publish(
+            lease, name=f"app{number}", sites=(replace(WEB, hosts=(f"a{number}.example.com",)),)
+        )
+        if number % 100 == 0:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+    writer.close()
+    assert (await ask(here.port, "/", "a999.example.com")).status == 200
+
+
+async def test_an_unpaid_lease_answers_nothing(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    await here.host.pause(INGRESS)
+    assert (await here.get()).status == 503
+    await here.host.thaw(INGRESS)
+    assert (await here.get()).status == 200
+    await here.host.teardown(INGRESS)
+    assert (await here.get()).status == 404
+
+
+async def test_pages_of_ours_name_no_address(here: Lab) -> None:
+    replica = here.add()
+    await here.publish()
+    replica.cut("gone")
+    for answer in (await here.get(), await here.get(host="other.example.com")):
+        assert answer.status in (404, 502)
+        assert b"127." not in answer.raw
+        assert replica.key.hex()[:8].encode() not in answer.raw
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a.example.com\r\nhost: b.example.com\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: ../../etc\r\n\r\n",
+        b"GET http://shop.example.com/ HTTP/1.1\r\nhost: shop.example.com\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: shop.example.com\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: shop.example.com\r\ncontent-length: +4\r\n\r\nabcd",
+        b"GET / HTTP/1.1\r\nhost: shop.example.com\r\nx : y\r\n\r\n",
+        b"GET / HTTP/1.1\nhost: shop.example.com\n\n\r\n\r\n",
+        b"\x16\x03\x01\x00\x05hello\r\n\r\n",
+    ],
+)
+async def test_what_could_be_read_in_two_ways_is_refused(here: Lab, request_: bytes) -> None:
+    replica = here.add()
+    await here.publish()
+    assert (await raw(here.port, request_)).startswith(b"HTTP/1.1 400")
+    assert not replica.requests["GET"]
+
+
+async def test_a_head_without_end_is_refused(here: Lab) -> None:
+    answer = await raw(here.port, b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000)
+    assert answer.startswith(b"HTTP/1.1 431") or answer == b"", "the rest may still be on its way: reset"
+
+
+async def test_hosts_are_compared_in_one_form(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    assert (await ask(here.port, "/", "SHOP.Example.COM.:443")).status == 200
+
+
+async def test_a_tenant_cannot_have_anothers_name_port_or_the_gateways(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    other = LeaseId(b"o" * 16)
+    for sites, code in (
+        ((WEB,), "site.taken"),
+        ((replace(WEB, hosts=("www.example.net",)),), "site.foreign"),
+        ((Site((), 80, "web", "tcp", 19999),), "site.port"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            await here.publish(other, name="other", sites=sites)
+        assert caught.value.code == code
+    assert (await here.get()).status == 200
+
+
+async def test_a_deployment_is_at_one_lease_of_a_gateway(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    other = LeaseId(b"o" * 16)
+    await here.publish(other, epoch=2)
+    assert list(here.host.documents()) == [other]
+    await here.publish(other, name="blog", sites=())
+    assert [document.name for document in here.host.documents().values()] == ["blog"]
+    assert (await here.get()).status == 404
+
+
+async def test_an_older_word_does_not_count(here: Lab) -> None:
+    here.add()
+    await here.publish(epoch=5)
+    with pytest.raises(UsageError) as caught:
+        await here.publish(epoch=4)
+    assert caught.value.code == "document.old"
+
+
+async def test_the_operator_drops_a_name_or_a_tenant(here: Lab) -> None:
+    here.add()
+    await here.publish()
+    for name in (HOST, "74" * 32):
+        assert list(here.host.drop([name])) == [INGRESS]
+        assert (await here.get()).status == 404
+        with pytest.raises(UsageError) as caught:
+            await here.publish(epoch=2)
+        assert caught.value.code == "document.dropped"
+        here.host.drop([])
+        await here.publish(epoch=2)
+    assert (await here.get()).status == 200
