@@ -83,15 +83,16 @@ async def measure(options: argparse.Namespace, told: dict[str, Any]) -> dict[str
     warm = await index_queries(options.warm, seeds)
     visible = await changes(options.changes, seeds)
     return {
-        "query_10k_p95_ms": round(1000 * p95(cold), 1),
-        "query_10k_index_p95_ms": round(1000 * p95(warm), 1),
+        "query_10k_p95_ms": p95(cold, 1000, 1),
+        "query_10k_index_p95_ms": p95(warm, 1000, 1),
         "index_offers_per_s": told["index_offers_per_s"],
-        "visible_p95_s": round(p95(visible), 2),
+        "visible_p95_s": p95(visible, 1, 2),
     }
 
 
-def p95(times: Sequence[float]) -> float:
-    return sorted(times)[(len(times) * 95 - 1) // 100]
+def p95(times: Sequence[float], scale: int, digits: int) -> float | None:
+    """None where nothing was measured."""
+    return round(scale * sorted(times)[(len(times) * 95 - 1) // 100], digits) if times else None
 
 
 async def timed(work: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:

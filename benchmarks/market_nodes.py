@@ -109,7 +109,7 @@ async def hold(count: int, nodes: int) -> None:
         opened = [open_record(blob, verify, now) for blob in blobs]
         for part in parts:  # sixteen nodes are the closest to every place, so each of them holds everything
             for record in opened:
-                part.directory._store.admit(record)
+                part.directory._node.store.admit(record)
         await indexer.publish()
         told = {
             "nodes": [[part.link.node.hex(), part.link.address().direct] for part in parts],

@@ -54,6 +54,7 @@ CHANNEL = {
         (("earnings",), {"leases", "running", "ended", "due_msat", "paid_sat", "settled_sat", "fees_sat"}),
         (("why",), {"offers", "why"}),
         (("why", "shop"), {"leases", "channels", "kept"}),
+        (("drain", "--cancel"), {"ending", "leases"}),
         (("channels",), {"channels"}),
         (("channels", "backup"), {"network", "channels"}),
         (("channels", "close", "bbbb", "--wait", "0"), {"closed", "failed"}),

@@ -130,6 +130,15 @@ def test_why_without_a_name_asks_the_market(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("node")
+def test_a_drain_says_when_the_leases_end(call: Call) -> None:
+    said = call("drain", "--notice", "2h", "--reason", "the machine moves house").stdout
+    assert said.startswith("nothing new is sold; what runs ends at 20")
+    assert "in 2 h 00 min: the machine moves house (provider.draining)" in said
+    assert "33333333" in said
+    assert call("drain", "--cancel").stdout == "on the market\n"
+
+
+@pytest.mark.usefixtures("node")
 def test_channels(call: Call) -> None:
     assert call("channels").stdout == (
         "CHANNEL   ROLE     PEER      STATE                   CAPACITY   PAID        LEFT              FEES  EXPIRES\n"

@@ -98,8 +98,8 @@ async def test_holders_that_missed_the_withdrawal_do_not_bring_the_offer_back() 
         board.offer = None
         await board.seen(lambda offers: offers == [])
         for node in board.nodes[:2]:
-            node.directory._store._drop(topic, board.provider)
-            assert node.directory._store.put(topic, old, board.clock.now())
+            node.directory._node.store._drop(topic, board.provider)
+            assert node.directory._node.store.put(topic, old, board.clock.now())
         assert await board.shown() == []
 
 
