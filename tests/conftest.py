@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / os.environ.get("DOCKAGE_DEV", ".dev")
 START_SECONDS = 120
 
-# How long an example takes says what else the machine does.
+# How long an example takes says what else the machine does. Half of the usual examples: the suite runs often.
 hypothesis.settings.register_profile(
-    "dockage", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "dockage", deadline=None, max_examples=50, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("dockage")
 

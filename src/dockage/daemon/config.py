@@ -180,6 +180,9 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit of 50 a week."""
     certificate_key: str = ""
     """PEM file of its key."""
+    dns: str = ""
+    """``ip:port``, such as ``0.0.0.0:53``: answer for the zone and the names in it, over UDP and TCP (spec 09). The
+    zone's parent then points its NS to this machine. Empty: no name server."""
 
 
 class Peg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -455,6 +458,8 @@ def _check_gateway(gateway: Gateway) -> None:
     for at in (gateway.http, gateway.tls if gateway.face else "127.0.0.1:1"):
         if not _is_socket_address(at):
             raise UsageError("config.gateway", f"a gateway listens at ip:port, not {at!r}")
+    if gateway.dns and not _is_socket_address(gateway.dns):
+        raise UsageError("config.gateway", f"gateway.dns is ip:port, not {gateway.dns!r}")
     if bool(gateway.certificate) != bool(gateway.certificate_key):
         raise UsageError("config.gateway", "gateway.certificate and gateway.certificate_key go together")
 

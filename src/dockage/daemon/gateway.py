@@ -1,4 +1,6 @@
-"""Puts a gateway together, beside ``system.py``: the relay as the provider's machine, and Caddy before it."""
+"""Puts a gateway together, beside ``system.py``: the relay as the provider's machine, Caddy before it, and the name
+server beside it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,19 @@ import secrets
 from pathlib import Path
 from random import SystemRandom
 
+from dockage.adapters import dns
 from dockage.adapters.gateway.face import Certificates, Face
 from dockage.adapters.gateway.host import GatewayHost
 from dockage.adapters.gateway.listeners import Listeners, Places
+from dockage.adapters.keys.files import verify
+from dockage.domain.identity import LeaseId
 from dockage.domain.offer import Ingress
 from dockage.domain.routing import Rules
-from dockage.ports import Clock
+from dockage.ports import Clock, Directory, Gateway
 
 from . import config as settings
+from .naming import Naming
+from .wiring import Loop
 
 FOLDER = "gateway"
 
@@ -39,6 +46,22 @@ def _host(rules: Rules, clock: Clock, places: Places) -> GatewayHost:
     return GatewayHost(
         rules, clock, SystemRandom(), secrets.token_hex(8), platform.machine(), Listeners(places)
     )
+
+
+def name_server(gateway: settings.Gateway, host: Gateway, directory: Directory, clock: Clock) -> list[Loop]:
+    """What must run to answer for the zone; nothing where that is not wanted."""
+    if not gateway.dns:
+        return []
+
+    def is_up(lease: LeaseId) -> bool:
+        """Where no replica is meant to serve, the gateway holds requests until one does."""
+        signs = host.signs(lease)
+        return signs is None or not signs.replicas or any(not each.misses for each in signs.replicas)
+
+    naming = Naming(gateway.zone, gateway.public, host.documents, is_up, directory, verify, clock, dns.is_up)
+    at, _, port = gateway.dns.rpartition(":")
+    server = dns.DnsServer(naming.respond)
+    return [naming.keep_up, lambda: server.serve(at.strip("[]"), int(port))]
 
 
 def ingress(gateway: settings.Gateway) -> Ingress | None:

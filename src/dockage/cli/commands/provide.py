@@ -90,6 +90,9 @@ LINES = (
 @click.option("--zone", metavar="DOMAIN", help="A gateway's: a domain whose names point to this machine.")
 @click.option("--public-ip", multiple=True, metavar="IP", help="A gateway's: an address of this machine.")
 @click.option("--ports", metavar="FIRST-LAST", help="A gateway's: TCP and UDP ports for rent.")
+@click.option(
+    "--dns", metavar="IP:PORT", help="A gateway's: answer for the zone's names there, as 0.0.0.0:53."
+)
 @click.option("--engine", metavar="SOCKET", help="The Docker Engine that runs the containers of strangers.")
 @node_options
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; its log is HOME/daemon.log.")
@@ -101,7 +104,7 @@ def command(session: Session, /, detach: bool, **flags: Any) -> None:
     Runs the node of this home with its provider on, and shows what is sold once the market has the offer.
     """
     wanted = overrides(flags)
-    gateway = _gateway(**{name: flags.pop(name) for name in ("gateway", "zone", "public_ip", "ports")})
+    gateway = _gateway(**{name: flags.pop(name) for name in ("gateway", "zone", "public_ip", "ports", "dns")})
     wanted["gateway"] = {**wanted.get("gateway", {}), **gateway}
     wanted["provider"] = {**wanted.get("provider", {}), **_selling(**flags)}
     process.refuse_second(
@@ -158,9 +161,15 @@ def _selling(
 
 
 def _gateway(
-    gateway: bool, zone: str | None, public_ip: tuple[str, ...], ports: str | None
+    gateway: bool, zone: str | None, public_ip: tuple[str, ...], ports: str | None, dns: str | None
 ) -> dict[str, Any]:
-    given = {"enabled": gateway or None, "zone": zone, "public": list(public_ip) or None, "ports": ports}
+    given = {
+        "enabled": gateway or None,
+        "zone": zone,
+        "public": list(public_ip) or None,
+        "ports": ports,
+        "dns": dns,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 
