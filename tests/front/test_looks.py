@@ -28,6 +28,7 @@ from dockage.node import events as told
 from dockage.node import provider as selling
 from dockage.node import tenant as renting
 from dockage.node.policy import ProviderPolicy, TenantPolicy
+from dockage.node.table import Table
 from dockage.protocol import probe
 from dockage.testing.leases import FakeLeases
 from frontlab import Tenant
@@ -64,8 +65,8 @@ class Pair:
             self.lease, "web", self.limits, (candidate,), LeaseState.RUNNING, began, began, began, quote
         )
         rented = renting.replace(rented, opened_at=began, limits_at=began)
-        self.provider = selling.Provider(ProviderPolicy(free, self.limits, tick=TICK), {self.lease: sold})
-        self.tenant = renting.Tenant(TENANT, POLICY, {self.lease: rented})
+        self.provider = selling.Provider(ProviderPolicy(free, self.limits, tick=TICK), Table([sold]))
+        self.tenant = renting.Tenant(TENANT, POLICY, Table([rented]))
 
     @property
     def rented(self) -> renting.RentedLease:

@@ -124,6 +124,9 @@ async def test_held_are_blocks_also_of_a_deleted_open_file_and_not_of_a_sparse_o
     await until(closed)
 
 
+@pytest.mark.parametrize(
+    "lab", ["current_lab"], indirect=True
+)  # a reboot takes long, and the older one's is the same
 async def test_after_a_crash_or_a_reboot_no_container_writes_anywhere_else(
     lab: Lab, host: DockerHost, home: Path, lease_of: Leases
 ) -> None:
