@@ -27,6 +27,7 @@ from dockage.adapters.bitcoind.wallet import BitcoindWallet
 from dockage.adapters.host.cgroup import Layout, detect
 from dockage.adapters.keys.files import FileKeys
 from dockage.adapters.link.link import IrohLink
+from dockage.adapters.pairing import SpakeSide
 from dockage.adapters.prices.fixed import Fixed
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
@@ -183,7 +184,7 @@ async def _node(
     clock, keys, entered = SystemClock(), FileKeys(home / "identity.key"), asyncio.Event()
     entered.set()
     journal = CountingJournal(SqliteJournal(home / "state.db"))
-    link = await IrohLink.create(keys.seed, "127.0.0.1:0", ())
+    link = await IrohLink.create(keys.seed, "127.0.0.1:0")
     address = RpcAddress(told["rpc"]["url"], told["rpc"]["user"], told["rpc"]["password"], None)
     rpc, wallet, curve = Rpc(address, network="regtest"), home.name, Secp()
     stack.push_async_callback(rpc.close)
@@ -195,7 +196,7 @@ async def _node(
         bitcoin=Bitcoin(network="regtest", poll_sec=1.0),
         channel=ChannelLimits(hours=1),
     )
-    board = Board(clock, Path(told["folder"]) / "offer")
+    board = Board(clock, Path(told["folder"]))
     reception = Reception(keys, asyncio.get_running_loop().time)
     ground = Ground(
         home=home,
@@ -215,25 +216,28 @@ async def _node(
         prober=None,
         rand=SystemRandom(),
         architecture="x86_64",
+        new_pake=SpakeSide,
     )
     node, loops = wire(ground, policy)
     return node, loops, link, journal
 
 
 class Board(MemoryDirectory):
-    """The market: one file with the provider's newest record."""
+    """The market: for each topic one file with its newest record."""
 
-    def __init__(self, clock: Clock, path: Path) -> None:
+    def __init__(self, clock: Clock, folder: Path) -> None:
         super().__init__(verify, clock)
-        self._path = path
+        self._folder = folder
 
     async def publish(self, topic: bytes, record: bytes) -> int:
-        self._path.with_suffix(".new").write_bytes(record)
-        os.replace(self._path.with_suffix(".new"), self._path)
+        part = self._folder / f"{topic.hex()}.{os.getpid()}"
+        part.write_bytes(record)
+        os.replace(part, self._folder / topic.hex())
         return 1
 
     async def search(self, topic: bytes) -> list[bytes]:
-        return [self._path.read_bytes()] if self._path.exists() else []
+        path = self._folder / topic.hex()
+        return [path.read_bytes()] if path.exists() else []
 
 
 async def asked() -> Any:
