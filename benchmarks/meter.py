@@ -434,6 +434,7 @@ def main() -> None:
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
+    subprocess.run([ROOT / "script" / "images", "load", "provider", IMAGE], check=True)
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:  # on the disk of the checkout
         daemon = Daemon(options.engines[1], Path(folder))
         bench = Bench(options.engines[1], daemon)
