@@ -223,3 +223,21 @@ async def test_a_gateway_is_there_if_it_takes_connections() -> None:
 
 def test_a_key_is_a_label() -> None:
     assert len(key52(NodeKey(b"k" * 32))) == 52
+
+
+async def test_who_is_gone_before_it_is_accepted_ends_nothing(naming: Naming) -> None:
+    """Its address is unknown then; the name server serves the next one."""
+
+    class Gone(asyncio.Transport):
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return default
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    gone = Gone()
+    writer = asyncio.StreamWriter(
+        gone, asyncio.StreamReaderProtocol(asyncio.StreamReader()), None, asyncio.get_running_loop()
+    )
+    await DnsServer(naming.respond)._connection(asyncio.StreamReader(), writer)
+    assert gone.aborted

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -150,9 +150,9 @@ class Naming:
             if (known := self._known.get(tenant)) is not None:
                 self._known[tenant] = known._replace(until=after(now, NEGATIVE))
 
-    def _newest(self, tenant: NodeKey, blobs: object) -> Zone:
+    def _newest(self, tenant: NodeKey, blobs: Sequence[bytes]) -> Zone:
         best, zone = -1, dict[str, tuple[dns.Record, ...]]()
-        for blob in blobs if isinstance(blobs, (list, tuple)) else ():
+        for blob in blobs:
             try:
                 record = open_record(blob, self._verify, self._clock.now())
                 if record.key == tenant and isinstance(record.body, ZoneBody) and record.seq > best:

@@ -110,7 +110,11 @@ class DnsServer:
         self._spawn(self._connection(reader, writer))
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = network(writer.get_extra_info("peername")[0])
+        address = writer.get_extra_info("peername")
+        if address is None:  # it was gone before it was accepted
+            writer.transport.abort()
+            return
+        peer = network(address[0])
         mine = self._connected.get(peer, 0)
         if sum(self._connected.values()) >= self._limits.connections or mine >= self._limits.connections_each:
             writer.transport.abort()

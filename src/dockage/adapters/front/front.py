@@ -25,6 +25,7 @@ from dockage.protocol.docker.recipe import Recipe, recipe_of
 from dockage.wire.frames import PIECE
 from dockage.wire.http import HttpServer, Request, error_body
 from dockage.wire.splice import SocketStream
+from dockage.wire.tasks import spawn
 
 from . import routes
 from .books import Books
@@ -36,7 +37,6 @@ from .parts import Parts
 from .placing import Placing, SendImage, Tell
 from .published import Published
 from .replay import Replay, adopt
-from .tasks import spawn
 from .tenancy import Tenancy
 from .watch import Watch
 

@@ -23,12 +23,12 @@ from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import NOWHERE, Container
 from dockage.wire.relay import json_lines, only
+from dockage.wire.tasks import spawn
 
 from .books import Books
 from .engines import QUICK, LeaseEngines, target
 from .hub import EventHub
 from .published import Published
-from .tasks import spawn
 
 log = structlog.get_logger("dockage.front")
 
