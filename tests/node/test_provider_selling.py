@@ -419,3 +419,20 @@ def test_a_quote_binds_for_its_lifetime_whatever_the_price_is_by_then() -> None:
     assert mind.state.leases[LEASE].tariff == SAT_A_SECOND
     late = Playbook(mind.copy()) >> Wait(61) >> says(say.OpenLease(quote(LEASE2), SIG64))
     assert late << refusal(LEASE2, "quote.expired")
+
+
+def test_a_lease_is_billed_from_before_its_tenant_could_start_anything() -> None:
+    opening = reads(0, 7).reading
+    mind = feed(
+        provider(FREE_POLICY), says(say.OpenLease(free_quote(), SIG64)), told.HostPrepared(LEASE, opening)
+    )
+    (first,) = [x.message for x in mind.handle(reads(1, 7.9), at(1))]
+    assert first.usage.cpu_ns == SECOND * 9 // 10
+
+
+def test_a_growth_reads_nothing_for_its_tenant_chose_the_moment() -> None:
+    mind = feed(serving_free(), says(say.GrowLease(LEASE, Resources(2000, 512 * MIB, 1 * GIB))))
+    before = mind.state.leases[LEASE].meter
+    feed(mind, told.HostPrepared(LEASE, reads(0.5, 1).reading), now=at(0.5))
+    assert mind.state.leases[LEASE].limits.cpu_milli == 2000
+    assert mind.state.leases[LEASE].meter == before

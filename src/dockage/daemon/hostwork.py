@@ -69,6 +69,7 @@ class HostWork:
         try:
             async with asyncio.timeout(HOST_TIMEOUT):
                 await self._host.prepare(lease, limits)
+                opening = await self._host.read(lease)
         except DockageError as error:
             await self._driver().post(told.HostFailed(lease, reason_of(error)))
         except TimeoutError:
@@ -76,7 +77,7 @@ class HostWork:
                 told.HostFailed(lease, Reason("engine.slow", "the provider's engine does not answer"))
             )
         else:
-            await self._driver().tell(told.HostPrepared(lease))
+            await self._driver().tell(told.HostPrepared(lease, opening))
             if lease not in self._ready:  # after a restart the machine may be one step behind the mind
                 self._ready.add(lease)
                 await self._follow(lease)

@@ -27,8 +27,9 @@ BAD_MAX = 4
 """Bad probes among the recent ones that make a finding: a busy minute is not a short core."""
 PROCESSES_MAX = 16
 """Of a probe: one for each core."""
-SURELY_LATER = Duration(1 * SECOND)
-"""More than a statement is on its way: one so much later than a look, by the provider's clock, was read after it."""
+SURELY_LATER = Duration(2 * SECOND)
+"""A statement is made up to a second after its reading, and takes a while on its way: one so much later than a look,
+by the provider's clock, was read after it."""
 COVERED_PERCENT = 75
 """Of the time between two looks that must lie between the statements compared, before all is said to be well."""
 FIRST = 2

@@ -53,7 +53,7 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the machine shows at one moment: raw counters and gauges, and which epoch they belong to."""
 
     boottime_ns: int
-    """CLOCK_BOOTTIME: never steps, counts suspend."""
+    """CLOCK_BOOTTIME when it was read: never steps, counts suspend."""
     boot: str
     """The kernel's boot id: cgroup counters start from 0 in a new one."""
     run: str
@@ -67,6 +67,12 @@ class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replica_out_bytes: int = 0
     containers: int = 0
     """How many containers run now (for display, not for the bill)."""
+    until_ns: int = 0
+    """CLOCK_BOOTTIME: gauges stand for the time up to here, if that is later than when they were read."""
+
+    @property
+    def end_ns(self) -> int:
+        return max(self.boottime_ns, self.until_ns)
 
 
 class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,9 +133,9 @@ def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Durati
 
 def _elapsed_ms(last: Reading, reading: Reading, gap_max: Duration) -> int:
     """Milliseconds to integrate gauges over. Both instants are floored, so the floors telescope too."""
-    if reading.boot != last.boot or reading.boottime_ns - last.boottime_ns > gap_max:
+    if reading.boot != last.boot or reading.end_ns - last.end_ns > gap_max:
         return 0
-    return reading.boottime_ns // MILLISECOND - last.boottime_ns // MILLISECOND
+    return max(0, reading.end_ns // MILLISECOND - last.end_ns // MILLISECOND)
 
 
 def _grown(before: int, now: int, *, same: bool) -> int:

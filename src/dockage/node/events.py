@@ -49,6 +49,8 @@ class Received(Event, frozen=True):
 # -- from the machine --------------------------------------------------------------------------------
 class HostPrepared(Event, frozen=True):
     lease: LeaseId
+    opening: Reading | None = None
+    """Read before anybody could start anything: a lease that begins is billed from here."""
 
 
 class HostFailed(Event, frozen=True):

@@ -17,6 +17,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import digest
 from dockage.domain.units import Instant, Sat, after, since, whole_sat
+from dockage.domain.usage import Meter, Reading
 from dockage.protocol import messages as say
 
 from . import effects as want
@@ -188,14 +189,17 @@ def on_grow(
 
 
 # -- the machine's answers ---------------------------------------------------------------------------
-def on_prepared(state: Provider, lease: LeaseId, now: Instant) -> tuple[Provider, Effects]:
+def on_prepared(
+    state: Provider, lease: LeaseId, opening: Reading | None, now: Instant
+) -> tuple[Provider, Effects]:
+    """A lease that grows is not read for it: its tenant chose the moment."""
     mine = state.leases.get(lease)
     if mine is None:
         return state, ()
     if mine.state is LeaseState.OPENING:
         if mine.waits:
             return state, ()
-        state, begun = enter(state, mine, LeaseState.RUNNING, now)
+        state, begun = enter(state, replace(mine, meter=Meter(last=opening)), LeaseState.RUNNING, now)
         state, told = on_running(state, state.leases[lease], now)
         return state, (*begun, *told)
     if mine.growing is None:

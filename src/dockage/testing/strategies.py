@@ -177,6 +177,7 @@ readings = st.builds(
     small,
     small,
     st.integers(0, 9),
+    st.integers(0, 22 * SECOND),
 )
 spends = st.builds(SpendingTx, txids, st.binary(max_size=4), amounts)
 fundings = st.builds(told.FundingBuilt, channels, txids, st.integers(0, 2), st.just(b"raw"), amounts)
@@ -198,7 +199,7 @@ candidates = st.builds(
 events: st.SearchStrategy[told.AnyEvent] = st.one_of(
     received,
     received,
-    st.builds(told.HostPrepared, leases),
+    st.builds(told.HostPrepared, leases, st.one_of(st.none(), readings)),
     st.builds(told.HostFailed, leases, reasons),
     st.builds(told.MeterRead, leases, readings, st.booleans()),
     st.builds(told.HostCleared, leases),
