@@ -5,6 +5,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DEV=${DOCKAGE_DEV:-$ROOT/.dev}
 case $DEV in /*) ;; *) DEV=$ROOT/$DEV ;; esac
 export DOCKAGE_DEV=$DEV
+# A run starts hundreds of Python processes: what they import is compiled once, also where the environment says never.
+unset PYTHONDONTWRITEBYTECODE
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
