@@ -1,6 +1,6 @@
 """What payments cost, beside the bare signatures of libsecp256k1 in the same run.
 
-    script/bench channel [--json FILE] [--leases N] [--seconds N]
+    script/bench channel [--json FILE] [--leases N] [--seconds N] [--only PART] [--profile FILE]
 
 raw_sign_per_s, raw_verify_per_s   BIP340 by the library alone, through the binding that we ship
 pay_per_s                          a tenant's payments on one channel: template, digest, signature, new state
@@ -10,6 +10,7 @@ leases, leases_core, leases_rss_mb a provider's process with so many leases, eac
                                    once a second; its share of a core (the peer link's threads included) and memory.
                                    Tenants are whole nodes in another process, bitcoind is real, containers are not:
                                    each reading reads the files of a real cgroup and adds made-up usage.
+statements_per_s, payments_per_s, paid_sat_per_s   of that provider: one payment may be for many leases of a tenant
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ from dockage.protocol.messages import Payment  # noqa: E402
 SECONDS = 1.0
 """Each loop of signatures is measured three times so long; the best counts, on both sides alike."""
 BURST = 2_000
+SETTLE_SECONDS = 120
 
 
 def main() -> None:
@@ -68,6 +70,8 @@ def main() -> None:
     parser.add_argument("--leases", type=int, default=1000)
     parser.add_argument("--tenants", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--only", choices=["signatures", "durable", "leases"])
+    parser.add_argument("--profile", metavar="FILE", help="cProfile of the provider, besides the measurement")
     parser.add_argument("--engines", nargs=2, metavar=("TENANT", "PROVIDER"), help="sockets")
     parser.add_argument("--play", choices=["provider", "tenants"], help=argparse.SUPPRESS)
     parser.add_argument("--told", help=argparse.SUPPRESS)
@@ -75,9 +79,12 @@ def main() -> None:
     if options.play:
         play = play_provider if options.play == "provider" else play_tenants
         return play(json.loads(options.told))
-    figures: dict[str, Any] = signatures()
-    figures["durable_per_s"] = asyncio.run(durable())
-    if options.engines and options.leases:
+    figures: dict[str, Any] = {}
+    if options.only in (None, "signatures"):
+        figures |= signatures()
+    if options.only in (None, "durable"):
+        figures["durable_per_s"] = asyncio.run(durable())
+    if options.only in (None, "leases") and options.engines and options.leases:
         figures |= leases(options)
     figures["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
     for name, value in figures.items():
@@ -185,7 +192,7 @@ def leases(options: argparse.Namespace) -> dict[str, Any]:
 
 def _leases(options: argparse.Namespace, chain: Regtest, folder: str) -> dict[str, Any]:
     rpc = {"url": chain.url, "user": chain.user, "password": chain.password}
-    provider = player("provider", {"rpc": rpc, "folder": folder, "leases": options.leases})
+    provider = player("provider", {"rpc": rpc, "folder": folder, "profile": options.profile})
     tenants = None
     try:
         at = json.loads(provider.stdout.readline())
@@ -200,8 +207,13 @@ def _leases(options: argparse.Namespace, chain: Regtest, folder: str) -> dict[st
         while (said := tenants.stdout.readline().strip()) != "renting":
             assert said == "waiting", f"the tenants said {said!r}"
             chain.mine()
-        time.sleep(10)  # until every lease has its first statements behind it
-        return measured(provider, options.seconds)
+        settled(provider, told["each"] * options.tenants)
+        figures = measured(provider, options.seconds)
+        if options.profile:
+            ask(provider, "profile")
+            time.sleep(options.seconds)
+            ask(provider, "profiled")
+        return figures
     finally:
         for process in (tenants, provider):
             if process is not None:
@@ -214,23 +226,36 @@ def player(role: str, told: dict[str, Any]) -> Any:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def measured(provider: Any, seconds: int) -> dict[str, Any]:
-    def ask() -> dict[str, Any]:
-        provider.stdin.write("figures\n")
-        provider.stdin.flush()
-        return dict(json.loads(provider.stdout.readline()))
+def ask(provider: Any, question: str = "figures") -> dict[str, Any]:
+    provider.stdin.write(question + "\n")
+    provider.stdin.flush()
+    return dict(json.loads(provider.stdout.readline()))
 
-    before, began, cpu = ask(), time.monotonic(), cpu_seconds(provider.pid)
+
+def settled(provider: Any, wanted: int) -> None:
+    """Until every lease runs and has its first statements behind it."""
+    until = time.monotonic() + SETTLE_SECONDS
+    while (now := ask(provider))["running"] < wanted or now["stated_least"] < 5:
+        if time.monotonic() > until:
+            sys.exit(f"after {SETTLE_SECONDS} s of {wanted} leases {now['running']} run: {now}")
+        time.sleep(1)
+
+
+def measured(provider: Any, seconds: int) -> dict[str, Any]:
+    before, began, cpu = ask(provider), time.monotonic(), cpu_seconds(provider.pid)
     time.sleep(seconds)
-    after, took, used = ask(), time.monotonic() - began, cpu_seconds(provider.pid) - cpu
-    paid = after["payments"] - before["payments"]
-    stated = after["statements"] - before["statements"]
+    after, took, used = ask(provider), time.monotonic() - began, cpu_seconds(provider.pid) - cpu
+
+    def rate(what: str) -> int:
+        return round((after[what] - before[what]) / took)
+
     return {
         "leases": after["leases"],
         "leases_core": round(used / took, 3),
         "leases_rss_mb": round(int(after["rss_kb"]) / 1000),
-        "statements_per_s": round(stated / took),
-        "payments_per_s": round(paid / took),
+        "statements_per_s": rate("statements"),
+        "payments_per_s": rate("payments"),
+        "paid_sat_per_s": rate("paid_sat"),
     }
 
 

@@ -7,10 +7,12 @@ are made up: a reading reads the files of a real cgroup, as a real one does, and
 from __future__ import annotations
 
 import asyncio
+import cProfile
 import json
 import logging
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -40,12 +42,15 @@ from dockage.daemon.node import Node
 from dockage.daemon.peers import Reception
 from dockage.daemon.rail import Rail
 from dockage.daemon.wiring import Ground, wire
+from dockage.domain.errors import DockageError
 from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.lease import LeaseState
 from dockage.domain.pricing import Tariff
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, MIB
 from dockage.domain.usage import Reading
 from dockage.node.policy import ProviderPolicy
+from dockage.node.records import EARNING
 from dockage.ports import Address, Clock, Journal, Row
 from dockage.testing.directory import MemoryDirectory
 from dockage.testing.evidence import MemoryEvidence
@@ -57,6 +62,10 @@ TARIFF = Tariff(cpu_hour=36_000_000)
 """One sat a second and lease for a tenth of a core: each statement brings a payment."""
 BUSY = FakeContainer(cpu_milli=100, memory_bytes=16 * MIB)
 SLICE = "dockage-bench"
+AT_ONCE = 4
+"""Tenants that open a lease at one moment: a rush of all of them is what a busy machine answers too late."""
+OPEN_SEC = 900
+"""For all leases to be there."""
 
 
 class CgroupHost(FakeHost):
@@ -111,12 +120,18 @@ async def _provide(told: dict[str, Any]) -> None:
     policy = ProviderPolicy(
         tariff=TARIFF, capacity=Resources(10**6, 1024 * GIB, 1024 * GIB), region="earth", network="regtest"
     )
+    profile = cProfile.Profile(time.thread_time)  # of this thread: what else the machine does is no matter
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         stack.push_async_callback(host.remove_groups)
         node, loops, link, journal = await _node(stack, Path(told["folder"]) / "provider", told, policy, host)
         running = [tasks.create_task(_forever(loop)) for loop in loops]
         say({"key": node.keys.node.hex(), "address": link.address().direct})
-        async for _ in asked():
+        async for question in asked():
+            if question == "profile":
+                profile.enable()
+            elif question == "profiled":
+                profile.disable()
+                profile.dump_stats(told["profile"])
             say(_figures(node, journal))
         for task in running:
             task.cancel()
@@ -127,9 +142,11 @@ def _figures(node: Node, journal: CountingJournal) -> dict[str, Any]:
     state = node.provider.state
     return {
         "leases": sum(not lease.is_over for lease in state.leases.values()),
+        "running": sum(lease.state is LeaseState.RUNNING for lease in state.leases.values()),
+        "stated_least": min((lease.seq for lease in state.leases.values()), default=0),
         "statements": sum(lease.seq for lease in state.leases.values()),
-        "payments": sum(channel.paid for channel in state.channels.values()),
-        "rows": sum(journal.rows.values()),
+        "paid_sat": sum(channel.paid for channel in state.channels.values()),
+        "payments": journal.rows[EARNING],
         "rss_kb": next(
             line.split()[1]
             for line in Path("/proc/self/status").read_text().splitlines()
@@ -156,7 +173,8 @@ async def _rent(told: dict[str, Any]) -> None:
         say([await node.rail.wallet.receive() for node, *_ in nodes if node.rail])
         questions = asked()
         await anext(questions)
-        renting = [tasks.create_task(_hold(node, told)) for node, *_ in nodes]
+        gate = asyncio.Semaphore(AT_ONCE)
+        renting = [tasks.create_task(_hold(node, told["each"], gate)) for node, *_ in nodes]
         while not all(task.done() for task in renting):
             say("waiting")
             await asyncio.sleep(1)
@@ -167,9 +185,22 @@ async def _rent(told: dict[str, Any]) -> None:
             task.cancel()
 
 
-async def _hold(node: Node, told: dict[str, Any]) -> None:
-    for n in range(told["each"]):
-        await node.renting.obtain(f"app{n}", EACH, {"dockage.channel-sat": "5000000"}, lambda _: None)
+async def _hold(node: Node, each: int, gate: asyncio.Semaphore) -> None:
+    async with asyncio.timeout(OPEN_SEC):
+        for n in range(each):
+            async with gate:
+                await _obtain(node, f"app{n}")
+
+
+async def _obtain(node: Node, name: str) -> None:
+    """As a user does: who is told that the machine is busy asks again."""
+    while True:
+        try:
+            await node.renting.obtain(name, EACH, {"dockage.channel-sat": "5000000"}, lambda _: None)
+            return
+        except DockageError as error:
+            print(f"{name}: {error.code}; asked again", file=sys.stderr, flush=True)
+            await asyncio.sleep(1)
 
 
 # -- both ---------------------------------------------------------------------------------------------------

@@ -238,6 +238,7 @@ def test_a_key_that_is_not_on_the_curve() -> None:
         ("AB" * 32, 0),
         ("ab " * 21 + "a", 0),
         ("zz" * 32, 0),
+        ("0x" * 32, 0),
         ("ab" * 32, -1),
         ("ab" * 32, 2**32),
     ],

@@ -124,6 +124,32 @@ def test_addresses_come_back(script: bytes, network: str) -> None:
     assert address.decode(text, network) == script == address.decode(text.upper(), network)
 
 
+@pytest.mark.parametrize(
+    ("script", "network", "text"),
+    [
+        (
+            "0014751e76e8199196d454941c45d1b3a323f1433bd6",
+            "main",
+            "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+        ),
+        (
+            "00201863143c14c5166804bd19203356da136c985678cd4d27a1b8c6329604903262",
+            "test",
+            "tb1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3q0sl5k7",
+        ),
+        (
+            "5120" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
+            "main",
+            "bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0",
+        ),
+    ],
+)
+def test_the_addresses_of_bip173_and_bip350(script: str, network: str, text: str) -> None:
+    """The two kinds have checksums of their own; with any other constant an address would still come back."""
+    assert address.encode(bytes.fromhex(script), network) == text
+    assert address.decode(text, network).hex() == script
+
+
 @given(WITNESS_PROGRAMS, st.data())
 def test_one_wrong_character_is_always_noticed(script: bytes, data: st.DataObject) -> None:
     text = address.encode(script, "regtest")

@@ -12,17 +12,22 @@ from ecc.ecc import musig2
 from bitcoin.parts import PROVIDER, SPEC_VECTORS, TENANT, Pair
 from dockage.adapters.secp import channel_secret
 from dockage.adapters.secp.keys import wif
+from dockage.domain import channel, credit, refill
 from dockage.domain.channel import Terms
-from dockage.domain.units import Sat
-from dockage.protocol.bitcoin.address import encode
+from dockage.domain.units import MINUTE, Sat
+from dockage.protocol.bitcoin import channel as payments
+from dockage.protocol.bitcoin import script, settlement, sighash, together, tx
+from dockage.protocol.bitcoin.address import PREFIXES, encode
 from dockage.protocol.bitcoin.channel import Commitment
 from dockage.protocol.bitcoin.curve import Joint, Part
 from dockage.protocol.bitcoin.descriptor import descriptor
-from dockage.protocol.bitcoin.settlement import Claim, Settlement, closing, refund
+from dockage.protocol.bitcoin.settlement import Claim, Settlement, closing
+from dockage.protocol.bitcoin.settlement import refund as refund_to
 from dockage.protocol.bitcoin.together import agreement
 
 SPEC = json.loads((SPEC_VECTORS / "channel.json").read_text())
-KEYS, TERMS, FUNDING, SETTLEMENT = (SPEC[part] for part in ("keys", "terms", "funding", "settlement"))
+PARTS = ("values", "keys", "terms", "funding", "settlement")
+VALUES, KEYS, TERMS, FUNDING, SETTLEMENT = (SPEC[part] for part in PARTS)
 PAIR = Pair()
 
 
@@ -43,6 +48,47 @@ def commitment() -> Commitment:
         bytes.fromhex(TERMS["tenant_script"]),
     )
     return Commitment(terms, (SPEC["outpoint"]["txid"], SPEC["outpoint"]["vout"]), PAIR.curve)
+
+
+def test_values() -> None:
+    """What both sides must agree on, and what a state is called on the wire and in the journal."""
+    assert {
+        "reserve_sat": channel.RESERVE,
+        "setup_max_sat": channel.SETUP_MAX,
+        "capacity_min_sat": payments.CAPACITY_MIN,
+        "supply_sat": payments.SUPPLY,
+        "settle_before_expiry": channel.SETTLE_BEFORE_EXPIRY,
+        "stop_before_expiry": channel.STOP_BEFORE_EXPIRY,
+        "refill_before_expiry": refill.REFILL_BEFORE_EXPIRY,
+        "buried": channel.BURIED,
+        "bump_after": channel.BUMP_AFTER,
+        "forget_unfunded": channel.FORGET_UNFUNDED,
+        "height_max": payments.HEIGHT_MAX,
+        "coinbase_maturity": payments.COINBASE_MATURITY,
+        "version": payments.VERSION,
+        "sequence": tx.SEQUENCE_RBF,
+        "signature_bytes": payments.SIGNATURE_SIZE,
+        "transaction_bytes_max": tx.SIZE_MAX,
+        "leaf_version": script.LEAF_VERSION,
+        "opcodes": {name: getattr(script, name).hex() for name in VALUES["opcodes"]},
+        "hash_types": {name: getattr(sighash, name.upper()) for name in VALUES["hash_types"]},
+        "vbytes": {
+            "open": settlement.OPEN_VBYTES,
+            "setup": settlement.SETUP_VBYTES,
+            "close": settlement.CLOSE_VBYTES,
+            "close_added": settlement.ADDED_VBYTES,
+            "refund": settlement.REFUND_VBYTES,
+            "together": together.CLOSE_VBYTES,
+        },
+        "batch_max": settlement.BATCH_MAX,
+        "relay_feerate_sat_per_kvb": settlement.RELAY_FEERATE,
+        "given_back_below_sat": together.HOPELESS,
+        "credit_share": credit.SHARE,
+        "block_min": refill.BLOCK / MINUTE,
+        "handling_min": refill.HANDLING / MINUTE,
+        "states": list(channel.ChannelState),
+        "prefixes": PREFIXES,
+    } == VALUES
 
 
 def test_keys() -> None:
@@ -86,13 +132,13 @@ def claim(commitment: Commitment, paid: int) -> Claim:
     return Claim(commitment, Sat(paid), commitment.pay(Sat(paid), TENANT_SIGNS), PROVIDER_SIGNS)
 
 
-def numbers(settlement: Settlement) -> dict[str, str | int]:
+def numbers(made: Settlement) -> dict[str, str | int]:
     return {
-        "fee_sat": settlement.fee,
-        "received_sat": settlement.received,
-        "vsize": settlement.tx.vsize,
-        "txid": settlement.tx.txid,
-        "raw": settlement.tx.encode().hex(),
+        "fee_sat": made.fee,
+        "received_sat": made.received,
+        "vsize": made.tx.vsize,
+        "txid": made.tx.txid,
+        "raw": made.tx.encode().hex(),
     }
 
 
@@ -139,8 +185,8 @@ def test_close_by_both(commitment: Commitment, close: dict[str, str | int]) -> N
     ]
     assert [half.hex() for half in halves] == [close["tenant_partial"], close["provider_partial"]]
     parts = (Part(joint.keys[0], tenant[1], halves[0]), Part(joint.keys[1], provider[1], halves[1]))
-    tx = agreed.signed(PAIR.curve, *parts)
-    assert (tx.vsize, tx.txid, tx.encode().hex()) == (close["vsize"], close["txid"], close["raw"])
+    signed = agreed.signed(PAIR.curve, *parts)
+    assert (signed.vsize, signed.txid, signed.encode().hex()) == (close["vsize"], close["txid"], close["raw"])
 
 
 def _nonces(joint: Joint) -> list[tuple[bytearray, bytes]]:
@@ -155,5 +201,5 @@ def _nonces(joint: Joint) -> list[tuple[bytearray, bytes]]:
 def test_refund(commitment: Commitment) -> None:
     expected = dict(SETTLEMENT["refund"])
     destination = bytes.fromhex(expected.pop("destination_script"))
-    back = refund(commitment, destination, SETTLEMENT["feerate_sat_per_kvb"], TENANT_SIGNS)
+    back = refund_to(commitment, destination, SETTLEMENT["feerate_sat_per_kvb"], TENANT_SIGNS)
     assert numbers(back) == expected

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -48,6 +49,32 @@ def test_the_story_of_a_channel() -> None:
     assert (shallow.state, shallow.settled_txid) == (ChannelState.CLOSING, CLOSE.txid)
     assert not shallow.is_spent_by_other
     assert ch.settle(shallow, CLOSE.txid, BURIED).state is ChannelState.CLOSED
+
+
+def test_a_channel_that_was_agreed_on_is_worth_nothing_yet() -> None:
+    new = Channel(ChannelId(b"c" * 16), NodeKey(b"p" * 32), TERMS)
+    assert (new.state, new.paid, new.confirmations, new.needed) == (ChannelState.OPENING, 0, 0, 1)
+    assert (new.vout, new.opened_height, new.spent_height, new.funding_fee) == (0, 0, 0, 0)
+    assert not any((new.seen, new.txid, new.spending, new.close_at, new.asked_until, new.settled_txid))
+    assert not CLOSE.given_back
+    assert (CLOSE.channels, CLOSE.share) == (1, CLOSE.fee)
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [(channel(), "paid"), (TERMS, "expiry_height"), (CLOSE, "fee")],
+    ids=lambda x: str(x)[:12],
+)
+def test_nothing_changes_a_record_in_place(record: Any, field: str) -> None:
+    """A refused event could leave a trace otherwise."""
+    with pytest.raises(AttributeError):
+        setattr(record, field, 7)
+
+
+@pytest.mark.parametrize("record", [TERMS, CLOSE], ids=lambda x: type(x).__name__)
+def test_what_a_newer_version_has_written_is_not_read_in_part(record: Any) -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        msgspec.convert({**msgspec.to_builtins(record), "more": 1}, type(record))
 
 
 def test_larger_channels_open_deeper_and_a_reorganisation_takes_it_back() -> None:
