@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -44,6 +44,7 @@ from dockage.domain.units import HOUR, Instant
 from dockage.ports import Address, Stream
 from dockage.protocol.streams import HEADER_MAX
 from dockage.testing.keys import MemoryKeys
+from dockage.wire.connection import Connection
 from dockage.wire.frames import read_frame
 from dockage.wire.splice import SocketStream, splice
 
@@ -153,7 +154,7 @@ class Part:
         self._process.join(10)
 
 
-def _serve(work: Callable[..., Awaitable[None]], pipe: Connection, arguments: tuple[Any, ...]) -> None:
+def _serve(work: Callable[..., Awaitable[None]], pipe: Pipe, arguments: tuple[Any, ...]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work(pipe.send, *arguments))
 
@@ -248,10 +249,11 @@ async def refuse(_: NodeKey, stream: Stream) -> None:
 
 
 async def near(port: int) -> Stream:
-    return Near(*await asyncio.open_connection("127.0.0.1", port))
+    _, stream = await asyncio.get_running_loop().create_connection(Near, "127.0.0.1", port)
+    return stream
 
 
-class Near(SocketStream):
+class Near(Connection):
     """Without the header, which only a provider understands."""
 
     _headed = False

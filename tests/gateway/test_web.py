@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import pytest
@@ -156,6 +157,53 @@ async def test_an_answer_without_an_end_is_passed_on_as_it_comes_and_ends_with_i
     writer.close()
     async with asyncio.timeout(5):
         await gone.wait()
+
+
+async def test_a_client_that_leaves_speaks_against_no_replica(here: Lab) -> None:
+    gone = asyncio.Event()
+
+    async def thinking(server: HttpServer, request: Request) -> None:
+        await server.gone()
+        gone.set()
+
+    one, other = here.add(thinking), here.add(thinking)
+    await here.publish()
+    _, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    writer.write(f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode())
+    while not one.requests["GET"] + other.requests["GET"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    writer.close()
+    async with asyncio.timeout(30):
+        await gone.wait()
+        while here.host.signs(INGRESS).sites[0].in_flight:  # type: ignore[union-attr] # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert one.requests["GET"] + other.requests["GET"] == 1, "nobody else was asked"
+
+
+async def test_who_takes_too_long_is_not_waited_for(here: Lab) -> None:
+    """The sweep, with the deadlines moved to now: a head that does not end, and an answer that does not begin."""
+
+    async def thinking(server: HttpServer, request: Request) -> None:
+        await server.gone()
+
+    here.add(thinking)
+    await here.publish()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    _, half = await asyncio.open_connection("127.0.0.1", here.port)
+    writer.write(f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode())
+    half.write(b"GET / HT")
+    async with asyncio.timeout(30):
+        while len(waiting := [door for door in here.doors.open if door.deadline < math.inf]) < 2 or not any(  # noqa: ASYNC110
+            door.upstream for door in waiting
+        ):
+            await asyncio.sleep(0.01)
+        for door in waiting:
+            door.within(0)
+        assert (await reader.read(-1)).startswith(b"HTTP/1.1 504")
+        while here.doors.open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for each in (writer, half):
+        each.close()
 
 
 async def test_an_upgrade_becomes_bytes_both_ways(here: Lab) -> None:

@@ -46,7 +46,7 @@ def test_what_a_replica_gets() -> None:
     )
     sent = request_bytes(head, "1.2.3.4", "http", trusted=False)
     assert sent == (
-        b"GET /a?b=c HTTP/1.1\r\nhost: shop.example.com\r\naccept: */*\r\ncontent-length: 3\r\n"
+        b"GET /a?b=c HTTP/1.1\r\nhost: shop.example.com\r\nAccept: */*\r\nContent-Length: 3\r\n"
         b"x-forwarded-for: 1.2.3.4\r\nx-forwarded-proto: http\r\nx-forwarded-host: shop.example.com\r\n\r\n"
     )
     assert head.framing == Framing(3)
@@ -54,12 +54,12 @@ def test_what_a_replica_gets() -> None:
 
 def test_our_face_says_who_the_client_is() -> None:
     head = parse_request(HEAD + b"X-Forwarded-For: 1.2.3.4\r\n\r\n")
-    assert b"x-forwarded-for: 1.2.3.4" in request_bytes(head, "", "", trusted=True)
+    assert b"X-Forwarded-For: 1.2.3.4\r\n" in request_bytes(head, "", "", trusted=True)
 
 
 def test_framing_cannot_be_hidden_behind_the_connection_header() -> None:
     head = parse_request(HEAD + b"Content-Length: 3\r\nConnection: content-length\r\n\r\n")
-    assert b"content-length: 3" in request_bytes(head, "", "", trusted=True)
+    assert b"Content-Length: 3\r\n" in request_bytes(head, "", "", trusted=True)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_the_public_gets_names_no_machine() -> None:
         b"GET",
     )
     assert response_bytes(head, keep_alive=True) == (
-        b"HTTP/1.1 200 Fine\r\nserver: x\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\n"
+        b"HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\nconnection: keep-alive\r\n\r\n"
     )
 
 

@@ -7,7 +7,7 @@ said to one hop only stays there; what would tell where a replica is never leave
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from dockage.domain.deployment import normal_host
@@ -33,9 +33,43 @@ _FORWARDED = frozenset(
 )
 _TELLTALE = frozenset({b"via", b"alt-svc", b"x-served-by", b"x-backend-server", b"x-upstream"}) | _FORWARDED
 """Of answers: what could name a machine behind the gateway, or send clients past it."""
+_FRAMES = frozenset({b"content-length", b"transfer-encoding"})
+_NOT_HIDDEN = _FRAMES | {b"host", b"close", b"keep-alive", b"upgrade"}
+"""What ``Connection`` cannot make this hop's, because it frames or routes a message, or is no header there."""
+_TO_REPLICA, _TO_REPLICA_FROM_STRANGERS = _HOP, _HOP | _FORWARDED
+_TO_PUBLIC = _HOP - {b"host", b"expect"} | _TELLTALE
 
-Fields = tuple[tuple[bytes, bytes], ...]
-"""(name in lower case, value), in order."""
+
+def _lines_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    """Finds the header lines that matter in a block in lower case with a line feed before it. The others pass as they
+    are, so what is not looked at costs nothing."""
+    return re.compile(b"\\n(" + b"|".join(map(re.escape, sorted(names))) + b"):[^\\r]*\\r")
+
+
+_OF_REQUESTS, _OF_RESPONSES = _lines_of(_HOP | _FORWARDED | _FRAMES), _lines_of(_TO_PUBLIC | _FRAMES)
+
+
+class Lines(NamedTuple):
+    """Header lines, each with its line end."""
+
+    block: bytes
+    told: tuple[tuple[bytes, bytes, int, int], ...]
+    """Those that we act on: (name in lower case, value, its line's begin, its end), in order."""
+    connection: frozenset[bytes]
+    """The words of ``Connection``."""
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [each[1] for each in self.told if each[0] == name]
+
+    def without(self, dropped: frozenset[bytes]) -> bytes:
+        kept, at = [], 0
+        for name, _, begin, end in self.told:
+            if name in dropped:
+                kept.append(self.block[at:begin])
+                at = end
+        block = b"".join(kept) + self.block[at:]
+        named = self.connection - _NOT_HIDDEN
+        return _without(block, named) if named else block
 
 
 class Framing(NamedTuple):
@@ -58,7 +92,7 @@ class RequestHead(NamedTuple):
     target: bytes
     host: str
     """Normalised, without a port."""
-    fields: Fields
+    lines: Lines
     framing: Framing
     keep_alive: bool
     upgrade: bytes
@@ -74,7 +108,7 @@ class RequestHead(NamedTuple):
 class ResponseHead(NamedTuple):
     status: int
     line: bytes
-    fields: Fields
+    lines: Lines
     framing: Framing
     keep_alive: bool
     upgrade: bytes
@@ -82,68 +116,65 @@ class ResponseHead(NamedTuple):
 
 def parse_request(head: bytes) -> RequestHead:
     """*head* with the empty line at its end. Raises PeerError("http.malformed" | "http.host" | "http.framing")."""
-    line, fields = _split(head)
+    line, lines = _split(head, _OF_REQUESTS)
     match = _REQUEST.fullmatch(line)
     if match is None or len(match[2]) > TARGET_MAX:
         raise PeerError("http.malformed", "the first line is none of HTTP/1.1")
-    method, target, minor = match[1], match[2], match[3]
+    method, target, minor = match.groups()
     if not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
         raise PeerError("http.malformed", "a request names a path here")
-    connection = _tokens(fields, b"connection")
-    framing = _framing(fields, minor)
+    hosts = lines.values(b"host")
+    if len(hosts) != 1:
+        raise PeerError("http.host", "a request names one host")
+    framing = _framing(lines, minor)
     return RequestHead(
         method,
         target,
-        _host(fields),
-        fields,
+        _host(hosts[0]),
+        lines,
         NO_BODY if framing is None else framing,
-        b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
-        _upgrade(fields, connection) if framing is None else b"",
-        any(name == b"expect" for name, _ in fields),
+        _keeps(lines, minor),
+        _upgrade(lines) if framing is None else b"",
+        bool(lines.values(b"expect")),
     )
 
 
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
     """To a request of *method*. Raises PeerError("http.malformed" | "http.framing")."""
-    line, fields = _split(head)
+    line, lines = _split(head, _OF_RESPONSES)
     match = _STATUS.fullmatch(line)
     if match is None:
         raise PeerError("http.malformed", "the replica's first line is none of HTTP/1.1")
     status, minor = int(match[2]), match[1]
-    connection = _tokens(fields, b"connection")
-    framing = _framing(fields, minor)
+    framing = _framing(lines, minor)
     bodiless = method == b"HEAD" or status < 200 or status in (204, 304)
     framing = NO_BODY if bodiless else UNTIL_CLOSE if framing is None else framing
-    keep = b"close" not in connection and (minor == b"1" or b"keep-alive" in connection)
-    return ResponseHead(
-        status, line, fields, framing, keep and not framing.until_close, _upgrade(fields, connection)
-    )
+    keep = _keeps(lines, minor) and not framing.until_close
+    return ResponseHead(status, line, lines, framing, keep, _upgrade(lines))
 
 
 def request_bytes(head: RequestHead, client: str, scheme: str, *, trusted: bool) -> bytes:
     """As the replica gets it. *trusted*: our own face spoke to the client and says so in ``X-Forwarded-*``; else what
     the client says of that is dropped, and *client* and *scheme* are what we know."""
-    dropped = _HOP | _connection_names(head.fields) | (frozenset() if trusted else _FORWARDED)
-    host = next(value for name, value in head.fields if name == b"host")
-    lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (head.method, head.target, host)]
-    lines += _lines(head.fields, dropped)
+    host = head.lines.values(b"host")[0]
+    kept = head.lines.without(_TO_REPLICA if trusted else _TO_REPLICA_FROM_STRANGERS)
+    data = b"%s %s HTTP/1.1\r\nhost: %s\r\n%s" % (head.method, head.target, host, kept)
     if not trusted:
         told = (client.encode(), scheme.encode(), host)
-        lines.append(b"x-forwarded-for: %s\r\nx-forwarded-proto: %s\r\nx-forwarded-host: %s" % told)
+        data += b"x-forwarded-for: %s\r\nx-forwarded-proto: %s\r\nx-forwarded-host: %s\r\n" % told
     if head.upgrade:
-        lines.append(b"connection: upgrade\r\nupgrade: " + head.upgrade)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+        data += b"connection: upgrade\r\nupgrade: %s\r\n" % head.upgrade
+    return data + b"\r\n"
 
 
 def response_bytes(head: ResponseHead, *, keep_alive: bool) -> bytes:
     """As the client gets it."""
-    dropped = _HOP - {b"host", b"expect"} | _connection_names(head.fields) | _TELLTALE
-    lines = [b"HTTP/1.1" + head.line[8:], *_lines(head.fields, dropped)]
+    data = b"HTTP/1.1%s\r\n%s" % (head.line[8:], head.lines.without(_TO_PUBLIC))
     if head.status == 101:
-        lines.append(b"connection: upgrade\r\nupgrade: " + head.upgrade)
-    elif head.status >= 200:
-        lines.append(b"connection: keep-alive" if keep_alive else b"connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+        return data + b"connection: upgrade\r\nupgrade: %s\r\n\r\n" % head.upgrade
+    if head.status < 200:
+        return data + b"\r\n"
+    return data + (b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
 
 
 class Chunks:
@@ -210,33 +241,37 @@ class Chunks:
 
 
 # -- parts -------------------------------------------------------------------------------------------
-def _split(head: bytes) -> tuple[bytes, Fields]:
+def _split(head: bytes, wanted: re.Pattern[bytes]) -> tuple[bytes, Lines]:
     if len(head) > HEAD_MAX or not head.endswith(b"\r\n\r\n"):
         raise PeerError("http.malformed", "a head that is too long or does not end")
-    line, _, rest = head[:-2].partition(b"\r\n")
-    if _FIELDS.fullmatch(rest) is None:
+    line, _, block = head[:-2].partition(b"\r\n")
+    if _FIELDS.fullmatch(block) is None:
         raise PeerError("http.malformed", "header lines that are none of HTTP/1.1")
-    pairs = [field.partition(b":") for field in rest.split(b"\r\n")[:-1]]
-    if len(pairs) > HEADERS_MAX:
+    if block.count(b"\n") > HEADERS_MAX:
         raise PeerError("http.malformed", f"more than {HEADERS_MAX} header lines")
-    return line, tuple([(name.lower(), value.strip(b" \t")) for name, _, value in pairs])
+    # the lower case is one byte ahead of the block, so a match begins where its line begins
+    told = [
+        (match[1], block[match.end(1) : match.end() - 2].strip(b" \t"), match.start(), match.end())
+        for match in wanted.finditer(b"\n" + block.lower())
+    ]
+    words = [value for name, value, _, _ in told if name == b"connection"]
+    return line, Lines(block, tuple(told), _tokens(words) if words else frozenset())
 
 
-def _host(fields: Fields) -> str:
-    hosts = [value for name, value in fields if name == b"host"]
-    match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+@lru_cache(maxsize=1024)
+def _host(value: bytes) -> str:
+    match = _HOST.fullmatch(value)
     host = normal_host(match[1].decode()) if match else ""
     if not host:
         raise PeerError("http.host", "a request names one host")
     return host
 
 
-def _framing(fields: Fields, minor: bytes) -> Framing | None:
+def _framing(lines: Lines, minor: bytes) -> Framing | None:
     """None where nothing is said. Two framings, or two lengths, are how requests are smuggled (RFC 9112 §6.3)."""
-    lengths = [value for name, value in fields if name == b"content-length"]
-    codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
+    lengths, codings = lines.values(b"content-length"), lines.values(b"transfer-encoding")
     if codings:
-        if lengths or codings != [b"chunked"] or minor == b"0":
+        if lengths or [coding.lower() for coding in codings] != [b"chunked"] or minor == b"0":
             raise PeerError("http.framing", "a transfer coding other than chunked alone")
         return CHUNKED
     if not lengths:
@@ -246,25 +281,24 @@ def _framing(fields: Fields, minor: bytes) -> Framing | None:
     return Framing(int(lengths[0]))
 
 
-def _tokens(fields: Fields, name: bytes) -> frozenset[bytes]:
-    values = [value for key, value in fields if key == name]
+def _tokens(values: list[bytes]) -> frozenset[bytes]:
     return frozenset(token.strip(b" \t").lower() for value in values for token in value.split(b","))
 
 
-def _upgrade(fields: Fields, connection: frozenset[bytes]) -> bytes:
+def _keeps(lines: Lines, minor: bytes) -> bool:
+    return b"close" not in lines.connection and (minor == b"1" or b"keep-alive" in lines.connection)
+
+
+def _upgrade(lines: Lines) -> bytes:
     """One protocol only, and never h2c: it would carry requests that we do not see."""
-    if b"upgrade" not in connection:
+    if b"upgrade" not in lines.connection:
         return b""
-    wanted = [value for name, value in fields if name == b"upgrade"]
+    wanted = lines.values(b"upgrade")
     if len(wanted) != 1 or b"," in wanted[0] or not wanted[0] or wanted[0].lower().startswith(b"h2"):
         return b""
     return wanted[0]
 
 
-def _connection_names(fields: Fields) -> frozenset[bytes]:
-    """Headers that ``Connection`` makes this hop's; those that frame or route a message cannot be hidden so."""
-    return _tokens(fields, b"connection") - {b"content-length", b"transfer-encoding", b"host", b"close"}
-
-
-def _lines(fields: Fields, dropped: Iterable[bytes]) -> list[bytes]:
-    return [name + b": " + value for name, value in fields if name not in dropped]
+def _without(block: bytes, names: frozenset[bytes]) -> bytes:
+    lines = block.split(b"\r\n")[:-1]
+    return b"".join(line + b"\r\n" for line in lines if line.partition(b":")[0].lower() not in names)

@@ -18,10 +18,11 @@ from dockage.domain.deployment import Document
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.wire.udp import UdpListener
 
+from .door import Door, sweep
 from .live import Served
 from .raw import Raw
 from .upstream import Upstreams
-from .web import Door, Web
+from .web import Web
 
 log = structlog.get_logger("dockage.gateway")
 
@@ -30,7 +31,7 @@ PER_CLIENT_MAX = 512
 """Of one address, the face's aside."""
 BACKLOG = 1024
 
-Serve = Callable[[Door, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+Serve = Callable[[Door], Coroutine[Any, Any, None]]
 
 
 class Places(NamedTuple):
@@ -52,7 +53,8 @@ class Listeners:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._tasks: asyncio.TaskGroup | None = None
-        self._open, self._following = 0, asyncio.Lock()
+        self._following = asyncio.Lock()
+        self.open: set[Door] = set()
         self._clients: Counter[str] = Counter()
         self._rented: dict[tuple[str, int], asyncio.Server | UdpListener] = {}
         self.warnings: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class Listeners:
         servers: list[asyncio.Server] = []
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            tasks.create_task(sweep(self.open))
             try:
                 servers = await self._listen()
                 await self.follow()
@@ -133,45 +136,44 @@ class Listeners:
         )
 
     async def _rent(self, mode: str, port: int) -> asyncio.Server | UdpListener:
-        async def serve(door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._raw.serve_port(port, reader, writer)
+        async def serve(door: Door) -> None:
+            await self._raw.serve_port(port, door)
 
         if mode == "tcp":
             return await self._server(self._places.ports_at, port, serve)
         assert self._tasks is not None
         return UdpListener(self._places.ports_at, port, self._tasks, lambda: self._raw.open_flow(port))
 
-    async def _trusted(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._web.serve(door, reader, writer, trusted=True)
+    async def _trusted(self, door: Door) -> None:
+        await self._web.serve(door, trusted=True)
 
-    async def _public(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._web.serve(door, reader, writer, trusted=False)
+    async def _public(self, door: Door) -> None:
+        await self._web.serve(door, trusted=False)
 
     # -- connections -----------------------------------------------------------------------------------
     def _door(self, serve: Serve) -> Door:
-        def begin(door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            peer = writer.get_extra_info("peername")
-            client = str(peer[0]) if isinstance(peer, tuple) else ""
-            full = self._open >= CONNECTIONS_MAX or (client and self._clients[client] >= PER_CLIENT_MAX)
+        def begin(door: Door) -> None:
+            client = door.client
+            full = len(self.open) >= CONNECTIONS_MAX or (client and self._clients[client] >= PER_CLIENT_MAX)
             if self._tasks is None or full:
-                writer.transport.abort()
+                door.cut()
                 return
-            self._tasks.create_task(self._counted(client, serve(door, reader, writer)))
+            self._tasks.create_task(self._counted(door, serve(door)))
 
-        return Door(begin)
+        return Door(begin, self.open.discard)
 
-    async def _counted(self, client: str, work: Coroutine[Any, Any, None]) -> None:
-        self._open += 1
-        self._clients[client] += 1
+    async def _counted(self, door: Door, work: Coroutine[Any, Any, None]) -> None:
+        self.open.add(door)
+        self._clients[door.client] += 1
         try:
             await work
         except Exception:
             log.exception("gateway.connection")  # one connection's, never the gateway's
         finally:
-            self._open -= 1
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
+            door.abort()
+            self._clients[door.client] -= 1
+            if not self._clients[door.client]:
+                del self._clients[door.client]
 
 
 def _bound(path: Path) -> socket.socket:

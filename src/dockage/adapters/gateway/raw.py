@@ -6,6 +6,7 @@ The gateway never has the key of what it passes on. Until a replica took the con
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -17,11 +18,12 @@ from dockage.domain.errors import Unavailable
 from dockage.domain.identity import LeaseId
 from dockage.ports import Stream
 from dockage.protocol.clienthello import HELLO_MAX, NoHello, server_name
-from dockage.wire.splice import SocketStream, splice
+from dockage.wire.connection import Connection
+from dockage.wire.splice import splice
 
+from .door import Door
 from .live import Live, Served
 from .upstream import Upstreams
-from .web import Door
 
 HELLO_SEC = 5.0
 DIAL_SEC = 2.0
@@ -34,31 +36,22 @@ class Raw:
         self._served, self._upstreams, self._rand, self._face = served, upstreams, rand, face
         self._now = asyncio.get_running_loop().time
 
-    async def serve_tls(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(HELLO_SEC):
-                host, first = await _hello(reader)
+    async def serve_tls(self, door: Door) -> None:
+        door.within(HELLO_SEC)
+        with suppress(NoHello, TimeoutError, OSError, Unavailable):
+            host, first = await _hello(door)
             found = self._served.find(host)
             if found is not None and found[1].mode == "pass":
-                await self._tunnel(*found, first, reader, writer)
+                await self._tunnel(*found, first, door)
             elif found is not None and self._face is not None:
-                await self._to_face(self._face, first, reader, writer)
+                await _to_face(self._face, first, door)
             else:
-                writer.write(ALERT)
-        except (NoHello, TimeoutError, OSError):
-            pass
-        finally:
-            writer.close()
+                door.put(ALERT)
 
-    async def serve_port(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            found = self._served.ports.get(("tcp", port))
-            if found is not None:
-                await self._tunnel(*found, b"", reader, writer)
-        except OSError:
-            pass
-        finally:
-            writer.close()
+    async def serve_port(self, port: int, door: Door) -> None:
+        found = self._served.ports.get(("tcp", port))
+        if found is not None:
+            await self._tunnel(*found, b"", door)
 
     async def open_flow(self, port: int) -> Stream:
         """For the datagrams of one address. Raises Unavailable."""
@@ -80,14 +73,7 @@ class Raw:
             return Flow(flow, partial(live.left, site, backend))
         raise Unavailable("gateway.no-replica", f"nobody serves UDP port {port}")
 
-    async def _tunnel(
-        self,
-        live: Live,
-        site: Site,
-        first: bytes,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
+    async def _tunnel(self, live: Live, site: Site, first: bytes, door: Door) -> None:
         tried: set[LeaseId] = set()
         while not live.paused and (backend := live.choose(site, tried, self._rand)) is not None:
             tried.add(backend.replica.lease)
@@ -99,25 +85,10 @@ class Raw:
                 live.missed(backend)
                 continue
             else:
-                await splice(SocketStream(reader, writer), upstream)
+                await splice(door, upstream)
                 return
             finally:
                 live.left(site, backend)
-
-    async def _to_face(
-        self,
-        face: Path,
-        first: bytes,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        """With a PROXY line, so that the face knows who the client is."""
-        async with asyncio.timeout(DIAL_SEC):
-            inner_reader, inner_writer = await asyncio.open_unix_connection(face)
-        inner_writer.write(
-            proxy_line(writer.get_extra_info("peername"), writer.get_extra_info("sockname")) + first
-        )
-        await splice(SocketStream(reader, writer), SocketStream(inner_reader, inner_writer))
 
 
 class Flow:
@@ -133,14 +104,24 @@ class Flow:
             self._over.pop()()
 
 
-async def _hello(reader: asyncio.StreamReader) -> tuple[str, bytes]:
-    """(the name asked for, the bytes so far). Raises NoHello."""
+async def _to_face(face: Path, first: bytes, door: Door) -> None:
+    """With a PROXY line, so that the face knows who the client is."""
+    async with asyncio.timeout(DIAL_SEC):
+        _, inner = await asyncio.get_running_loop().create_unix_connection(Connection, str(face))
+    here = door.transport.get_extra_info
+    inner.put(proxy_line(here("peername"), here("sockname")) + first)
+    await splice(door, inner)
+
+
+async def _hello(door: Door) -> tuple[str, bytes]:
+    """(the name asked for, the bytes so far). Raises NoHello, Unavailable."""
     data = b""
     while (host := server_name(data)) is None:
-        piece = await reader.read(HELLO_MAX)
+        piece = await door.read(HELLO_MAX)
         data += piece
         if not piece or len(data) > HELLO_MAX + 1024:
             raise NoHello("no whole hello")
+    door.deadline = math.inf
     return host, data
 
 

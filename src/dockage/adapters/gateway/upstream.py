@@ -19,6 +19,10 @@ IDLE_SEC = 20.0
 """Seconds for which one is kept; servers close them after 5 (node.js) to 75 (nginx)."""
 
 
+class Silent(Exception):
+    """The replica said nothing at all: another one may be asked."""
+
+
 class Upstream:
     """A Stream into the container. The header goes out with the first bytes, in one write."""
 

@@ -1,0 +1,252 @@
+"""HTTP/1.1 from the public, or from our face, to a replica: choose, ask, try another one while nothing came back.
+
+One connection is one task and one request at a time. The rule: what may have done something is never sent twice, and
+half an answer is never shown as a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from dockage.domain.deployment import Site
+from dockage.domain.errors import PeerError, Unavailable
+from dockage.domain.identity import LeaseId
+from dockage.protocol import forwarding as http
+from dockage.protocol.forwarding import HEAD_MAX, RequestHead, ResponseHead
+from dockage.wire.frames import PIECE
+from dockage.wire.splice import splice
+
+from .bodies import incoming, pass_on, whole
+from .door import HEAD_END, Door, HeadTooLong
+from .live import Backend, Live
+from .pages import Refused, page
+from .upstream import Silent, Upstream
+
+if TYPE_CHECKING:
+    from .web import Web
+
+ANSWER_SEC = 120.0
+"""For the head of an answer. A replica that fell out is noticed long before."""
+
+
+class Visit:
+    """One client's connection."""
+
+    def __init__(self, web: Web, door: Door, scheme: str, *, trusted: bool) -> None:
+        self._web, self._door, self._scheme, self._trusted = web, door, scheme, trusted
+        self._spoke = False
+        """Something of an answer went out."""
+
+    async def once(self) -> bool:
+        """One request. Whether the connection goes on."""
+        self._spoke = False
+        try:
+            head = await self._door.head()
+            return bool(head) and await self._serve(http.parse_request(head))
+        except Refused as refused:
+            status = refused.status
+        except HeadTooLong:
+            status = 431
+        except PeerError:
+            status = 400
+        if self._spoke:
+            self._door.cut()
+        else:
+            await self._door.write(page(status))
+        return False
+
+    async def _serve(self, request: RequestHead) -> bool:
+        live, site = self._web.find(request.host)
+        if request.expects:
+            self._door.put(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await whole(self._door, request.framing)
+        head = http.request_bytes(request, self._door.client, self._scheme, trusted=self._trusted)
+        repeats = request.may_repeat and body is not None
+        tried: set[LeaseId] = set()
+        while (backend := await self._web.choose(live, site, tried)) is not None:
+            try:
+                return await self._attempt(live, site, backend, request, head, body, repeats)
+            except Silent:
+                tried.add(backend.replica.lease)
+                if not repeats:
+                    break
+        raise Refused(502 if tried else 503)
+
+    # -- a replica -------------------------------------------------------------------------------------
+    async def _attempt(
+        self,
+        live: Live,
+        site: Site,
+        backend: Backend,
+        request: RequestHead,
+        head: bytes,
+        body: bytes | None,
+        repeats: bool,
+    ) -> bool:
+        live.entered(site, backend, self._web.now())
+        try:
+            while True:
+                upstream = await self._web.open(live, site, backend, kept=repeats)
+                try:
+                    return await self._talk(live, backend, upstream, request, head, body, repeats)
+                except Silent:
+                    if upstream.fresh:
+                        live.missed(backend)
+                        raise
+                    backend.drop_idle()  # the kept ones were too old: once more, on a new one
+        finally:
+            live.left(site, backend)
+
+    async def _talk(
+        self,
+        live: Live,
+        backend: Backend,
+        upstream: Upstream,
+        request: RequestHead,
+        head: bytes,
+        body: bytes | None,
+        repeats: bool,
+    ) -> bool:
+        """Ask on *upstream* and pass the answer on. Raises Silent while nothing came back."""
+        door, kept = self._door, False
+        door.upstream, door.is_late = upstream, False
+        door.within(ANSWER_SEC)
+        try:
+            if body is None:
+                return await self._both_ways(live, backend, upstream, request, head)
+            response, rest = await self._ask(live, backend, upstream, request, head + body, repeats)
+            if response.status == 101:
+                await self._switch(upstream, request, response, rest)
+                return False
+            goes_on = await self._answer(upstream, request, response, rest)
+            kept = response.keep_alive and goes_on is not None
+            return request.keep_alive and bool(goes_on)
+        finally:
+            door.upstream, door.deadline = None, math.inf
+            if kept:
+                self._web.keep(backend, upstream)
+            else:
+                upstream.abort()
+
+    async def _ask(
+        self,
+        live: Live,
+        backend: Backend,
+        upstream: Upstream,
+        request: RequestHead,
+        data: bytes,
+        repeats: bool,
+    ) -> tuple[ResponseHead, bytes]:
+        if repeats:
+            backend.waiting.add(upstream)
+        try:
+            await upstream.write(data)
+            return await self._response(live, backend, upstream, request)
+        except Unavailable:
+            raise (Refused(502) if self._spoke else self._silent()) from None
+        finally:
+            backend.waiting.discard(upstream)
+
+    async def _response(
+        self, live: Live, backend: Backend, upstream: Upstream, request: RequestHead
+    ) -> tuple[ResponseHead, bytes]:
+        """The head of the final answer, or of a 101, and what came behind it."""
+        buffer = b""
+        while True:
+            while (end := buffer.find(HEAD_END) + 4) < 4:
+                if len(buffer) > HEAD_MAX:
+                    raise Refused(502)
+                piece = await upstream.read(PIECE)
+                if not piece:
+                    raise Refused(502) if buffer else self._silent()
+                buffer = buffer + piece if buffer else piece
+            self._web.answered(live, backend)
+            try:
+                response = http.parse_response(buffer[:end], request.method)
+            except PeerError as error:
+                raise Refused(502) from error
+            buffer = buffer[end:]
+            if response.status >= 200 or response.status == 101:
+                self._door.deadline = math.inf  # what comes now may take as long as it likes
+                return response, buffer
+            if response.status != 100:
+                self._spoke = True
+                self._door.put(http.response_bytes(response, keep_alive=True))
+
+    def _silent(self) -> Exception:
+        """Nothing came: whose doing that is. It speaks against the replica only if nobody else ended it."""
+        if self._door.is_left:
+            return Unavailable("http.left", "the client is gone")
+        return Refused(504) if self._door.is_late else Silent()
+
+    async def _both_ways(
+        self, live: Live, backend: Backend, upstream: Upstream, request: RequestHead, head: bytes
+    ) -> bool:
+        """A long body goes up while the answer comes down; an early answer ends the upload."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                upload = tasks.create_task(self._upload(upstream, request, head))
+                response, rest = await self._response(live, backend, upstream, request)
+                early = not upload.done()
+                whole = await self._answer(upstream, request, response, rest, last=early)
+                upload.cancel()
+        except BaseExceptionGroup as group:
+            error = _first(group)
+            if isinstance(error, Unavailable):
+                error = Refused(502) if self._spoke else self._silent()
+            raise error from None
+        return bool(whole) and not early and request.keep_alive
+
+    async def _upload(self, upstream: Upstream, request: RequestHead, head: bytes) -> None:
+        with suppress(Unavailable):  # the answer may be there already, and says more
+            await upstream.write(head)
+            async for piece in incoming(self._door, request.framing):
+                if self._door.deadline < math.inf:
+                    self._door.within(ANSWER_SEC)  # it cannot answer before it has all
+                await upstream.write(piece)
+
+    # -- the answer ------------------------------------------------------------------------------------
+    async def _answer(
+        self,
+        upstream: Upstream,
+        request: RequestHead,
+        response: ResponseHead,
+        rest: bytes,
+        *,
+        last: bool = False,
+    ) -> bool | None:
+        """To the client. True: both connections are where the next message begins; False: only the replica's is;
+        None: neither is."""
+        stays = request.keep_alive and not response.framing.until_close and not last
+        head = http.response_bytes(response, keep_alive=stays)
+        self._spoke = True
+        length = response.framing.length
+        if length >= 0 and len(rest) >= length:  # most answers: all of it is here
+            await self._door.write(head + rest[:length])
+            return stays if len(rest) == length else None
+        try:
+            await self._door.write(head)
+            clean = await pass_on(upstream, self._door, response.framing, rest)
+        except (Unavailable, PeerError):
+            self._door.cut()  # half an answer
+            return None
+        return stays if clean else None
+
+    async def _switch(
+        self, upstream: Upstream, request: RequestHead, response: ResponseHead, rest: bytes
+    ) -> None:
+        """A WebSocket, say: from here on they are bytes, each direction to its own end."""
+        if not request.upgrade or response.upgrade.lower() != request.upgrade.lower():
+            raise Refused(502)
+        self._spoke = True
+        self._door.upstream = None
+        await self._door.write(http.response_bytes(response, keep_alive=False) + rest)
+        await splice(self._door, upstream)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
