@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import structlog
+from msgspec.structs import replace
 
 from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
@@ -19,7 +20,7 @@ from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
-from dockage.node.kept import Controller, Deployment
+from dockage.node.kept import Controller, Deployment, Goal
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports import Clock, Copies
 from dockage.protocol.docker.recipe import Recipe
@@ -47,7 +48,10 @@ class Keeping:
         self._driver, self._tenant, self._hands, self._beat = driver, tenant, hands, beat
         self._clock = clock
         self._copies: Copies | None = None
-        self._attached = asyncio.Event()
+        self.attached = asyncio.Event()
+        """Set once it is known what our user has."""
+        self.beside: Callable[[str], Msat] = lambda _: Msat(0)
+        """What a deployment costs an hour besides its replicas: its gateways."""
         self._changed: dict[str, tuple[str, float]] = {}
         """Deployment to its newest recipe, and since when it is that."""
         self._missed: dict[str, float] = {}
@@ -64,10 +68,23 @@ class Keeping:
     def attach(self, copies: Copies) -> None:
         """The Docker front, once it has read its books."""
         self._copies = self._hands.copies = copies
-        self._attached.set()
+        self.attached.set()
+
+    @property
+    def hands(self) -> Hands:
+        return self._hands
+
+    @property
+    def copies(self) -> Copies:
+        """Once ``attached``."""
+        assert self._copies is not None
+        return self._copies
+
+    async def saw(self, event: say.GatewaySaw) -> None:
+        await self._driver.tell(event)
 
     async def run(self) -> None:
-        await self._attached.wait()
+        await self.attached.wait()
         await self._hands.resume()
         while True:
             begun = self._time()
@@ -154,8 +171,14 @@ class Keeping:
         mine = self._tenant.state.leases.get(lease) if lease else None
         if mine is None or mine.state not in METERED:
             return None
-        goal = goal_of(recipe_wishes(recipe), recipe, digest(recipe))
+        goal = self._left(name, goal_of(recipe_wishes(recipe), recipe, digest(recipe)))
         return say.Wanted(name, goal, mine.id, self._hands.place(mine.provider), _price(mine))
+
+    def _left(self, name: str, goal: Goal) -> Goal:
+        """Of what it may cost, what its gateways leave."""
+        if goal.max_msat_hour is None:
+            return goal
+        return replace(goal, max_msat_hour=Msat(max(0, goal.max_msat_hour - self.beside(name))))
 
     def _time(self) -> float:
         return asyncio.get_running_loop().time()

@@ -14,6 +14,7 @@ from dockage.ports import Clock, ContainerHost, Keys, PeerLink, RelayFigures
 from .config import Config
 from .driver import Driver
 from .entrance import Entrance
+from .exposing import Exposing
 from .history import History
 from .indexing import Indexer
 from .ingress import Ingress
@@ -53,7 +54,9 @@ class Node:
     """None where there is only one board."""
     keeping: Keeping
     publisher: Publisher
-    """Our deployments at gateways."""
+    """Documents, grants and fences of our deployments."""
+    exposing: Exposing
+    """Our deployments in public."""
     indexer: Indexer | None = None
     """Where this node is an index of the market."""
     relay: Callable[[], RelayFigures] | None = None

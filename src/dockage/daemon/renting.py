@@ -138,7 +138,8 @@ class Renting:
     # -- one lease -----------------------------------------------------------------------------------
     def _held(self, deployment: str) -> RentedLease | None:
         for lease in self._driver.state.leases.values():
-            if lease.deployment == deployment and lease.state in METERED and lease.id not in self.aside:
+            ours = lease.deployment == deployment and not lease.ingress and lease.id not in self.aside
+            if ours and lease.state in METERED:
                 return lease
         return None
 
@@ -164,7 +165,8 @@ class Renting:
     ) -> LeaseInfo:
         progress("looking for a gateway" if ingress else "looking for a provider")
         candidates = await self.candidates(need, wishes, progress, ingress=ingress)
-        return await self.rent(LeaseId(secrets.token_bytes(16)), deployment, need, candidates, progress)
+        lease = LeaseId(secrets.token_bytes(16))
+        return await self.rent(lease, deployment, need, candidates, progress, ingress=ingress)
 
     async def rent(
         self,
@@ -173,12 +175,14 @@ class Renting:
         need: Resources,
         candidates: tuple[Candidate, ...],
         progress: Progress,
+        *,
+        ingress: bool = False,
     ) -> LeaseInfo:
         """Returns once it runs. Raises UsageError with everybody's refusals, Unavailable("lease.slow")."""
         asked = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(OBTAIN_TIMEOUT):
-                await self._driver.tell(told.RentRequested(lease, deployment, need, candidates))
+                await self._driver.tell(told.RentRequested(lease, deployment, need, candidates, ingress))
                 rented = await self._until(lease, lambda x: x.state in METERED or x.is_over, progress)
         except TimeoutError:
             await self._give_up(lease)

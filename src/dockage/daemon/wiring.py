@@ -55,6 +55,7 @@ from .contacts import Contacts
 from .driver import Driver
 from .edge import Edge
 from .entrance import Entrance, Way
+from .exposing import Exposing
 from .fences import Fences
 from .history import THIN_SEC, History
 from .hours import LOOK_SEC, Hours, HoursLoop, read_hours
@@ -62,11 +63,13 @@ from .indexes import Indexes
 from .indexing import CRAWL_SEC, PUBLISH_SEC, Indexer
 from .ingress import Ingress
 from .keeper import keeper
+from .keeping import Keeping
 from .linking import Linking
 from .machines import Machines
 from .market import Market, Notice
 from .metering import MeterLoop
 from .node import Node
+from .outlets import Outlets
 from .own import OwnMarket
 from .peers import Postman, Reception
 from .perform_provider import ProviderPerformer
@@ -84,6 +87,7 @@ from .seeds import seed_server, source_opener
 from .steps import Steps
 from .tasks import Jobs, every
 from .tunnels import TunnelCounts
+from .zones import Zones
 
 TICK_SEC = 1.0
 BLOCKED = Reason("provider.blocked", "the provider does not serve your key any more")
@@ -176,6 +180,9 @@ def wire(
     stored = (ground.journal, ground.rows)
     keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
     loops += [_driving(controller, ()), keeping.run]
+    publisher = Publisher(tenant, reach.open, keys, relayed)
+    exposing, more = _exposing(ground, tenant, rents, keeping, publisher)
+    loops += more
     edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, relayed, clock)
     ground.reception.handle = edge.handle
     node = Node(
@@ -198,8 +205,9 @@ def wire(
         indexer=indexer,
         relay=ground.relay,
         steps=steps,
-        publisher=Publisher(tenant, reach.open, keys, relayed),
+        publisher=publisher,
         ingress=ingress,
+        exposing=exposing,
     )
     return node, loops
 
@@ -245,6 +253,21 @@ def _renting(
         ground.architecture,
         lambda: known(tenant.state, ground.clock.now()).risk,
     )
+
+
+def _exposing(
+    ground: Ground, tenant: Driver[renting.Tenant], rents: Renting, keeping: Keeping, publisher: Publisher
+) -> tuple[Exposing, list[Loop]]:
+    keys, clock = ground.keys, ground.clock
+    outlets = Outlets(rents, tenant, clock, ground.journal, ground.rows, keeping.hands.place)
+    zones = Zones(ground.directory, keys, clock, ground.config.node.stamp_bits)
+    exposing = Exposing(keys.node, keeping, tenant, outlets, publisher, zones, clock)
+
+    async def keep_zones() -> None:
+        await ground.entered.wait()
+        await zones.keep_up()
+
+    return exposing, [exposing.run, keep_zones]
 
 
 def _relayed(ground: Ground, tenant: Driver[renting.Tenant]) -> Relayed:

@@ -7,16 +7,18 @@ from typing import Any
 
 import msgspec
 
+from dockage.domain.doors import DOORS_MAX, Door, read_doors, read_hosts
 from dockage.domain.errors import UsageError
 from dockage.domain.offer import ISOLATIONS, OPACITIES
 from dockage.domain.scaling import Scaling
 from dockage.domain.units import SECOND, Duration, Msat, Sat, msat
 from dockage.node.kept import Goal
 from dockage.protocol.docker import front_create as create
-from dockage.protocol.docker.recipe import Recipe
+from dockage.protocol.docker.recipe import Recipe, RecipeContainer
 
 PREFIX = "dockage."
 COPIES_MAX = 32
+GATEWAYS_MAX = 8
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -49,6 +51,16 @@ class Wishes(msgspec.Struct, frozen=True):
     """``dockage.scale-cpu``: the load that is aimed at, in percent of each replica's cores; 70 without this label."""
     scale_down_after: int | None = None
     """``dockage.scale-down-after``: seconds of less load before there are fewer replicas; 300 without this label."""
+    public: str = ""
+    """``dockage.public``: the ports of this service that are to be public, with a name and TLS at a gateway: ``80`` (or
+    ``80/http``: the gateway ends TLS), ``443/tls`` (it passes TLS on to the container), ``5432/tcp`` and ``27015/udp``
+    (a port of the gateway; ``27015:27015/udp`` asks for that one); several with commas."""
+    host: str = ""
+    """``dockage.host``: names of your own for it, such as ``shop.example.org``, with commas; let their DNS lead to the
+    gateways. Without it the service has a name in each gateway's zone."""
+    gateways: int = 1
+    """``dockage.gateways``: at so many gateways, each another operator's behind another line; each is one more
+    lease, paid by the bytes. 0 = not public for now."""
     max_spend: Msat | None = None
     """``dockage.max-spend``: sat per hour that all leases of the deployment together may cost at worst, network
     aside."""
@@ -83,6 +95,13 @@ def _read(name: str, value: str) -> dict[str, object]:
             return {"max_msat_hour": msat(_sat(name, value))}
         case "max-spend":
             return {"max_spend": msat(_sat(name, value))}
+        case "public":
+            read_doors("service", value)
+            return {name: value}
+        case "host":
+            return {name: ",".join(read_hosts(value))}
+        case "gateways":
+            return {name: _count(name, value, GATEWAYS_MAX)}
         case "replicas" | "standby" | "scale-max":
             return {name.replace("-", "_"): _count(name, value, COPIES_MAX)}
         case "scale-cpu":
@@ -128,8 +147,7 @@ def recipe_labels(recipe: Recipe) -> dict[str, str]:
     """The ``dockage.*`` labels of all its containers; of two that differ the later one's."""
     found = dict(recipe.wishes)
     for one in recipe.containers:
-        labels = create.labels(msgspec.json.decode(one.body, type=dict[str, Any]))
-        found |= {name: value for name, value in labels.items() if name.startswith(PREFIX)}
+        found |= {name: value for name, value in _labels(one).items() if name.startswith(PREFIX)}
     return found
 
 
@@ -152,3 +170,37 @@ def goal_of(wishes: Wishes, recipe: Recipe, digest: str) -> Goal:
         recipe=digest,
         ready=any(one.runs for one in recipe.containers),
     )
+
+
+# -- for gateways --------------------------------------------------------------------------------------
+def service_of(one: RecipeContainer) -> str:
+    """What gateways call it: compose's name for the service, else the container's."""
+    return _labels(one).get("com.docker.compose.service") or one.name
+
+
+def recipe_doors(recipe: Recipe) -> tuple[Door, ...]:
+    """What is to be public; each service once. Raises UsageError("label.*")."""
+    found = dict[str, tuple[Door, ...]]()
+    for one in recipe.containers:
+        labels, service = _labels(one), service_of(one)
+        found[service] = read_doors(
+            service, labels.get(PREFIX + "public", ""), labels.get(PREFIX + "host", "")
+        )
+    doors = tuple(door for each in found.values() for door in each)
+    if len(doors) > DOORS_MAX:
+        raise UsageError("label.public", f"at most {DOORS_MAX} ports of a deployment can be public")
+    return doors
+
+
+def gateway_wishes(wishes: Wishes, left: Msat | None) -> Wishes:
+    """Of a gateway: what the deployment's labels say about everybody. *left*: what it may cost an hour."""
+    prices = [x for x in (wishes.max_msat_hour, left) if x is not None]
+    return Wishes(
+        region=wishes.region,
+        max_msat_hour=min(prices, default=None),
+        channel_sat=wishes.channel_sat,
+    )
+
+
+def _labels(one: RecipeContainer) -> dict[str, str]:
+    return create.labels(msgspec.json.decode(one.body, type=dict[str, Any]))

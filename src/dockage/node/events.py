@@ -241,6 +241,8 @@ class RentRequested(Event, frozen=True):
     limits: Resources
     candidates: tuple[Candidate, ...]
     """Best first; the next one is tried when one refuses or stays silent."""
+    ingress: bool = False
+    """At gateways."""
 
 
 class GrowRequested(Event, frozen=True):

@@ -88,6 +88,8 @@ class RentedLease(msgspec.Struct, frozen=True):
     """It is over here, and its provider has not confirmed it."""
     refusals: tuple[tuple[NodeKey, Reason], ...] = ()
     """Who said no, and why: the answer to ``dockage why``."""
+    ingress: bool = False
+    """At a gateway: it holds no containers, and our user's own commands never go there."""
 
     def __repr__(self) -> str:
         return f"<RentedLease {self.id.hex()[:8]} {self.state} due {self.due} msat>"

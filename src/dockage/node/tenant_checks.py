@@ -29,6 +29,8 @@ def on_running_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Te
     policy = state.policy
     if not policy.check_every or lease.state is not LeaseState.RUNNING or now < lease.checks.awaited_until:
         return state, ()
+    if lease.ingress:  # nothing of ours is there to look at
+        return state, ()
     return _ask(state, lease, lease.checks, now)
 
 

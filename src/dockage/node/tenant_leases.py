@@ -64,7 +64,13 @@ def on_rent(state: Tenant, event: told.RentRequested, now: Instant) -> tuple[Ten
     if event.lease in state.leases:
         return state, ()
     lease = RentedLease(
-        event.lease, event.deployment, event.limits, event.candidates, since=now, asked_at=now
+        event.lease,
+        event.deployment,
+        event.limits,
+        event.candidates,
+        since=now,
+        asked_at=now,
+        ingress=event.ingress,
     )
     if not event.candidates:
         return store(state, enter(lease, LeaseState.ENDED, now, NO_CANDIDATE)), ()

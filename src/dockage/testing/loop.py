@@ -7,6 +7,7 @@ run away while a thread writes.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,15 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     _virtual_time = 0.0
     _ready: Any
     _scheduled: Any
+    _timer_cancelled_count: int
 
     def time(self) -> float:
         return self._virtual_time
 
     def _run_once(self) -> None:
+        while self._scheduled and self._scheduled[0].cancelled():  # time goes to what will happen
+            self._timer_cancelled_count -= 1
+            heapq.heappop(self._scheduled)._scheduled = False
         if not self._ready and self._scheduled:
             self._virtual_time = max(self._virtual_time, self._scheduled[0].when())
         super()._run_once()  # type: ignore[misc]
