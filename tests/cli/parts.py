@@ -26,6 +26,7 @@ from dockage.cli.process import wait_until
 from dockage.daemon.config import Config, load
 from dockage.daemon.control import Control
 from dockage.daemon.driver import Driver
+from dockage.daemon.exposing import Exposing
 from dockage.daemon.history import History
 from dockage.daemon.indexes import Indexes
 from dockage.daemon.keeper import keeper
@@ -34,6 +35,7 @@ from dockage.daemon.linking import Linking
 from dockage.daemon.machines import KIND, Machine, Machines
 from dockage.daemon.market import Market, Notice
 from dockage.daemon.node import Node
+from dockage.daemon.outlets import Outlets
 from dockage.daemon.own import OwnMarket
 from dockage.daemon.peers import Reception
 from dockage.daemon.planning import Planner, Terms
@@ -46,6 +48,7 @@ from dockage.daemon.renting import Renting
 from dockage.daemon.steps import Steps
 from dockage.daemon.tasks import Jobs
 from dockage.daemon.tunnels import TunnelCounts
+from dockage.daemon.zones import Zones
 from dockage.domain.channel import Channel, ChannelState
 from dockage.domain.channel import Terms as ChannelTerms
 from dockage.domain.history import Line, Total
@@ -194,12 +197,17 @@ async def node(home: Path, **sections: Any) -> Node:
         notice.stored_at = 3
     reception = Reception(ME, time.monotonic)
     host = FakeHost(clock) if provider else None
+    keeping = _keeping(journal, clock, tenant, rents)
+    publisher = Publisher(tenant, link.open, ME, Relayed([], journal, []))
+    outlets = Outlets(rents, tenant, clock, journal, [], keeping.hands.place)
+    zones = Zones(directory, ME, clock, 0)
     return Node(
         *(home, config, Instant(START - 3700 * SECOND), ME, clock, link, reception, tenant, market),
         *(rents, rail, provider, notice, host, History(journal, clock)),
         *_own(config, journal, link, clock),
-        _keeping(journal, clock, tenant, rents),
-        publisher=Publisher(tenant, link.open, ME, Relayed([], journal, [])),
+        keeping,
+        publisher=publisher,
+        exposing=Exposing(ME.node, keeping, tenant, outlets, publisher, zones, clock),
     )
 
 

@@ -207,3 +207,15 @@ def test_a_docker_context_is_made_and_brought_up_to_date(
     assert inspected[0]["Endpoints"]["docker"]["Host"] == f"unix://{home}/docker.sock"
     assert value(call("context", "--use", "--json"))["current"] is True
     assert docker.ask(["context", "show"], docker.environment()).strip() == "dockage"
+
+
+@pytest.mark.usefixtures("shop")
+def test_each_service_says_itself_what_of_it_is_public(tmp_path: Path) -> None:
+    labels = "labels: {dockage.public: %s, dockage.gateways: 2}"
+    text = f"name: s\nservices:\n  a: {{image: a, {labels % 80}}}\n  b: {{image: b, {labels % '22/tcp'}}}\n"
+    project = compose.read(written(tmp_path, text + "  c: {image: c}\n"))
+    assert (project.public, project.gateways) == (("a", "b"), 2)
+    assert project.question()["labels"] == {"dockage.gateways": "2"}
+    with pytest.raises(UsageError) as caught:
+        compose.read(written(tmp_path, text.replace("dockage.public: 80", "dockage.host: a.example.org")))
+    assert caught.value.code == "label.host"

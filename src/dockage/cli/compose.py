@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from dockage.domain.doors import read_doors
 from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 from dockage.protocol.docker import volume_create
 from dockage.protocol.docker.refusal import Refused
@@ -23,6 +24,8 @@ from .errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 WISH = "dockage."
+OF_A_SERVICE = (WISH + "public", WISH + "host")
+"""Labels that say something of their own service only."""
 MANY: Mapping[str, int] = {}
 """As many as the files say."""
 
@@ -45,7 +48,9 @@ class Project(NamedTuple):
     """Service: its number of containers."""
     need: Resources
     labels: dict[str, str]
-    """The ``dockage.*`` labels of its services."""
+    """The ``dockage.*`` labels of its services, but those that each has for itself."""
+    public: tuple[str, ...] = ()
+    """The services that are to be public, if any are."""
 
     def question(self) -> Json:
         """The body of ``POST /v1/quote``."""
@@ -54,7 +59,14 @@ class Project(NamedTuple):
             "memory_bytes": self.need.memory_bytes,
             "disk_bytes": self.need.disk_bytes,
             "labels": self.labels,
+            "gateways": self.gateways,
         }
+
+    @property
+    def gateways(self) -> int:
+        """As many as its labels ask for; wrong ones are refused by the daemon."""
+        wanted = self.labels.get(WISH + "gateways", "1")
+        return int(wanted) if self.public and wanted.isdecimal() and len(wanted) < 3 else 0
 
 
 def file_options(function: F) -> F:
@@ -97,7 +109,8 @@ def read(which: Files, services: Sequence[str] = (), scale: Mapping[str, int] = 
         raise UsageError("compose.scale", f"there is no service {unknown[0]} to scale")
     counts = {name: scale.get(name, _replicas(service)) for name, service in found.items()}
     need = sum((_times(_need(service), counts[name]) for name, service in found.items()), Resources())
-    return Project(config["name"], counts, need + _volumes(config, found), _labels(found))
+    labels, public = _labels(found), _public(found)
+    return Project(config["name"], counts, need + _volumes(config, found), labels, public)
 
 
 def _need(service: Json) -> Resources:
@@ -153,11 +166,24 @@ def _labels(services: Mapping[str, Json]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, service in services.items():
         for label, value in (service.get("labels") or {}).items():
-            if label.startswith(WISH) and found.setdefault(label, str(value)) != str(value):
+            if not label.startswith(WISH) or label in OF_A_SERVICE:
+                continue
+            if found.setdefault(label, str(value)) != str(value):
                 raise UsageError(
                     "label.conflict", f"service {name} wants {label}={value}, another one {found[label]}"
                 )
     return found
+
+
+def _public(services: Mapping[str, Json]) -> tuple[str, ...]:
+    """Raises UsageError("label.public" | "label.host")."""
+    found = list[str]()
+    for name, service in services.items():
+        labels = service.get("labels") or {}
+        public, host = (str(labels.get(WISH + label) or "") for label in ("public", "host"))
+        if read_doors(name, public, host):
+            found.append(name)
+    return tuple(found)
 
 
 # -- how it is ---------------------------------------------------------------------------------------

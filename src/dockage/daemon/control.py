@@ -40,7 +40,7 @@ from .driver import Driver
 from .market import explain
 from .node import Node
 from .rail import FUND_TARGET, Rail, no_rail
-from .wishes import Wishes, read_wishes
+from .wishes import GATEWAYS_MAX, Wishes, read_wishes
 
 log = structlog.get_logger("dockage.control")
 
@@ -59,6 +59,7 @@ class Need(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_bytes: int = 512 << 20
     disk_bytes: int = 1 << 30
     labels: dict[str, str] = {}
+    gateways: Annotated[int, msgspec.Meta(ge=0, le=GATEWAYS_MAX)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
     """Of offers in an answer."""
 
@@ -229,8 +230,10 @@ class Control:
 
     async def _quote(self, request: web.Request) -> web.Response:
         """What renting now would cost, before anything is asked of anybody."""
-        limits, wishes = await _need(request)
+        need = await _body(request, Need)
+        limits, wishes = _wanted(need)
         offer, best, others = await self._node.renting.quote(limits, wishes)
+        prices = await control_public.gateway_prices(self._node, wishes, need.gateways)
         feerate = await self._feerate()
         plan = best.plan
         fees = overhead(feerate, plan.setup_sat if plan else NOTHING)
@@ -254,6 +257,9 @@ class Control:
                 "replicas": 1 if wishes.replicas is None else wishes.replicas,
                 "standby": wishes.standby,
                 "msat_hour_standby": waiting(limits, offer.tariff, HOUR),
+                "gateways": need.gateways,
+                "gateways_found": len(prices),
+                "msat_hour_gateways": sum(prices),
             }
         )
 

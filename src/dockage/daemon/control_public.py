@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from dockage.domain.errors import UsageError
+from dockage.domain.offer import hourly_ceiling
+from dockage.domain.resources import INGRESS
+from dockage.domain.units import Msat
+
 from .exposing import Way
 from .node import Node
+from .renting import silently
 from .views import Json, dump, reason
+from .wishes import Wishes, gateway_wishes
 
 
 def all_of(node: Node) -> list[Json]:
@@ -18,6 +25,17 @@ def routes(node: Node) -> list[web.RouteDef]:
         return web.Response(body=dump({"deployments": all_of(node)}), content_type="application/json")
 
     return [web.get("/v1/public", listed)]
+
+
+async def gateway_prices(node: Node, wishes: Wishes, count: int) -> list[Msat]:
+    """What the best *count* gateways cost an hour at most, traffic aside; fewer where there are fewer."""
+    if not count:
+        return []
+    try:
+        found = await node.renting.fitting(INGRESS, gateway_wishes(wishes, None), silently, ingress=True)
+    except UsageError:
+        return []
+    return [hourly_ceiling(offer, INGRESS) for offer in found[:count]]
 
 
 def _deployment(node: Node, name: str) -> Json:
@@ -44,6 +62,7 @@ def _gateway(of: Way) -> Json:
         "epoch": of.telling.epoch,
         "reason": reason(of.telling.trouble),
         "urls": [{"service": service, "url": url} for service, url in of.urls],
+        "hosts": [host for site in (of.telling.told.sites if of.telling.told else ()) for host in site.hosts],
         "in_flight": sum(site.in_flight for site in sites),
         "requests": sum(site.total for site in sites),
         "replicas": [

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dockage.cli import complete, compose, leases, process
+from dockage.cli import complete, compose, leases, process, public
 from dockage.cli import format as show
 from dockage.cli.client import Client, Json
 from dockage.cli.errors import Unavailable, UsageError
@@ -83,9 +83,22 @@ def command(
         session.say(f"docker compose ended with {code}; `dockage why {project.name}` may tell more")
         raise click.exceptions.Exit(130 if code == 130 else 1)
     there = _wait(session, files, socket, wait_timeout)
-    urls = compose.urls(there)
+    urls, outside = compose.urls(there), _public(session, project, wait_timeout)
     answer = {"deployment": project.name, "services": project.services, **price, "urls": urls}
-    session.show(answer, "\n".join(f"{u['service']}  {u['url']}" for u in urls) or f"{project.name} is up")
+    lines = [f"{u['service']}  {u['url']}" for u in (*outside["urls"], *urls)]
+    session.show({**answer, "public": outside["urls"]}, "\n".join(lines) or f"{project.name} is up")
+
+
+def _public(session: Session, project: compose.Project, limit: int) -> Json:
+    """What is up stays up where nobody can make it public now: it is said, and tried again."""
+    if not project.gateways:
+        return public.NOTHING
+    of = public.settle(session, project.name, project.public, limit)
+    if of["hindrance"]:
+        session.say(f"not public as it is to be: {leases.why(of['hindrance'])}")
+    elif not of["urls"]:
+        session.say(f"no gateway after {limit} s; `dockage ps` shows how it goes on")
+    return of
 
 
 def tenant_socket(status: Json) -> str:
@@ -141,6 +154,16 @@ def _copies(quote: Json) -> str:
     return f"{replicas} like this, each at another provider" + (waits if standby else "")
 
 
+def _gateways(quote: Json) -> str:
+    asked, found = quote["gateways"], quote["gateways_found"]
+    if not asked:
+        return ""
+    if found < asked:
+        return f"at {asked} gateways, of which {found} can be had now"
+    price = quote["msat_hour_gateways"]
+    return f"at {show.plural(asked, 'gateway')}, {show.hourly(price) if price else 'free'} and the bytes"
+
+
 def quoted(project: compose.Project, quote: Json) -> str:
     most, others = quote["msat_hour_max"], quote["alternatives"]
     return facts(
@@ -151,6 +174,7 @@ def quoted(project: compose.Project, quote: Json) -> str:
             ("price", f"{_worst(most)}; you pay for what is used" if most else "free"),
             ("usually", f"{show.hourly(quote['msat_hour_usual'])}: {USUAL}" if most else ""),
             ("copies", _copies(quote)),
+            ("public", _gateways(quote)),
             ("channel", _channel(quote)),
         ]
     )
