@@ -32,6 +32,9 @@ VALUES = {
     "scale-max": "5",
     "scale-cpu": "60",
     "scale-down-after": "120",
+    "public": "80",
+    "host": "shop.example.org",
+    "gateways": "2",
     "max-spend": "90",
 }
 
@@ -89,7 +92,7 @@ def test_every_call_of_the_control_api_is_described() -> None:
 def test_every_key_of_the_control_api_is_described() -> None:
     page = (REFERENCE / "control-api.md").read_text()
     keys: set[str] = set()
-    for module in ("views", "control", "control_machines", "control_gateway"):
+    for module in ("views", "control", "control_machines", "control_gateway", "control_public"):
         source = (ROOT / "src/dockage/daemon" / f"{module}.py").read_text()
         keys |= set(re.findall(r'^\s*(?:return \{)?"([a-z_]+)":', source, re.MULTILINE))
     keys |= {*Usage.__struct_fields__, *Resources.__struct_fields__}
