@@ -176,13 +176,11 @@ def wire(
     loops += _clockwork(ground, tenant, provider, counts)
     history = History(ground.journal, clock)
     loops.append(lambda: every(THIN_SEC, history.thin, "history"))
-    steps = Steps()
-    stored = (ground.journal, ground.rows)
+    stored, steps = (ground.journal, ground.rows), Steps()
     keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
     loops += [_driving(controller, ()), keeping.run]
     publisher = Publisher(tenant, reach.open, keys, relayed)
-    exposing, more = _exposing(ground, tenant, rents, keeping, publisher)
-    loops += more
+    exposing = _exposing(ground, loops, tenant, rents, keeping, publisher)
     edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, relayed, clock)
     ground.reception.handle = edge.handle
     node = Node(
@@ -256,8 +254,13 @@ def _renting(
 
 
 def _exposing(
-    ground: Ground, tenant: Driver[renting.Tenant], rents: Renting, keeping: Keeping, publisher: Publisher
-) -> tuple[Exposing, list[Loop]]:
+    ground: Ground,
+    loops: list[Loop],
+    tenant: Driver[renting.Tenant],
+    rents: Renting,
+    keeping: Keeping,
+    publisher: Publisher,
+) -> Exposing:
     keys, clock = ground.keys, ground.clock
     outlets = Outlets(rents, tenant, clock, ground.journal, ground.rows, keeping.hands.place)
     zones = Zones(ground.directory, keys, clock, ground.config.node.stamp_bits)
@@ -267,7 +270,8 @@ def _exposing(
         await ground.entered.wait()
         await zones.keep_up()
 
-    return exposing, [exposing.run, keep_zones]
+    loops += [exposing.run, keep_zones]
+    return exposing
 
 
 def _relayed(ground: Ground, tenant: Driver[renting.Tenant]) -> Relayed:
