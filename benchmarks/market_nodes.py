@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import structlog
+import uvloop
 
 from dockage.adapters.dht.directory import KademliaDirectory
 from dockage.adapters.keys.files import verify
@@ -132,4 +133,4 @@ def quiet() -> None:
 if __name__ == "__main__":
     quiet()
     wanted = msgspec.json.decode(sys.argv[1], type=dict[str, int])
-    asyncio.run(hold(wanted["offers"], wanted["nodes"]))
+    uvloop.run(hold(wanted["offers"], wanted["nodes"]))

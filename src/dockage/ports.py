@@ -15,6 +15,7 @@ from dockage.domain.checks import Look
 from dockage.domain.deployment import Document
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.pricing import Tariff
+from dockage.domain.query import Excerpt, Query
 from dockage.domain.resources import Resources
 from dockage.domain.units import Instant, Sat
 from dockage.domain.usage import Reading
@@ -205,6 +206,10 @@ class Directory(Protocol):
 
     async def search(self, topic: bytes) -> Sequence[bytes]:
         """The newest valid record of each publisher under *topic*."""
+
+    async def select(self, topic: bytes, query: Query) -> Excerpt:
+        """The best offers under *topic*, at most ``query.most`` of each holder that is asked.
+        Raises Unavailable("market.unreachable")."""
 
 
 # -- containers --------------------------------------------------------------------------------------

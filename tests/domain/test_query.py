@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dockage.domain.identity import NodeKey
-from dockage.domain.offer import Offer, Wish, hourly_ceiling, misfits, obstacles
+from dockage.domain.offer import Offer, Wish, hourly_ceiling, hourly_ceilings, misfits, obstacles
 from dockage.domain.pricing import PRESETS, Tariff, scaled
-from dockage.domain.query import Listed, Query, network_of, pick
+from dockage.domain.query import Query, network_of, pick
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, Msat
 
@@ -33,8 +33,8 @@ def offer(number: int, percent: int = 100, cpu: int = 4000, **more: object) -> O
 
 def chosen(offers: Sequence[Offer], query: Query, nets: Sequence[str] = ()) -> list[int]:
     """Their numbers."""
-    listed = [Listed(x, nets[i] if nets else f"10.0.{i}") for i, x in enumerate(offers)]
-    return [number for number, _ in pick(listed, query).chosen]
+    nets = nets or [f"10.0.{number}" for number in range(len(offers))]
+    return [number for number, _ in pick(offers, query, nets).chosen]
 
 
 def test_the_cheapest_that_fits_comes_first() -> None:
@@ -76,10 +76,9 @@ def test_operators_and_networks_that_one_has_already_are_left_out() -> None:
 @given(st.lists(st.tuples(st.integers(10, 30), st.sampled_from([500, 4000])), max_size=30), st.integers(1, 7))
 def test_pages_show_everything_once_and_in_order(drawn: list[tuple[int, int]], most: int) -> None:
     offers = [offer(n, percent, cpu) for n, (percent, cpu) in enumerate(drawn)]
-    listed = [Listed(x, "") for x in offers]
     query, seen = Query(WISH, near=True, most=most), list[int]()
     while True:
-        picked = pick(listed, query)
+        picked = pick(offers, query)
         seen += [number for number, _ in picked.chosen]
         if not picked.more:
             break
@@ -105,6 +104,14 @@ def test_an_index_and_an_asker_agree_on_what_fits(one: Offer, most: Msat | None)
     names = misfits(one, wish, hourly_ceiling(one, wish.limits))
     assert len(names) == len(obstacles(one, wish))
     assert (chosen([one], Query(wish)) == [0]) is (not names)
+
+
+@given(
+    st.builds(Resources, *[st.integers(0, 1 << 40)] * 3), st.builds(Tariff, *[st.integers(0, 1 << 40)] * 9)
+)
+def test_many_prices_are_those_of_each(limits: Resources, tariff: Tariff) -> None:
+    one = offer(1, tariff=tariff)
+    assert hourly_ceilings(limits)(tariff) == hourly_ceiling(one, limits)
 
 
 def test_a_network_is_a_24_or_a_48_or_a_relay() -> None:

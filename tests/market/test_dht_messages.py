@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
-from dockage.domain.units import SECOND, Instant
+from dockage.domain.offer import Wish
+from dockage.domain.query import AVOID_MAX, MOST_MAX, NET_MAX, Query, Rank
+from dockage.domain.resources import Resources
+from dockage.domain.units import GIB, SECOND, Instant, Msat
 from dockage.protocol.allowance import Allowance
 from dockage.protocol.dht_messages import (
     ANSWER_MAX,
@@ -21,9 +24,11 @@ from dockage.protocol.dht_messages import (
     REQUEST_MAX,
     TAG,
     Answer,
+    Best,
     Find,
     Get,
     Listing,
+    Pick,
     Put,
     Request,
     Taken,
@@ -31,13 +36,23 @@ from dockage.protocol.dht_messages import (
     decode_request,
     encode,
 )
-from dockage.protocol.kademlia import Contact, K, Space, places
+from dockage.protocol.kademlia import SALTS, Contact, K, Space, places
 from dockage.protocol.records import RECORD_MAX
 from dockage.testing.clock import START
 
 VECTORS = Path(__file__).parents[2] / "docs/spec/vectors/dht.json"
 ID = bytes(range(32))
 ME = Contact(NodeKey(ID), "127.0.0.1:4711", "http://198.51.100.7:3340")
+WISH = Wish(NodeKey(ID), Resources(1000, GIB, GIB))
+LARGEST_QUERY = Query(
+    WISH,
+    True,
+    MOST_MAX,
+    Rank(99, Msat((1 << 62) - 1), NodeKey(ID)),
+    (NodeKey(ID),) * AVOID_MAX,
+    ("x" * NET_MAX,) * AVOID_MAX,
+    1,
+)
 LARGEST_CONTACT = Contact(NodeKey(ID), "[" + "1:" * 7 + "1]:65535", "http://" + "x" * 248)
 
 
@@ -48,6 +63,8 @@ LARGEST_CONTACT = Contact(NodeKey(ID), "[" + "1:" * 7 + "1]:65535", "http://" + 
         Find(ME, ID),
         Get(ME, ID, ID, b"", b""),
         Get(LARGEST_CONTACT, ID, ID, ID, bytes(KNOWN_MAX * TAG)),
+        Pick(ME, (ID,), ID, Query(WISH)),
+        Pick(LARGEST_CONTACT, (ID,) * SALTS, ID, LARGEST_QUERY),
         Put(LARGEST_CONTACT, ID, (bytes(RECORD_MAX),) * PUT_MAX),
     ],
 )
@@ -62,6 +79,7 @@ def test_requests_survive_and_fit(request_: Request) -> None:
     [
         Listing(()),
         Listing((LARGEST_CONTACT,) * K, (bytes(RECORD_MAX),) * (PAGE_BYTES // RECORD_MAX), True, ID),
+        Best((LARGEST_CONTACT,) * K * SALTS, (bytes(RECORD_MAX),) * (PAGE_BYTES // RECORD_MAX), True, 1, 2),
         Taken((True, False)),
     ],
 )
@@ -88,6 +106,10 @@ BAD_ME = Contact(NodeKey(ID), "example.org:80")
         (encode(Get(None, ID, ID, b"x", b"")), "dht.out-of-range"),
         (encode(Get(None, ID, ID, b"", b"1234567")), "dht.out-of-range"),
         (encode(Get(None, ID, ID, b"", bytes(TAG * (KNOWN_MAX + 1)))), "dht.out-of-range"),
+        (encode(Pick(None, (), ID, Query(WISH))), "dht.out-of-range"),
+        (encode(Pick(None, (ID,) * (SALTS + 1), ID, Query(WISH))), "dht.out-of-range"),
+        (encode(Pick(None, (ID,), ID[:31], Query(WISH))), "dht.out-of-range"),
+        (encode(Pick(None, (ID,), ID, Query(WISH, most=MOST_MAX + 1))), "dht.out-of-range"),
         (encode(Put(None, ID, ())), "dht.out-of-range"),
         (encode(Put(None, ID, (b"",) * (PUT_MAX + 1))), "dht.out-of-range"),
     ],
@@ -107,6 +129,9 @@ def test_bad_requests_are_refused(frame: bytes, code: str) -> None:
         (encode(Listing((BAD_ME,))), "dht.out-of-range"),
         (encode(Listing((), (bytes(RECORD_MAX + 1),))), "dht.out-of-range"),
         (encode(Listing((), (), True, b"x")), "dht.out-of-range"),
+        (encode(Best((ME,) * (K * SALTS + 1), (), False, 0, 0)), "dht.out-of-range"),
+        (encode(Best((), (b"",) * (MOST_MAX + 1), False, 0, 0)), "dht.out-of-range"),
+        (encode(Best((), (), False, 2, 1)), "dht.out-of-range"),
         (encode(Taken((True,) * (PUT_MAX + 1))), "dht.out-of-range"),
     ],
 )

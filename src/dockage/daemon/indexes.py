@@ -17,9 +17,9 @@ import structlog
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
-from dockage.domain.pricing import Tariff
+from dockage.domain.offer import hourly_ceilings
 from dockage.domain.query import Query, Rank, rank_of
-from dockage.domain.units import MINUTE, Duration, Instant, Msat, after
+from dockage.domain.units import MINUTE, Duration, Instant, after
 from dockage.ports import Address, Clock, Directory, Keys, PeerLink, Stream
 from dockage.protocol import streams
 from dockage.protocol.index_messages import (
@@ -163,7 +163,7 @@ class Indexes:
     def _open(self, answer: Selection, query: Query) -> list[Record]:
         """Raises PeerError for what no honest index would send."""
         found = []
-        prices: dict[Tariff, Msat] = {}
+        price_of = hourly_ceilings(query.wish.limits)
         for blob in answer.records:
             try:
                 record = open_record(blob, self._keys.verify, self._clock.now())
@@ -172,7 +172,7 @@ class Indexes:
                     continue
                 raise
             if record.kind != "offer" or not _is_wanted(
-                rank_of(record.body.offer, query.wish, prices), query
+                rank_of(record.body.offer, query.wish, price_of), query
             ):
                 raise PeerError("index.unasked", "an index sent what was not asked for")
             found.append(record)

@@ -16,6 +16,7 @@ from dockage.domain.advice import Change, changes
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody, obstacles, rank
+from dockage.domain.query import Query, Rank
 from dockage.domain.units import Instant, after
 from dockage.ports import Address, Clock, Directory, Keys, PeerLink
 from dockage.protocol.records import (
@@ -52,6 +53,15 @@ class Found(NamedTuple):
     address: Address
     seen: Instant
     """When the provider sealed it."""
+
+
+class Chosen(NamedTuple):
+    """Of one part of a region's offers those that were asked for (``query.Excerpt``)."""
+
+    found: tuple[Found, ...]
+    reach: Rank | None
+    fitting: int
+    known: int
 
 
 Announce = Callable[[str, bytes], Coroutine[Any, Any, int]]
@@ -214,6 +224,17 @@ class Market:
         """One part of a region's offers. Empty, too, where the board does not answer."""
         answer = await self._search(offers_topic(region, number % SHARDS))
         return () if isinstance(answer, Unavailable) else self._others(answer)
+
+    async def select(self, region: str, number: int, query: Query) -> Chosen | Unavailable:
+        """Of one part of a region's offers the best, by its holders; a failure is a value."""
+        try:
+            async with asyncio.timeout(SEARCH_TIMEOUT):
+                excerpt = await self._directory.select(offers_topic(region, number), query)
+        except TimeoutError:
+            return Unavailable("market.unreachable", "the market did not answer within 20 s")
+        except Unavailable as error:
+            return error
+        return Chosen(self._others(excerpt.records), excerpt.reach, excerpt.fitting, excerpt.known)
 
     async def _search(self, topic: bytes) -> Sequence[bytes] | Unavailable:
         """One shard; a failure is a value, so that the other shards' offers are still shown."""

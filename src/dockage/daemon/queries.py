@@ -1,4 +1,4 @@
-"""Asking the market: indexes where there are any, the board itself where there are none or where one lied.
+"""Asking the market: indexes where there are any, the holders of the board where there are none or where one lied.
 
 An index can lie in one way that no signature shows: by leaving out, or by showing an older offer. So at most two are
 asked at once, their answers are merged by the newest seal, and one shard of the board, chosen by chance, is read beside
@@ -8,7 +8,8 @@ them: who does not show what stood there for minutes is not asked again, and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -16,19 +17,29 @@ from msgspec.structs import replace
 
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
-from dockage.domain.offer import Wish
-from dockage.domain.pricing import Tariff
-from dockage.domain.query import Listed, Query, Rank, network_of, pick, rank_of
-from dockage.domain.units import MINUTE, Duration, Instant, Msat
+from dockage.domain.offer import Wish, hourly_ceilings
+from dockage.domain.query import MOST_MAX, Query, Rank, network_of, pick, rank_of
+from dockage.domain.units import MINUTE, Duration, Instant
 from dockage.ports import Clock
+from dockage.protocol.records import SHARDS
 
 from .indexes import Indexes, Reply
-from .market import Found, Market
+from .market import Chosen, Found, Market
 
 SETTLED = Duration(2 * MINUTE)
 """An index has read a record of this age from the board, or was told of it."""
 AUDIT_SEC = 1.0
 """For the shard that is read beside an index: a slow board does not hold an answer up."""
+
+PAGE_MIN = 8
+SELECTED_MAX = 1024
+"""Who wants more offers than this reads the board whole."""
+ROUNDS_MAX = 4
+"""Of questions to the holders: by then the best of each part are all known, or somebody plays with us."""
+FEW = 4
+"""Keys, and with them offers, spread evenly over the parts: one with a quarter of the others' is being hidden."""
+FEW_MIN = 16
+"""Below that, chance explains it."""
 
 
 class Answer(NamedTuple):
@@ -72,7 +83,7 @@ class Queries:
         here = replace(query, wish=replace(query.wish, region=region))
         indexes = await self._indexes.of(region)
         if not indexes:
-            return await self._board(here, region)
+            return await self._board(here, region, most)
         async with asyncio.TaskGroup() as tasks:
             asking = [tasks.create_task(self._indexes.ask(index, here, most)) for index in indexes]
             auditing = tasks.create_task(self._shard(region))
@@ -81,7 +92,7 @@ class Queries:
         replies = [x for task in asking if (x := task.result()) is not None and x.known]
         honest = [reply for reply in replies if self._is_honest(reply, shard, here)]
         if not honest:
-            return await self._board(here, region)
+            return await self._board(here, region, most)
         found = [self.market.found(record) for reply in honest for record in reply.records]
         return Answer(
             _ranked(_with(own.result(), _newest([*found, *shard])), here),
@@ -90,12 +101,53 @@ class Queries:
             tuple(reply.by for reply in honest),
         )
 
-    async def _board(self, query: Query, region: str) -> Answer:
-        """Everything, filtered here."""
-        everything = await self.market.search(region)
-        ranked = _ranked(everything, query)
-        fitting = sum(not rank.misfits for rank in _ranks(everything, query.wish))
-        return Answer(ranked, fitting, len(everything), ())
+    # -- the board -------------------------------------------------------------------------------------
+    async def _board(self, query: Query, region: str, most: int) -> Answer:
+        """Without indexes: each part's holders filter, where few offers are wanted."""
+        if most > SELECTED_MAX:
+            return _whole(await self.market.search(region), query)
+        async with asyncio.TaskGroup() as tasks:
+            own = tasks.create_task(self.market.own())
+            selecting = tasks.create_task(self._select(query, region, most))
+        found, fitting, known = selecting.result()
+        return Answer(_ranked(_with(own.result(), found), query), fitting, known, ())
+
+    async def _select(self, query: Query, region: str, most: int) -> tuple[list[Found], int, int]:
+        """A few of each part, and more of those parts only whose best go beyond what is wanted. Raises
+        Unavailable("market.unreachable") if no part answers."""
+        page = replace(query, most=min(MOST_MAX, max(PAGE_MIN, 2 * most // SHARDS)))
+        chosen, failures = await self._parts(region, dict.fromkeys(range(SHARDS), page))
+        if not chosen:
+            raise failures[0]
+        found = await self._unhidden(region, chosen, page)
+        first = list(chosen.values())
+        for _ in range(ROUNDS_MAX - 1):
+            reaches = {part: x.reach for part, x in chosen.items() if x.reach is not None}
+            wanted = _ranks(_ranked(found, query)[:most], query.wish)
+            open_ = {p: r for p, r in reaches.items() if len(wanted) < most or r < wanted[-1]}
+            if not open_:
+                break
+            chosen, _ = await self._parts(region, {p: replace(page, after=r) for p, r in open_.items()})
+            found = _newest([*found, *(x for each in chosen.values() for x in each.found)])
+        return found, sum(x.fitting for x in first), sum(x.known for x in first)
+
+    async def _parts(
+        self, region: str, questions: Mapping[int, Query]
+    ) -> tuple[dict[int, Chosen], list[Unavailable]]:
+        async with asyncio.TaskGroup() as tasks:
+            asking = {p: tasks.create_task(self.market.select(region, p, q)) for p, q in questions.items()}
+        answers = {part: task.result() for part, task in asking.items()}
+        good = {part: x for part, x in answers.items() if isinstance(x, Chosen)}
+        return good, [x for x in answers.values() if isinstance(x, Unavailable)]
+
+    async def _unhidden(self, region: str, chosen: Mapping[int, Chosen], query: Query) -> list[Found]:
+        """What the holders showed; parts of which they show suspiciously little are read whole."""
+        usual = statistics.median(x.known for x in chosen.values())
+        few = [part for part, x in chosen.items() if usual >= FEW_MIN and FEW * x.known < usual]
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(self.market.shard(region, part)) for part in few]
+        read = [x for task in reading for x in task.result()]
+        return _newest([*_ranked(read, query), *(x for each in chosen.values() for x in each.found)])
 
     # -- lies by leaving out ---------------------------------------------------------------------------
     async def _shard(self, region: str) -> Sequence[Found]:
@@ -125,14 +177,20 @@ def _is_due(rank: Rank, reach: Rank | None, found: Found, query: Query) -> bool:
     return (query.near or not rank.misfits) and (reach is None or rank < reach)
 
 
+def _whole(everything: Sequence[Found], query: Query) -> Answer:
+    """Filtered here."""
+    fitting = sum(not rank.misfits for rank in _ranks(everything, query.wish))
+    return Answer(_ranked(everything, query), fitting, len(everything), ())
+
+
 def _ranks(found: Iterable[Found], wish: Wish) -> list[Rank]:
-    prices: dict[Tariff, Msat] = {}
-    return [rank_of(x.offer, wish, prices) for x in found]
+    price_of = hourly_ceilings(wish.limits)
+    return [rank_of(x.offer, wish, price_of) for x in found]
 
 
 def _ranked(found: Sequence[Found], query: Query) -> tuple[Found, ...]:
-    listed = (Listed(x.offer, network_of(x.address.direct, x.address.relay)) for x in found)
-    picked = pick(listed, replace(query, most=max(1, len(found))))
+    nets = [network_of(x.address.direct, x.address.relay) for x in found]
+    picked = pick([x.offer for x in found], replace(query, most=max(1, len(found))), nets)
     return tuple(found[number] for number, _ in picked.chosen)
 
 

@@ -13,10 +13,11 @@ import msgspec
 from .channel import SETUP_MAX
 from .deployment import normal_host
 from .identity import LeaseId, NodeKey
-from .pricing import Tariff, ceiling
+from .pricing import Tariff, ceiling, pricer
 from .reputation import is_avoided
 from .resources import Resources
 from .units import HOUR, Instant, Msat, Sat
+from .usage import full_use
 
 OPACITIES = ("open", "sealed", "confidential")
 """What the provider can see of the container, least secret first."""
@@ -135,6 +136,11 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def hourly_ceiling(offer: Offer, limits: Resources) -> Msat:
     """The worst case of one hour on *offer*: every limit used to the full, network aside."""
     return ceiling(limits, offer.tariff, HOUR)
+
+
+def hourly_ceilings(limits: Resources) -> Callable[[Tariff], Msat]:
+    """The same for many tariffs."""
+    return pricer(full_use(limits, HOUR))
 
 
 Risk = Callable[[NodeKey], int]

@@ -6,7 +6,12 @@ in a measured run (research: style.md §0.3).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import gcd
+from operator import mul
+
 import msgspec
+from msgspec.structs import astuple
 
 from .resources import Resources
 from .units import GIB, HOUR, MIB, MILLISECOND, Duration, Msat
@@ -83,6 +88,23 @@ def lines(usage: Usage, tariff: Tariff) -> dict[str, int]:
         "cpu_reserved": usage.cpu_reserved_ns * tariff.cpu_reserved_hour * GIB,
         "memory_reserved": usage.memory_reserved_mib_ms * tariff.memory_reserved_gib_hour * _SPACE_FACTOR,
     }
+
+
+def pricer(usage: Usage) -> Callable[[Tariff], Msat]:
+    """``price(usage, ...)`` for thousands of tariffs: what each unit of a price adds is worked out once, in the
+    smallest numbers that give the same quotient; equal tariffs are priced once."""
+    each = lines(usage, Tariff(*[1] * len(Tariff.__struct_fields__))).values()
+    common = gcd(_SCALE, *each)
+    weights, scale = tuple(weight // common for weight in each), _SCALE // common
+    known: dict[Tariff, Msat] = {}
+
+    def priced(tariff: Tariff) -> Msat:
+        found = known.get(tariff)
+        if found is None:
+            found = known[tariff] = Msat(sum(map(mul, weights, astuple(tariff))) // scale)
+        return found
+
+    return priced
 
 
 def parts(usage: Usage, tariff: Tariff) -> dict[str, Msat]:

@@ -7,13 +7,14 @@ checked. The one rule: nothing here knows reputation; that is the asker's own, a
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 import msgspec
 
 from .identity import NodeKey
-from .offer import Offer, Wish, hourly_ceiling, misfits
+from .offer import Offer, Wish, hourly_ceilings, misfits
 from .pricing import Tariff
 from .units import Msat
 
@@ -50,6 +51,11 @@ class Query(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """At most so many offers of one network in a page; 0: any number."""
 
     @property
+    def asks_nets(self) -> bool:
+        """Whether it matters in which network a provider is."""
+        return bool(self.avoid_nets or self.per_net)
+
+    @property
     def is_sane(self) -> bool:
         return (
             self.wish.is_sane
@@ -61,14 +67,6 @@ class Query(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         )
 
 
-class Listed(NamedTuple):
-    """One offer as it is held somewhere."""
-
-    offer: Offer
-    net: str
-    """The network its provider says it is in."""
-
-
 class Picked(NamedTuple):
     """The numbers of the chosen entries, in order, and what there was."""
 
@@ -76,6 +74,18 @@ class Picked(NamedTuple):
     more: bool
     fitting: int
     known: int
+
+
+class Excerpt(NamedTuple):
+    """What some holders of one part of the market showed for a query."""
+
+    records: tuple[bytes, ...]
+    """The newest of each publisher, verified; in no order."""
+    reach: Rank | None
+    """Each of them showed all that it holds up to there. None: all there is."""
+    fitting: int
+    known: int
+    """By their word: what most of them say."""
 
 
 def network_of(direct: Iterable[str], relay: str) -> str:
@@ -90,33 +100,34 @@ def network_of(direct: Iterable[str], relay: str) -> str:
     return ".".join(host.split(".")[:3])[:NET_MAX]
 
 
-def rank_of(offer: Offer, wish: Wish, prices: dict[Tariff, Msat]) -> Rank:
-    """*prices* is kept between calls with the same wish: most offers share a few tariffs."""
-    return Rank(*_place(offer, wish, prices))
+def rank_of(offer: Offer, wish: Wish, price_of: Callable[[Tariff], Msat]) -> Rank:
+    """*price_of*: ``hourly_ceilings(wish.limits)``, made once for many offers."""
+    seen = offer.as_seen_by(wish.tenant)
+    price = price_of(seen.tariff)
+    return Rank(len(misfits(seen, wish, price)), price, seen.provider)
 
 
-def _place(offer: Offer, wish: Wish, prices: dict[Tariff, Msat]) -> tuple[int, Msat, NodeKey]:
-    """The fields of a Rank, in its order; a plain tuple, for there are tens of thousands."""
-    seen = offer.as_seen_by(wish.tenant) if offer.free_for else offer
-    price = prices.get(seen.tariff)
-    if price is None:
-        price = prices[seen.tariff] = hourly_ceiling(seen, wish.limits)
-    return len(misfits(seen, wish, price)), price, seen.provider
+def pick(offers: Iterable[Offer], query: Query, nets: Iterable[str] = repeat("")) -> Picked:
+    """The best of *offers* for *query*, at most ``most``. *nets*: ``network_of`` each, needed if ``query.asks_nets``.
 
-
-def pick(listed: Iterable[Listed], query: Query) -> Picked:
-    """The best entries for *query*, at most ``most``."""
-    prices: dict[Tariff, Msat] = {}
-    wish, near = query.wish, query.near
-    avoid, nets = frozenset(query.avoid), frozenset(query.avoid_nets)
+    There are tens of thousands: without ``near``, what is most often in the way and cheapest to see is looked at first,
+    and places are plain tuples in the order of a Rank."""
+    wish, near, limits, most = query.wish, query.near, query.wish.limits, query.wish.max_msat_hour
+    cpu, memory, price_of = limits.cpu_milli, limits.memory_bytes, hourly_ceilings(limits)
+    avoid, avoid_nets = frozenset(query.avoid), frozenset(query.avoid_nets)
     behind = (query.after.misfits, query.after.msat_hour, query.after.provider) if query.after else None
     found: list[Entry] = []
     known = fitting = 0
-    for number, (offer, net) in enumerate(listed):
+    for number, (offer, net) in enumerate(zip(offers, nets, strict=False)):
         known += 1
-        if offer.provider in avoid or net in nets:
+        free = offer.free
+        if not near and (free.cpu_milli < cpu or free.memory_bytes < memory):
             continue
-        place = _place(offer, wish, prices)
+        seen = offer.as_seen_by(wish.tenant) if offer.free_for else offer
+        price = price_of(seen.tariff)
+        if (not near and most is not None and price > most) or offer.provider in avoid or net in avoid_nets:
+            continue
+        place = len(misfits(seen, wish, price)), price, seen.provider
         fitting += not place[0]
         if (near or not place[0]) and (behind is None or place > behind):
             found.append((place, number, net))

@@ -10,8 +10,9 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from dockage.domain.errors import PeerError
+from dockage.domain.query import MOST_MAX, Query
 
-from .kademlia import Contact, K
+from .kademlia import SALTS, Contact, K
 from .records import RECORD_MAX
 
 REQUEST_MAX = 48 * 1024
@@ -44,6 +45,16 @@ class Get(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     """The 8-byte tags of records that the asker has already, one after the other."""
 
 
+class Pick(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pick"):
+    """Answered by Best: contacts closest to each of *targets*, and of the offers under *topic* the best for *query*."""
+
+    me: Contact | None
+    targets: tuple[bytes, ...]
+    """The topic's places, 1 to SALTS."""
+    topic: bytes
+    query: Query
+
+
 class Put(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="put"):
     """Answered by Taken."""
 
@@ -60,12 +71,23 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """The ``after`` of the next page."""
 
 
+class Best(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="best"):
+    contacts: tuple[Contact, ...]
+    records: tuple[bytes, ...]
+    """In the order of the query."""
+    more: bool
+    """Others fit that stand behind the last of them."""
+    fitting: int
+    """Of ``known``, how many fit: the holder's word alone."""
+    known: int
+
+
 class Taken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="taken"):
     taken: tuple[bool, ...]
 
 
-Request: TypeAlias = Find | Get | Put
-Answer: TypeAlias = Listing | Taken
+Request: TypeAlias = Find | Get | Pick | Put
+Answer: TypeAlias = Listing | Best | Taken
 
 T = TypeVar("T")
 
@@ -83,6 +105,9 @@ def decode_request(frame: bytes) -> Request:
         case Get(target=target, topic=topic, after=after, known=known):
             sane = len(target) == len(topic) == 32 and len(after) in (0, 32)
             sane = sane and len(known) % TAG == 0 and len(known) <= KNOWN_MAX * TAG
+        case Pick(targets=targets, topic=topic, query=query):
+            sane = 0 < len(targets) <= SALTS and all(len(place) == 32 for place in (*targets, topic))
+            sane = sane and query.is_sane
         case Put(topic=topic, records=records):
             sane = len(topic) == 32 and 0 < len(records) <= PUT_MAX
     if not sane or (request.me is not None and not request.me.is_sane):
@@ -95,13 +120,23 @@ def decode_answer(frame: bytes) -> Answer:
     answer, sane = _decode(_answers, frame, ANSWER_MAX), False
     match answer:
         case Listing(contacts=contacts, records=records, last=last):
-            sane = len(contacts) <= K and all(contact.is_sane for contact in contacts)
-            sane = sane and all(len(blob) <= RECORD_MAX for blob in records) and len(last) in (0, 32)
+            sane = _are_sane(contacts, K) and _are_small(records) and len(last) in (0, 32)
+        case Best(contacts=contacts, records=records, fitting=fitting, known=known):
+            sane = _are_sane(contacts, SALTS * K) and _are_small(records) and len(records) <= MOST_MAX
+            sane = sane and 0 <= fitting <= known < 1 << 40
         case Taken(taken=taken):
             sane = len(taken) <= PUT_MAX
     if not sane:
         raise PeerError("dht.out-of-range", f"a {type(answer).__name__} with an impossible value")
     return answer
+
+
+def _are_sane(contacts: tuple[Contact, ...], most: int) -> bool:
+    return len(contacts) <= most and all(contact.is_sane for contact in contacts)
+
+
+def _are_small(records: tuple[bytes, ...]) -> bool:
+    return all(len(blob) <= RECORD_MAX for blob in records)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], frame: bytes, limit: int) -> T:

@@ -178,7 +178,9 @@ class Lookup:
         room = min(ALPHA - len(self._pending) + len(slow), QUERIES_MAX - len(self._asked))
         if room <= 0:
             return []
-        unasked = (c for c in self._near(self._failed | slow) if c.key not in self._asked)
+        unasked = (
+            c for c in self._near(self._failed | slow, self._width, self._radius) if c.key not in self._asked
+        )
         chosen = list(islice(unasked, room))
         for contact in chosen:
             self.ask(contact, now)
@@ -193,7 +195,7 @@ class Lookup:
     def answered(self, key: NodeKey, contacts: Iterable[Contact]) -> None:
         self._pending.discard(key)
         self._answered.add(key)
-        for contact in list(contacts)[:K]:
+        for contact in list(contacts)[: SALTS * K]:
             self._see(contact, key)
 
     def failed(self, key: NodeKey) -> None:
@@ -212,7 +214,22 @@ class Lookup:
 
     def closest(self) -> list[Contact]:
         """The closest that answered: *width*, and more where more lie within *radius*."""
-        return list(self._near(self._seen.keys() - self._answered))
+        return list(self._near(self._seen.keys() - self._answered, self._width, self._radius))
+
+    def near(self, count: int, radius: int) -> list[Contact]:
+        """Of all whom we were told of, alive or not, the *count* closest and all within *radius*."""
+        return list(self._near(self._failed, count, radius))
+
+    def widen(self, width: int, radius: int) -> None:
+        """Not done before so many have answered."""
+        self._width, self._radius = width, radius
+
+    def has_asked(self, key: NodeKey) -> bool:
+        return key in self._asked
+
+    @property
+    def has_answers(self) -> bool:
+        return bool(self._answered)
 
     @property
     def questions(self) -> int:
@@ -222,11 +239,11 @@ class Lookup:
         """Of ``closest``."""
         return [self._space.number(contact) ^ self._target for contact in self.closest()]
 
-    def _near(self, without: Collection[NodeKey]) -> Iterator[Contact]:
+    def _near(self, without: Collection[NodeKey], width: int, radius: int) -> Iterator[Contact]:
         crowd: dict[bytes, int] = {}
         count = 0
         for gap, key in self._order:
-            if (count >= self._width and gap > self._radius) or count >= REGION_MAX:
+            if (count >= width and gap > radius) or count >= REGION_MAX:
                 return
             if key in without or self._is_lie(key):
                 continue

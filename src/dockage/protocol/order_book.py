@@ -6,15 +6,16 @@ signature. It is not written to disk: the market's nodes have it all, and a craw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from dockage.domain.errors import PeerError
-from dockage.domain.query import Listed, Query, network_of, pick
+from dockage.domain.query import Query
 from dockage.domain.units import Instant
 
 from .index_messages import PAGE_BYTES, Selection
 from .record_store import RecordStore, StoreLimits
-from .records import OfferBody, Record, Verify, offers_topics, open_record, tag
+from .records import Verify, offers_topics, open_record, tag
+from .selecting import live, select
 
 BOOK = StoreLimits(per_topic=16_384, total=65_536)
 """At some 450 bytes an offer, and about as much again opened: 100 MiB at most."""
@@ -25,7 +26,6 @@ class OrderBook:
         self._verify, self._regions = verify, tuple(regions)
         self._topics = frozenset(topic for region in regions for topic in offers_topics(region))
         self._store = RecordStore(verify, limits)
-        self._networks: dict[bytes, str] = {}
         self._tags: set[bytes] = set()
         """Of what was taken since the last ``expire``: replaced ones too, which are as little news."""
 
@@ -48,36 +48,10 @@ class OrderBook:
     def expire(self, now: Instant) -> None:
         self._store.expire(now)
         self._tags = {record.tag for record in self._store}
-        self._networks = {tag: net for tag, net in self._networks.items() if tag in self._tags}
-
-    def _listed(self, record: Record) -> Listed:
-        """Worked out once for each record."""
-        found = self._networks.get(record.tag)
-        if found is None:
-            body: OfferBody = record.body
-            found = self._networks[record.tag] = network_of(body.direct, body.relay)
-        return Listed(record.body.offer, found)
 
     def select(self, query: Query, now: Instant, budget: int = PAGE_BYTES) -> Selection:
         """One page, up to *budget* bytes."""
-        records = list(self._live(query.wish.region, now))
-        picked = pick(map(self._listed, records), query)
-        blobs: list[bytes] = []
-        last, size = None, 0
-        for number, rank in picked.chosen:
-            size += len(records[number].blob)
-            if size > budget and blobs:
-                break
-            blobs.append(records[number].blob)
-            last = rank
-        more = picked.more or len(blobs) < len(picked.chosen)
-        return Selection(tuple(blobs), more, last, picked.fitting, picked.known)
-
-    def _live(self, region: str, now: Instant) -> Iterator[Record]:
-        for name in (region,) if region else self._regions:
-            for topic in offers_topics(name):
-                yield from _offers(self._store.under(topic), now)
-
-
-def _offers(records: Iterable[Record], now: Instant) -> Iterator[Record]:
-    return (record for record in records if record.kind == "offer" and record.expires > now)
+        regions = (query.wish.region,) if query.wish.region else self._regions
+        topics = (topic for region in regions for topic in offers_topics(region))
+        records = [record for topic in topics for record in live(self._store.under(topic), now)]
+        return Selection(*select(records, query, budget))

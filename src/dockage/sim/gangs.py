@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from dockage.domain.identity import NodeKey
-from dockage.protocol.dht_messages import Answer, Listing, Put, Request, Taken
+from dockage.protocol.dht_messages import Answer, Best, Listing, Pick, Put, Request, Taken
 from dockage.protocol.kademlia import Contact, K, network_of, places
 
 from .directory import Honest, Peer, Web
@@ -33,6 +33,9 @@ class Denier(Silent):
     def answer(self, web: Web, asker: NodeKey, seen: str, request: Request) -> Answer | None:
         if isinstance(request, Put):
             return Taken(tuple(True for _ in request.records))
+        if isinstance(request, Pick):
+            near = dict.fromkeys(friend for goal in request.targets for friend in self.friends(web, goal))
+            return Best(tuple(near), (), False, 0, 0)
         return Listing(tuple(self.friends(web, request.target)))
 
     def friends(self, web: Web, target: bytes) -> list[Contact]:

@@ -9,13 +9,26 @@ from typing import NamedTuple
 import pytest
 
 from dockage.domain.errors import PeerError, Unavailable, UsageError
-from dockage.domain.offer import Offer
+from dockage.domain.identity import NodeKey
+from dockage.domain.offer import Offer, Wish
 from dockage.domain.pricing import PRESETS
+from dockage.domain.query import Excerpt, Query
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, MINUTE, SECOND, Duration, Instant
 from dockage.ports import Clock, Directory
+from dockage.protocol.dht_messages import PAGE_BYTES
 from dockage.protocol.record_store import RecordStore
-from dockage.protocol.records import LIFETIME, OfferBody, Verify, node_topic, open_record, seal
+from dockage.protocol.records import (
+    LIFETIME,
+    SHARDS,
+    OfferBody,
+    Verify,
+    node_topic,
+    offers_topic,
+    open_record,
+    seal,
+)
+from dockage.protocol.selecting import live, select
 
 from .clock import ManualClock
 from .keys import MemoryKeys, verify
@@ -35,6 +48,10 @@ class MemoryDirectory:
 
     async def search(self, topic: bytes) -> Sequence[bytes]:
         return self._store.page(topic, b"", frozenset(), self._clock.now(), 1 << 30).records
+
+    async def select(self, topic: bytes, query: Query) -> Excerpt:
+        page = select(live(self._store.under(topic), self._clock.now()), query, PAGE_BYTES)
+        return Excerpt(page.records, page.last if page.more else None, page.fitting, page.known)
 
 
 # -- records to publish --------------------------------------------------------------------------------
@@ -122,3 +139,15 @@ class DirectoryContract:
         with pytest.raises(UsageError) as caught:
             await market.nodes[0].publish(node_topic(MemoryKeys(105).node), blob)
         assert caught.value.code == "record.misplaced"
+
+    async def test_the_best_of_a_topic_are_selected(self, market: Market) -> None:
+        now, topic, found = market.clock.now(), offers_topic("pick", 0), dict[int, bytes]()
+        sellers = (keys for number in range(300, 400) if (keys := MemoryKeys(number)).node[0] % SHARDS == 0)
+        for cpu, keys in zip(range(500, 4000, 500), sellers, strict=False):
+            _, found[cpu] = sealed_offer(keys, now, "pick", cpu)
+            await market.nodes[cpu % len(market.nodes)].publish(topic, found[cpu])
+        wish = Wish(NodeKey(bytes(32)), Resources(2000, GIB, GIB), network="regtest")
+        excerpt = await market.nodes[-1].select(topic, Query(wish))
+        assert set(excerpt.records) == {found[cpu] for cpu in (2000, 2500, 3000, 3500)}
+        assert excerpt.reach is None
+        assert len((await market.nodes[0].select(topic, Query(wish, most=2))).records) >= 2

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
 from random import Random
+from typing import TypeVar
 
 from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import NodeKey
+from dockage.domain.query import Excerpt, Query
 from dockage.ports import Address, Clock, Stream
 from dockage.protocol.dht_node import RANDOM_ORDERS, DhtNode
 from dockage.protocol.dht_operations import Puts, Question, Search
+from dockage.protocol.dht_survey import Survey
 from dockage.protocol.kademlia import Contact, Space
 from dockage.protocol.records import Verify
 
 from .asker import Asker, Learn, OpenStream, Seen, ticks
 from .limits import DEFAULT, Limits
 from .server import Server
+
+Looked = TypeVar("Looked", Search, Survey)
 
 
 class KademliaDirectory:
@@ -72,15 +77,22 @@ class KademliaDirectory:
 
     async def search(self, topic: bytes) -> Sequence[bytes]:
         """At most 4096 records, in order of publisher. Raises Unavailable("market.unreachable")."""
-        search = await self._search(topic)
-        if not search.has_answers and not self._node.is_server:
-            await (
-                self._enter()
-            )  # all were given up at once, as after a suspension: the seeds know who is there
-            search = await self._search(topic)
-            if not search.has_answers:
-                raise Unavailable("market.unreachable", "no market node answers; are any seeds configured?")
+        search = await self._insist(lambda: self._search(topic))
         return search.found.page(topic, b"", frozenset(), self._clock.now(), 1 << 30).records
+
+    async def select(self, topic: bytes, query: Query) -> Excerpt:
+        """Raises Unavailable("market.unreachable")."""
+        return (await self._insist(lambda: self._survey(topic, query))).excerpt()
+
+    async def _insist(self, look: Callable[[], Awaitable[Looked]]) -> Looked:
+        looked = await look()
+        if not looked.has_answers and not self._node.is_server:
+            # All were given up at once, as after a suspension: the seeds know who is there.
+            await self._enter()
+            looked = await look()
+            if not looked.has_answers:
+                raise Unavailable("market.unreachable", "no market node answers; are any seeds configured?")
+        return looked
 
     # -- the daemon's side -----------------------------------------------------------------------------
     async def serve_stream(self, peer: NodeKey, stream: Stream) -> None:
@@ -148,6 +160,11 @@ class KademliaDirectory:
         walk = self._node.refresh(order, ticks())
         await self._asker.drive(walk)
         self._node.refreshed(order, walk, ticks())
+
+    async def _survey(self, topic: bytes, query: Query) -> Survey:
+        survey = self._node.survey(topic, query, self._clock.now(), ticks())
+        await self._asker.drive(survey)
+        return survey
 
     async def _search(self, topic: bytes) -> Search:
         search = self._node.search(topic, self._clock.now(), ticks())

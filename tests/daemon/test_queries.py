@@ -1,0 +1,68 @@
+"""Asking the holders of the board where there is no index: the best of all parts, and parts that are being hidden."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.nodes import NEED, Peer, World
+from dockage.daemon.queries import SELECTED_MAX
+from dockage.domain.offer import Wish
+from dockage.domain.pricing import PRESETS, scaled
+from dockage.domain.query import Excerpt, Query
+from dockage.domain.units import Instant
+from dockage.protocol.records import LIFETIME, SHARDS, OfferBody, offers_topic, seal
+from dockage.testing.directory import offer_of
+from dockage.testing.keys import MemoryKeys
+
+COUNT = 256
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with World() as world:
+        yield world
+
+
+async def crowded(world: World, region: str) -> list[bytes]:
+    """Providers' keys, the cheapest first."""
+    now, keys = world.clock.now(), [MemoryKeys(6000 + number) for number in range(COUNT)]
+    for number, each in enumerate(keys):
+        offer = replace(offer_of(each, region), tariff=scaled(PRESETS["fair"], 100 + number, 100))
+        body = OfferBody(now, Instant(now + LIFETIME), offer, "", ("127.0.0.1:4711",))
+        await world.board.publish(
+            offers_topic(region, each.node[0] % SHARDS), seal("offer", each.node, body, each.sign)
+        )
+    return [each.node for each in keys]
+
+
+async def ask(tenant: Peer, most: int) -> tuple[list[bytes], int]:
+    wish = replace(Wish(tenant.keys.node, NEED), network="regtest")
+    answer = await tenant.node.renting.queries.ask(Query(wish, most=min(most, 256)), most)
+    return [x.offer.provider for x in answer.found], answer.known
+
+
+@pytest.mark.parametrize("most", [1, 3, 64, COUNT, SELECTED_MAX + 1])
+async def test_the_best_of_the_market_are_found_however_many_are_wanted(world: World, most: int) -> None:
+    tenant = await world.tenant(coins=(), wallet=False)
+    keys = await crowded(world, tenant.node.market.regions[0])
+    assert await ask(tenant, most) == (keys[:most], COUNT)
+
+
+async def test_a_part_of_which_the_holders_show_too_little_is_read_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await world.tenant(coins=(), wallet=False)
+    region = tenant.node.market.regions[0]
+    keys, true = await crowded(world, region), world.board.select
+
+    async def hiding(topic: bytes, query: Query) -> Excerpt:
+        if topic == offers_topic(region, keys[0][0] % SHARDS):
+            return Excerpt((), None, 0, 0)
+        return await true(topic, query)
+
+    monkeypatch.setattr(world.board, "select", hiding)
+    found, _ = await ask(tenant, 8)
+    assert found == keys[:8]
