@@ -189,7 +189,7 @@ async def node(home: Path, **sections: Any) -> Node:
     counts = TunnelCounts([], journal)
     planner = Planner(rail, ME.node, Terms()) if rail else None
     queries = Queries(market, Indexes(directory, link, ME, clock, [], Random(1)), clock, Random(1))
-    rents = Renting(tenant, queries, link, config.bitcoin.network, counts, planner, "x86_64")
+    rents = Renting(tenant, queries, link.open, link.open, config.bitcoin.network, counts, planner, "x86_64")
     provider, notice = None, None
     if config.provider.enabled:
         provider = Driver(provider_state(), selling.step, _nothing, journal, _ignore, clock)

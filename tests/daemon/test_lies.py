@@ -29,10 +29,11 @@ from dockage.node.records import PAYING
 from dockage.ports import Address, Stream
 from dockage.protocol import messages as say
 from dockage.protocol import proof as proofs
-from dockage.protocol.streams import AnyHeader, Engine, Layers, Messages, Tunnel, encode_header
+from dockage.protocol.bundles import data_frame
+from dockage.protocol.streams import AnyHeader, Bundle, Engine, Layers, Messages, Tunnel, encode_header
 from dockage.testing.keys import MemoryKeys, verify
 from dockage.testing.link import MemoryLink
-from dockage.wire.frames import next_frame, write_frame
+from dockage.wire.frames import frame, next_frame, write_frame
 from dockage.wire.limits import PEERS
 
 LEASE = LeaseId(b"mallory's own id")
@@ -234,6 +235,26 @@ async def test_streams_for_messages_without_end(world: World, provider: Peer, ma
     for _ in range(PEERS.message_streams - 1):
         await mallory.open(provider)
     await caught(provider, mallory, "stream.too-many", lambda: mallory.open(provider))
+    await serves_others(world, provider)
+
+
+@pytest.mark.parametrize("header", [Messages(), Bundle()])
+async def test_a_stream_in_a_bundle_that_belongs_on_the_link(
+    world: World, provider: Peer, mallory: Mallory, header: AnyHeader
+) -> None:
+    async def tell() -> Stream:
+        stream = await mallory.open(provider, Bundle())
+        await stream.write(data_frame(1, frame(encode_header(header))))
+        return stream
+
+    await caught(provider, mallory, "stream.not-served", tell)
+    await serves_others(world, provider)
+
+
+async def test_bundles_without_end(world: World, provider: Peer, mallory: Mallory) -> None:
+    for _ in range(PEERS.bundles):
+        await mallory.open(provider, Bundle())
+    await caught(provider, mallory, "stream.too-many", lambda: mallory.open(provider, Bundle()))
     await serves_others(world, provider)
 
 

@@ -17,6 +17,7 @@ import structlog
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
 from dockage.ports import Keys, Stream
+from dockage.protocol import streams
 from dockage.protocol.messages import (
     MESSAGE_MAX,
     SIGNING_CONTEXT,
@@ -29,6 +30,7 @@ from dockage.protocol.messages import (
 from dockage.protocol.streams import HEADER_MAX, AnyHeader, Messages, decode_header, encode_header
 from dockage.wire.ahead import Ahead
 from dockage.wire.bucket import Bucket
+from dockage.wire.bundle import Bundle
 from dockage.wire.frames import next_frame, read_frame, write_frame
 from dockage.wire.limits import PEERS
 
@@ -39,6 +41,8 @@ log = structlog.get_logger("dockage.peers")
 TOGETHER_MAX = 32
 """Messages in one write to a peer."""
 _HEADER = encode_header(Messages())
+BUNDLED = (streams.Tunnel, streams.Datagrams)
+"""What goes in bundles: short and many. What is long has the link's own fairness among streams."""
 
 
 class Handler(Protocol):
@@ -125,6 +129,8 @@ class Reception:
         self._servers: dict[type, Server] = {}
         self._budgets: OrderedDict[NodeKey, Bucket] = OrderedDict()
         self._talking: Counter[NodeKey] = Counter()
+        self._bundles: Counter[NodeKey] = Counter()
+        self._bundled = 0
         self.refused: Counter[str] = Counter()
         """Breaches by code since the start, for ``dockage status`` and for tests."""
 
@@ -139,6 +145,8 @@ class Reception:
                 header = decode_header(await read_frame(stream, HEADER_MAX))
             if isinstance(header, Messages):
                 await self._read_messages(peer, stream)
+            elif isinstance(header, streams.Bundle):
+                await self._unbundle(peer, stream)
             else:
                 await self._serve(peer, header, stream)
         except PeerError as error:
@@ -154,24 +162,32 @@ class Reception:
             raise PeerError("stream.not-served", f"this node serves no {type(header).__name__} streams")
         await server(peer, header, stream)
 
+    async def _unbundle(self, peer: NodeKey, stream: Stream) -> None:
+        with _counted(self._bundles, peer, PEERS.bundles, "bundles of streams"):
+            await Bundle(stream, lambda inner: self._accept_inner(peer, inner)).run()
+
+    async def _accept_inner(self, peer: NodeKey, stream: Stream) -> None:
+        if self._bundled >= PEERS.bundled:
+            return
+        self._bundled += 1
+        stream = Ahead(stream)
+        try:
+            async with asyncio.timeout(PEERS.header_sec):
+                header = decode_header(await read_frame(stream, HEADER_MAX))
+            if not isinstance(header, BUNDLED):
+                raise PeerError("stream.not-served", f"no {type(header).__name__} streams go in bundles")
+            await self._serve(peer, header, stream)
+        except TimeoutError:
+            pass
+        finally:
+            self._bundled -= 1
+
     async def _read_messages(self, peer: NodeKey, stream: Stream) -> None:
-        with self._counted(peer):
+        with _counted(self._talking, peer, PEERS.message_streams, "streams for messages"):
             while (frame := await next_frame(stream, MESSAGE_MAX)) is not None:
                 if not self._budget(peer).spend(self._now()):
                     raise PeerError("message.flood", f"more than {PEERS.rate} messages a second")
                 await self._take(peer, frame)
-
-    @contextmanager
-    def _counted(self, peer: NodeKey) -> Iterator[None]:
-        if self._talking[peer] >= PEERS.message_streams:
-            raise PeerError("stream.too-many", f"more than {PEERS.message_streams} streams for messages")
-        self._talking[peer] += 1
-        try:
-            yield
-        finally:
-            self._talking[peer] -= 1
-            if not self._talking[peer]:
-                del self._talking[peer]
 
     def _budget(self, peer: NodeKey) -> Bucket:
         """The peer's, not the stream's, and it outlives a connection: both cost nothing to open."""
@@ -191,3 +207,16 @@ class Reception:
         elif envelope.signature:
             raise PeerError("message.malformed", f"a {type(message).__name__} carries no signature")
         await self.handle(peer, message, envelope.body, envelope.signature)
+
+
+@contextmanager
+def _counted(open_: Counter[NodeKey], peer: NodeKey, most: int, what: str) -> Iterator[None]:
+    if open_[peer] >= most:
+        raise PeerError("stream.too-many", f"more than {most} {what}")
+    open_[peer] += 1
+    try:
+        yield
+    finally:
+        open_[peer] -= 1
+        if not open_[peer]:
+            del open_[peer]

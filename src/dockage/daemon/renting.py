@@ -59,13 +59,15 @@ class Renting:
         driver: Driver[Tenant],
         queries: Queries,
         open_stream: Opener,
+        open_bundled: Opener,
         network: str,
         counts: TunnelCounts,
         planner: Planner | None,
         architecture: str,
         risk: Callable[[], Risk] = lambda: nobody,
     ) -> None:
-        self._driver, self.queries, self._open_stream = driver, queries, open_stream
+        self._driver, self.queries = driver, queries
+        self._open_stream, self._open_bundled = open_stream, open_bundled
         self._network, self._counts, self._planner = network, counts, planner
         self._architecture, self._risk = architecture, risk
         self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -108,25 +110,25 @@ class Renting:
         return [info(x) for x in self._driver.state.leases.values() if not x.is_over]
 
     async def engine(self, lease: LeaseId) -> Stream:
-        return await self._open(lease, Engine(lease))
+        return await self._open(self._open_stream, lease, Engine(lease))
 
     async def tunnel(self, lease: LeaseId, container: str, port: int) -> Stream:
-        stream = await self._open(lease, Tunnel(lease, container, port))
+        stream = await self._open(self._open_bundled, lease, Tunnel(lease, container, port))
         return Counted(stream, *self._counts.counters(lease))
 
     async def datagrams(self, lease: LeaseId, container: str, port: int) -> Stream:
-        stream = await self._open(lease, Datagrams(lease, container, port))
+        stream = await self._open(self._open_bundled, lease, Datagrams(lease, container, port))
         return Counted(stream, *self._counts.counters(lease))
 
     async def layers(self, lease: LeaseId) -> Stream:
-        return await self._open(lease, Layers(lease))
+        return await self._open(self._open_stream, lease, Layers(lease))
 
-    async def _open(self, lease: LeaseId, header: AnyHeader) -> Stream:
+    async def _open(self, opener: Opener, lease: LeaseId, header: AnyHeader) -> Stream:
         mine = self._driver.state.leases.get(lease)
         if mine is None or mine.state not in METERED:
             why = f": {mine.reason}" if mine and mine.reason else ""
             raise Unavailable("lease.ended", f"the lease {short(lease)} is not running{why}")
-        return Headed(await self._open_stream(mine.provider), frame(encode_header(header)))
+        return Headed(await opener(mine.provider), frame(encode_header(header)))
 
     async def drop_unfinished(self) -> None:
         """At the start: whoever waited for these leases is gone, and would have to pay for them."""

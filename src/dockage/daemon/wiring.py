@@ -49,6 +49,7 @@ from dockage.ports import (
 from dockage.protocol import streams
 
 from .access import Access
+from .bundles import Bundles
 from .chainwatch import ChainWatch
 from .config import Config, read_seed
 from .contacts import Contacts
@@ -71,7 +72,7 @@ from .metering import MeterLoop
 from .node import Node
 from .outlets import Outlets
 from .own import OwnMarket
-from .peers import Postman, Reception
+from .peers import Opener, Postman, Reception
 from .perform_provider import ProviderPerformer
 from .perform_tenant import TenantPerformer
 from .planning import Planner, Terms
@@ -144,7 +145,7 @@ def wire(
     """The node, and what must run while it lives. *policy*: how it sells, if it does."""
     keys, clock, link, jobs = ground.keys, ground.clock, ground.link, Jobs()
     reach = Reach(link, ground.directory, keys, clock)
-    postman = Postman(reach.open, keys, jobs)
+    postman, bundles = Postman(reach.open, keys, jobs), Bundles(reach.open, jobs)
     counts = TunnelCounts(ground.rows, ground.journal)
     planner = _planner(ground)
     tenant_hands = TenantPerformer(
@@ -161,13 +162,13 @@ def wire(
         hands = ProviderPerformer(postman, ground.rail, jobs, ground.host)
         provider, notice = _sell(ground, replace(policy, own=machines.keys), hands, reach, indexes)
         together = hands.together
-        loops += _selling_loops(ground, provider, notice)
-        ingress = _open_gateway(ground, provider, reach)
-        loops += [ingress.run] if ingress is not None else []
+        ingress = _open_gateway(ground, provider, bundles)
+        loops += [*_selling_loops(ground, provider, notice), *([ingress.run] if ingress else [])]
     own, linking, entrance, more = _own(ground, machines, provider, reach)
     loops += more
     market = Market(ground.directory, link, keys, clock, ground.config.node.regions, own.offers)
-    rents = _renting(ground, tenant, Queries(market, indexes, clock, ground.rand), reach, counts, planner)
+    ways = (reach.open, bundles.open)
+    rents = _renting(ground, tenant, Queries(market, indexes, clock, ground.rand), ways, counts, planner)
     indexer = _indexer(ground) if ground.config.node.index else None
     loops += _indexing_loops(ground, indexer) if indexer is not None else []
     if ground.prober is not None:
@@ -237,14 +238,14 @@ def _renting(
     ground: Ground,
     tenant: Driver[renting.Tenant],
     queries: Queries,
-    reach: Reach,
+    openers: tuple[Opener, Opener],
     counts: TunnelCounts,
     planner: Planner | None,
 ) -> Renting:
     return Renting(
         tenant,
         queries,
-        reach.open,
+        *openers,
         ground.config.bitcoin.network,
         counts,
         planner,
@@ -356,10 +357,10 @@ def _sell(
     return hands.driver, notice
 
 
-def _open_gateway(ground: Ground, provider: Driver[selling.Provider], reach: Reach) -> Ingress | None:
+def _open_gateway(ground: Ground, provider: Driver[selling.Provider], bundles: Bundles) -> Ingress | None:
     if ground.gateway is None:
         return None
-    ground.gateway.connect(reach.open)
+    ground.gateway.connect(bundles.open)
     ingress = Ingress(provider, ground.gateway, ground.keys, ground.clock, ground.journal, ground.rows)
     ingress.register(ground.reception)
     return ingress

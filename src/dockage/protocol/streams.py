@@ -56,6 +56,10 @@ class Datagrams(Header, frozen=True, tag="datagrams"):
     grant: bytes = b""
 
 
+class Bundle(Header, frozen=True, tag="bundle"):
+    """Many tunnels and flows of datagrams in one stream (``bundles.py``); each begins with its own header."""
+
+
 class Layers(Header, frozen=True, tag="layers"):
     """One image by content (docs/spec/06-images.md)."""
 
@@ -113,6 +117,7 @@ AnyHeader: TypeAlias = (
     | Engine
     | Tunnel
     | Datagrams
+    | Bundle
     | Layers
     | Seed
     | Fence

@@ -95,6 +95,11 @@ class PeerLimits:
     """Peers whose rate is remembered."""
     message_streams: int = 8
     """From one peer at once. One is used; others are left over from connections that broke."""
+    bundles: int = 8
+    """From one peer at once: streams that carry many others."""
+    bundled: int = 8_192
+    """Streams inside of bundles, of all peers together; beyond it a newcomer is reset. One holds at most 512 KiB that
+    nobody read yet."""
     send_sec: float = 20.0
     """For one message, a look-up of a peer that moved included."""
     dial_sec: float = 5.0

@@ -1,0 +1,61 @@
+"""Streams to peers that cost the link none of their own: tunnels and flows of datagrams share a few bundles a peer.
+
+Counterpart: ``peers.Reception``, which takes the bundles apart again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from dockage.domain.errors import Unavailable
+from dockage.domain.identity import NodeKey, short
+from dockage.ports import Stream
+from dockage.protocol import streams
+from dockage.protocol.bundles import STREAMS_MAX
+from dockage.wire.ahead import Headed
+from dockage.wire.bundle import Bundle
+from dockage.wire.frames import frame
+
+from .peers import Opener
+from .tasks import Jobs
+
+FULL = STREAMS_MAX // 2
+"""The other side counts a stream a little longer than we do."""
+
+
+class Bundles:
+    def __init__(self, open_stream: Opener, jobs: Jobs) -> None:
+        self._open, self._jobs = open_stream, jobs
+        self._bundles: dict[NodeKey, list[Bundle]] = {}
+        self._opening: WeakValueDictionary[NodeKey, asyncio.Lock] = WeakValueDictionary()
+
+    async def open(self, peer: NodeKey, timeout: float = 10.0) -> Stream:
+        """An ``Opener`` for the headers in ``peers.BUNDLED``."""
+        lock = self._opening.setdefault(peer, asyncio.Lock())
+        async with lock:  # a burst of connections begins one bundle
+            bundle = self._with_room(peer) or await self._begin(peer, timeout)
+            return bundle.open()
+
+    def _with_room(self, peer: NodeKey) -> Bundle | None:
+        mine = self._bundles.get(peer, ())
+        return next((each for each in mine if not each.over and each.carried < FULL), None)
+
+    async def _begin(self, peer: NodeKey, timeout: float) -> Bundle:
+        head = frame(streams.encode_header(streams.Bundle()))
+        stream = Headed(await self._open(peer, timeout), head)
+        bundle = Bundle(stream)
+        if not self._jobs.start(lambda: self._run(peer, bundle), f"bundle to {short(peer)}"):
+            stream.abort()
+            raise Unavailable("peer.busy", "this node has too much to do; try again")
+        self._bundles.setdefault(peer, []).append(bundle)
+        return bundle
+
+    async def _run(self, peer: NodeKey, bundle: Bundle) -> None:
+        try:
+            await bundle.run()
+        finally:
+            mine = self._bundles[peer]
+            mine.remove(bundle)
+            if not mine:
+                del self._bundles[peer]
