@@ -182,6 +182,14 @@ class LocalMarket:
         node.start()
         return node
 
+    def add_gateway(self, name: str, section: str) -> NodeProcess:
+        """A provider of names and ports; *section*: the lines of its ``[gateway]``."""
+        self._prices[name] = 100
+        node = self._node(name, f"{self._provider_config(name)}[gateway]\nenabled = true\n{section}")
+        self.providers[name] = node
+        node.start()
+        return node
+
     def remove_provider(self, name: str) -> None:
         node = self.providers.pop(name)
         with contextlib.suppress(OSError, Failed):
