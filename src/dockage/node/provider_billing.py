@@ -78,7 +78,10 @@ def _bill(state: Provider, lease: SoldLease, now: Instant) -> tuple[Provider, Ef
         store(state, replace(lease, last=statement)),
         accounts=put(state.accounts, lease.tenant, account),
     )
-    state, effects = freeze_or_thaw(state, lease.tenant, now)
+    effects: Effects = ()
+    # While all is well, each lease looks after itself: of a crowd none looks at all others each second.
+    if lease.state is LeaseState.PAUSED or is_overfull(lease) or is_behind(state, lease.tenant, now):
+        state, effects = freeze_or_thaw(state, lease.tenant, now)
     if lease.state is LeaseState.PAUSED and not effects:
         effects = (want.Send(lease.tenant, notice(lease, now)),)  # the first one may have been lost
     return state, (want.Send(lease.tenant, statement), *effects)

@@ -140,6 +140,7 @@ def _minute(kind: str, lease: SoldLease | RentedLease, peer: NodeKey, deployment
     """Overwritten by each statement of the same minute."""
     assert lease.last is not None
     used, costs = lease.last.usage, parts(lease.last.usage, lease.tariff)
-    lines = {name: Line(getattr(used, field), costs[name]) for name, field in FIELDS.items()}
-    total = Total(peer, deployment, lease.due, {name: x for name, x in lines.items() if any(x)})
+    amounts = ((name, getattr(used, field), costs[name]) for name, field in FIELDS.items())
+    lines = {name: Line(amount, cost) for name, amount, cost in amounts if amount or cost}
+    total = Total(peer, deployment, lease.due, lines)
     return Record(kind, moment_key(Moment(lease.id, floor(at, MINUTE))), _encoder.encode(total))
