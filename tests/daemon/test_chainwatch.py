@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.nodes import BUSY, CONFIG, Peer, World, assert_settled, rent_paid, until
 from dockage.adapters.secp.btclib import Secp
@@ -27,7 +28,7 @@ from dockage.node.policy import ProviderPolicy
 from dockage.node.provider import Provider
 from dockage.node.table import Table
 from dockage.node.tenant import Tenant
-from dockage.ports import ChainTx
+from dockage.ports import ChainTx, Outpoint
 from dockage.protocol.bitcoin.script import funding
 from dockage.protocol.bitcoin.tx import TxOut, parse
 from dockage.testing.loop import LoopClock
@@ -203,6 +204,53 @@ async def test_a_missing_funding_is_timed_for_each_role_although_a_peer_gave_bot
     await asyncio.sleep(1800)
     await watch.poll()
     assert len(earning.told) == 1
+
+
+async def test_an_output_that_was_spent_before_it_was_announced_is_given_up_like_an_invented_one() -> None:
+    """Its transaction is known for ever. Else anybody could take every place for new channels, for half a year."""
+    terms = Terms(b"T" * 33, b"P" * 33, 5000, Sat(9000), b"script")
+    announced = Channel(ChannelId(bytes(16)), ME, terms, state=FUNDED, txid="ab" * 32)
+    mind = OneFunding(Provider, announced)
+    chain = EmptyChain()
+    chain.depth = deep  # type: ignore[method-assign]
+    minds, rail = [mind], SimpleNamespace(chain=chain)
+    watch = ChainWatch(rail, minds, LoopClock())  # type: ignore[arg-type]
+    await watch.poll()
+    await asyncio.sleep(3601)
+    await watch.poll()
+    assert [event.reason.code for event in mind.told] == ["channel.funding-lost"]
+    seen = OneFunding(Provider, replace(announced, seen=True))
+    minds[:] = [seen]
+    for _ in range(3):
+        await watch.poll()
+        await asyncio.sleep(3601)
+    assert seen.told == []
+
+
+async def deep(_: str) -> int:
+    return 700
+
+
+async def test_a_channel_that_can_not_be_looked_at_keeps_no_other_from_it() -> None:
+    terms = Terms(b"T" * 33, b"P" * 33, 5000, Sat(9000), b"script")
+    first, second = (
+        Channel(ChannelId(bytes([n]) * 16), ME, terms, state=FUNDED, txid=f"{n:02x}" * 32) for n in (1, 2)
+    )
+    mind = OneFunding(Provider, first)
+    mind.state = replace(mind.state, channels=Table([first, second]))
+    chain, looked = EmptyChain(), list[str]()
+
+    async def coin(outpoint: Outpoint) -> None:
+        looked.append(outpoint.txid)
+        if outpoint.txid == first.txid:
+            raise Unavailable("chain.pruned", "a block of long ago is gone")
+
+    chain.coin = coin  # type: ignore[method-assign, assignment]
+    watch = ChainWatch(SimpleNamespace(chain=chain), [mind], LoopClock())  # type: ignore[arg-type, list-item]
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await watch.poll()
+    assert looked == [first.txid, second.txid] * 2
 
 
 async def test_a_reorganisation_un_opens_a_channel_and_it_opens_again(world: World) -> None:

@@ -22,13 +22,13 @@ ME, PROVIDER = NodeKey(b"t" * 32), NodeKey(b"p" * 32)
 ID = ChannelId(b"c" * 16)
 
 
-def rail(seed: bytes) -> Rail:
+def rail(seed: bytes, feerate_max: int = 100_000) -> Rail:
     chain, curve = FakeChain(), Secp()
-    return Rail(curve, ChannelKeys(seed, curve), chain, FakeWallet(chain, "w"))
+    return Rail(curve, ChannelKeys(seed, curve), chain, FakeWallet(chain, "w"), feerate_max)
 
 
-async def paid_channel() -> tuple[Rail, Rail, Channel]:
-    tenant, provider = rail(b"1" * 32), rail(b"2" * 32)
+async def paid_channel(feerate_max: int = 100_000) -> tuple[Rail, Rail, Channel]:
+    tenant, provider = rail(b"1" * 32, feerate_max), rail(b"2" * 32, feerate_max)
     terms = Terms(
         tenant.our_key("tenant", ID, ME),
         provider.our_key("provider", ID, ME),
@@ -59,6 +59,28 @@ async def test_a_refund_made_again_pays_enough_to_replace_the_one_before() -> No
     tenant, _, channel = await paid_channel()
     first = await tenant.refund(channel, ME)
     assert replaces(await tenant.refund(replace(channel, spending=(first,)), ME), first)
+
+
+@pytest.mark.parametrize("what", ["close", "refund"])
+async def test_what_waits_for_ever_never_becomes_all_fee(what: str) -> None:
+    """A node without peers confirms nothing, whatever is paid."""
+    tenant, provider, channel = await paid_channel(feerate_max=20_000)
+    made: tuple[SpendingTx, ...] = ()
+    refused = ""
+    while not refused:
+        waiting = replace(channel, spending=made)
+        try:
+            tx = (
+                await tenant.refund(waiting, ME)
+                if what == "refund"
+                else (await provider.settle([waiting]))[0]
+            )
+            made = (*made, tx)
+        except UsageError as error:
+            refused = error.code
+    assert refused == "channel.fee-limit"
+    assert 3 < len(made) < 12
+    assert all(tx.fee <= 20 * parse(tx.raw).vsize for tx in made)
 
 
 async def test_the_first_close_pays_what_the_chain_asks() -> None:

@@ -7,7 +7,7 @@ nothing, leases go on; what is due is asked for again at the first poll that suc
 from __future__ import annotations
 
 from dockage.domain.channel import SETTLE_BEFORE_EXPIRY, Channel, ChannelState
-from dockage.domain.errors import PeerError
+from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import ChannelId, short
 from dockage.domain.reason import Reason
 from dockage.domain.units import HOUR, Duration, Instant, since
@@ -40,11 +40,21 @@ class ChainWatch:
         """Raises Unavailable while the node does not answer."""
         height = self._tip = await self._rail.chain.height()
         fresh = height != self._height
+        failure: Unavailable | None = None
         for mind in self._minds:
             await mind.post(told.BlockSeen(height))
             for channel in list(mind.state.channels.values()):
                 if _is_interesting(channel, height, fresh=fresh):
-                    await self._look_at(mind, channel)
+                    try:
+                        await self._look_at(mind, channel)
+                    except (
+                        Unavailable
+                    ) as error:  # of a block that was pruned, say: the others are due all the same
+                        if error.code == "chain.unreachable":
+                            raise
+                        failure = failure or error
+        if failure is not None:
+            raise failure
         self._height = height  # not before: a block that was only looked at in part is looked at again
 
     async def _look_at(self, mind: Driver[Provider] | Driver[Tenant], channel: Channel) -> None:
@@ -72,8 +82,10 @@ class ChainWatch:
             return await mind.post(told.SpendSeen(channel.id, spender.txid, depth or 0))
         if channel.settled_txid:  # a reorganisation took back what had spent it
             await mind.post(told.SpendSeen(channel.id, channel.settled_txid, 0))
-        if await chain.depth(channel.txid) is not None:
+        known = await chain.depth(channel.txid) is not None
+        if known and (channel.seen or not chain.sees_mempool):
             return  # spent in the mempool only: nothing is decided yet
+        # An output that we never saw was spent before it was announced: it would take a place for as long as it likes.
         if channel.seen:  # a reorganisation took it, or its coins were spent elsewhere
             await mind.post(told.FundingMissed(channel.id))
         missing_since = self._missing.setdefault(_name(mind, channel), self._clock.now())

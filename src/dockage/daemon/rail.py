@@ -42,6 +42,7 @@ CLOSE_TARGET = 6
 PATIENT_TARGET = 144
 """The same, where the fee for a quick one would eat it: there are weeks until the expiry."""
 FUND_TARGET = 3
+FEERATE_MAX = 100_000
 COMMITMENTS_MAX = 4096
 """Derived templates kept ready: about 2 kB each."""
 
@@ -58,8 +59,12 @@ class ChannelKeys(Protocol):
 class Rail:
     """Serves both roles of this node. Templates are derived and cached, never stored."""
 
-    def __init__(self, curve: Curve, keys: ChannelKeys, chain: Chain, wallet: Wallet) -> None:
+    def __init__(
+        self, curve: Curve, keys: ChannelKeys, chain: Chain, wallet: Wallet, feerate_max: int = FEERATE_MAX
+    ) -> None:
+        """*feerate_max*: sat per 1000 vB that no replacement passes, however long it has waited."""
         self.curve, self._keys, self.chain, self.wallet = curve, keys, chain, wallet
+        self._feerate_max = feerate_max
         self._payout = b""
         self._commitments: dict[tuple[Terms, str, int], Commitment] = {}
 
@@ -159,12 +164,23 @@ class Rail:
     # -- both ----------------------------------------------------------------------------------------
     async def feerate(self, channels: Sequence[Channel], target: int, vsize: int) -> int:
         """sat per 1000 vB for a transaction of *vsize* that spends *channels*. What is made again did not confirm:
-        it must pay more, and enough to replace all that is there (BIP125)."""
+        it must pay more, and enough to replace all that is there (BIP125). Raises UsageError("channel.fee-limit"): what
+        waits for another reason than its fee, behind a node without peers say, would become all fee by and by."""
         wanted = await self.chain.feerate(target)
         before = {c.spending[-1].txid: c.spending[-1] for c in channels if c.spending}
         for tx in before.values():
             wanted = max(wanted, bumped(tx.fee * 1000 // parse(tx.raw).vsize))
-        return replacing(vsize, wanted, sum(tx.fee for tx in before.values())) if before else wanted
+        if not before:
+            return wanted
+        rate = replacing(vsize, wanted, sum(tx.fee for tx in before.values()))
+        if rate > self._feerate_max:
+            raise UsageError(
+                "channel.fee-limit",
+                f"what is on its way does not confirm, and replacing it takes {rate / 1000:.0f} sat/vB, more than "
+                f"bitcoin.feerate_max ({self._feerate_max / 1000:.0f}): look whether your bitcoin node has peers, "
+                "or raise the limit",
+            )
+        return rate
 
     def half(self, role: Role, channel: Channel, tenant: NodeKey, joint: Joint) -> Half:
         """Our half of a close by both, with a fresh nonce."""

@@ -261,13 +261,14 @@ async def _rail(
         from . import light  # BDK is an extra, and takes a while to import
 
         client, chain, wallet = light.open_wallet(home, bitcoin, clock)
-        rail = Rail(curve, ChannelKeys(client.seed.channels(), curve), chain, wallet)
+        rail = Rail(curve, ChannelKeys(client.seed.channels(), curve), chain, wallet, bitcoin.feerate_max)
         return rail, partial(light.loops, client)
     rpc = Rpc(_rpc_address(bitcoin), network=bitcoin.network)
     stack.push_async_callback(rpc.close)
     name = bitcoin.bitcoind_wallet
     seen = BitcoindChain(rpc, name, bitcoin.feerate_max)
-    return Rail(curve, ChannelKeys(keys.seed, curve), seen, BitcoindWallet(rpc, name)), _no_loops
+    own = ChannelKeys(keys.seed, curve)
+    return Rail(curve, own, seen, BitcoindWallet(rpc, name), bitcoin.feerate_max), _no_loops
 
 
 def _no_loops(_: Node) -> list[Loop]:
