@@ -6,6 +6,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from dockage.domain.channel import FORGET_UNFUNDED
 from dockage.domain.lease import LeaseState
 from dockage.domain.reason import Reason
 from dockage.testing.playbook import Playbook, Refused, Wait
@@ -40,6 +41,8 @@ def test_terms_that_will_not_do_are_refused_with_the_reason(change: dict[str, An
         ({"only_for": (MALLORY,)}, "provider.not-for-you"),
         ({"channels_per_tenant": 0}, "channel.too-many"),
         ({"channels_waiting": 0}, "provider.busy"),
+        ({"given_up_per_tenant": 0}, "channel.too-many"),
+        ({"given_up": 0}, "provider.busy"),
     ],
 )
 def test_whom_it_takes_no_channel_from(policy: dict[str, Any], code: str) -> None:
@@ -138,6 +141,28 @@ def test_a_tenant_that_gives_a_proposal_up_makes_room_for_the_next() -> None:
         >> proposed(proposal(CHANNEL2))
         << want.Send(TENANT, say.AcceptChannel(CHANNEL2, PROVIDER_KEY, 1))
     )
+
+
+def test_agreeing_and_giving_up_for_fun_comes_to_an_end_and_fills_no_memory() -> None:
+    mind = provider(msgspec.structs.replace(POLICY, given_up_per_tenant=2))
+    for n in (1, 2):
+        id_ = ChannelId(bytes([n]) * 16)
+        mind = feed(mind, proposed(proposal(id_)), says(say.CloseChannel(id_)))
+    assert Playbook(mind) >> proposed() << refusal(CHANNEL, "channel.too-many")
+    mind = feed(mind, told.BlockSeen(HEIGHT + 2 * FORGET_UNFUNDED))
+    assert len(mind.state.channels) == 2
+    mind = feed(mind, told.BlockSeen(HEIGHT + 2 * FORGET_UNFUNDED + 1))
+    assert not mind.state.channels
+    accept = want.Send(TENANT, say.AcceptChannel(CHANNEL, PROVIDER_KEY, 1))
+    far = proposal(expiry_height=HEIGHT + 2016)
+    assert Playbook(mind) >> proposed(far) << accept
+
+
+def test_a_crowd_of_strangers_keeps_nobody_out_who_has_paid_before() -> None:
+    crowded = msgspec.structs.replace(POLICY, channels_waiting=0, given_up=0)
+    mind = changed(feed(channelled(), pays(100)), policy=crowded)
+    accept = want.Send(TENANT, say.AcceptChannel(CHANNEL2, PROVIDER_KEY, 1))
+    assert Playbook(mind) >> proposed(proposal(CHANNEL2)) << accept
 
 
 def test_a_wrong_funding_abandons_the_channel() -> None:

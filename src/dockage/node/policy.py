@@ -69,7 +69,11 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     channels_per_tenant: int = 4
     """Not yet funded ones: each costs us a row."""
     channels_waiting: int = 1000
-    """The same over all tenants: keys cost nothing."""
+    """The same over all tenants: keys cost nothing. Who has paid before is not kept out by it."""
+    given_up_per_tenant: int = 16
+    """Channels in two days that were agreed on and given up before anything was paid: each leaves a row."""
+    given_up: int = 1000
+    """The same over all tenants."""
     smallest_channel: Sat = Sat(3_000)
     largest_channel: Sat = Sat(50_000_000)
     longest_channel_blocks: int = 25_000

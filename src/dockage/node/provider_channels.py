@@ -89,17 +89,44 @@ def _why_no_channel(state: Provider, peer: NodeKey, terms: Terms) -> Reason | No
         return Reason("channel.expiry-near", f"only {left} blocks to the expiry; 432 are needed")
     if left > policy.longest_channel_blocks:
         return Reason("channel.expiry-far", f"{left} blocks to the expiry is longer than we lock coins up")
-    # An outpoint that our node has never seen may be invented: it waits like none at all.
-    waiting = [
-        c
-        for c in state.channels.values()
-        if c.state is ChannelState.OPENING or (c.state is ChannelState.FUNDED and not c.seen)
-    ]
-    if sum(c.peer == peer for c in waiting) >= policy.channels_per_tenant:
+    return _why_no_room(state, peer)
+
+
+def _why_no_room(state: Provider, peer: NodeKey) -> Reason | None:
+    """Keys cost nothing, so what strangers take of us is limited over all of them; who has paid before is none."""
+    policy, own = state.policy, state.channels.of(peer)
+    if sum(map(_waits, own)) >= policy.channels_per_tenant:
         return Reason("channel.too-many", "fund the channels you proposed before you propose more")
-    if len(waiting) >= policy.channels_waiting:
+    if sum(map(_is_void, own)) >= policy.given_up_per_tenant:
+        return Reason("channel.too-many", "you gave too many channels up; propose again in two days")
+    if any(c.paid for c in own):
+        return None
+    everybody = state.channels.values()
+    if (
+        sum(map(_waits, everybody)) >= policy.channels_waiting
+        or sum(map(_is_void, everybody)) >= policy.given_up
+    ):
         return Reason("provider.busy", "too many channels wait for their funding here; try again later")
     return None
+
+
+def _waits(channel: Channel) -> bool:
+    """An outpoint that our node has never seen may be invented: it waits like none at all."""
+    return channel.state is ChannelState.OPENING or (
+        channel.state is ChannelState.FUNDED and not channel.seen
+    )
+
+
+def _is_void(channel: Channel) -> bool:
+    """Nothing was ever paid on it, and nothing will be: only its row is left."""
+    return channel.state is ChannelState.ABANDONED and not channel.paid
+
+
+def _forget_void(state: Provider) -> Provider:
+    """After two days; in the journal they stay. Agreeing and giving up for fun must fill neither memory nor disk."""
+    since = state.height - 2 * FORGET_UNFUNDED
+    old = {c.id for c in state.channels.values() if _is_void(c) and c.opened_height < since}
+    return replace(state, channels=state.channels.drop(old)) if old else state
 
 
 def on_funding(
@@ -182,7 +209,7 @@ def on_block(state: Provider, height: int, now: Instant) -> tuple[Provider, Effe
     for channel in list(state.channels.values()):
         state, more = _on_height(state, channel, height, now)
         effects += more
-    state, more = closing.keep_settling(state, now, fresh=fresh)
+    state, more = closing.keep_settling(_forget_void(state) if fresh else state, now, fresh=fresh)
     return state, (*effects, *more)
 
 
