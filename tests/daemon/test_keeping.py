@@ -11,6 +11,7 @@ from daemon.nodes import BUSY, FREE_POLICY, NEED, POLICY, Peer, World, funded_by
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
+from dockage.domain.rest import Asked
 from dockage.node.kept import Stage
 from dockage.testing.copies import FakeCopies
 from dockage.wire.http import HttpServer
@@ -194,6 +195,31 @@ async def test_a_paid_standby_has_its_own_channel_and_the_lost_one_is_paid_no_mo
     paid = shop.tenant.rented(shop.lease).due
     await until(lambda: shop.lease not in shop.web.replicas)
     assert shop.tenant.rented(shop.lease).due == paid
+
+
+async def test_more_requests_in_flight_bring_more_replicas_and_what_is_not_heard_none(shop: Shop) -> None:
+    await shop.up(scale_max="3", scale_requests="10")
+    shop.tenant.node.keeping.asked = lambda _: None
+    await until(lambda: shop.stages() == [Stage.SERVING])
+    shop.tenant.node.keeping.asked = lambda _: Asked(29, 29, wanted=False)
+    await until(lambda: shop.stages() == [Stage.SERVING] * 3)
+
+
+async def test_it_falls_asleep_and_a_restarted_daemon_wakes_it(shop: Shop) -> None:
+    await shop.up(sleep_after="20")
+    shop.tenant.node.keeping.asked = lambda _: Asked(0, 1, wanted=False)
+    await until(lambda: shop.stages() == [Stage.READY])
+    await shop.tenant.restart()
+    copies = kept(shop.tenant)
+    copies.recipes, copies.leads = shop.copies.recipes, shop.copies.leads
+    copies.made, copies.running = shop.copies.made, set()
+    keeping = shop.tenant.node.keeping
+    keeping.asked = lambda _: Asked(0, 1, wanted=False)
+    await until(lambda: "web" in keeping.hands.recipes)
+    assert shop.stages() == [Stage.READY]
+    await keeping.wake("web")
+    await until(lambda: shop.stages() == [Stage.SERVING])
+    assert {spot.lease for spot in copies.running} == {shop.lease}
 
 
 async def test_more_load_brings_more_replicas_and_less_load_fewer(shop: Shop) -> None:

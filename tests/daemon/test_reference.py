@@ -32,6 +32,8 @@ VALUES = {
     "scale-max": "5",
     "scale-cpu": "60",
     "scale-down-after": "120",
+    "scale-requests": "10",
+    "sleep-after": "60",
     "public": "80",
     "host": "shop.example.org",
     "gateways": "2",

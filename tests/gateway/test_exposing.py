@@ -157,6 +157,11 @@ class Copies(FakeCopies):
         node = self.tenant.rented(lease).provider
         return next(x for x in self.providers if x.keys.node == node)
 
+    async def stop_replayed(self, placed: Any) -> None:
+        await super().stop_replayed(placed)
+        for spot in placed.values():
+            self._at(spot.lease).host.stop(spot.lease, spot.remote)
+
     async def start_replayed(self, recipe: Any, placed: Any, progress: Any) -> None:
         await super().start_replayed(recipe, placed, progress)
         for spot in placed.values():
@@ -226,6 +231,24 @@ async def test_a_restart_keeps_the_gateways(town: Town) -> None:
     await until(lambda: town.urls("again"), PATIENT)
     assert {x.id for x in town.ingress("again")} == before
     await town.down("again")
+
+
+async def test_it_sleeps_when_nobody_asks_and_the_first_request_wakes_it(town: Town) -> None:
+    lease = await town.up("lazy", public="80", sleep_after="5")
+
+    def stage() -> Stage | None:
+        of = town.tenant.node.keeping.state.deployments.get("lazy")
+        return of.replicas[lease].stage if of and lease in of.replicas else None
+
+    await until(lambda: town.urls("lazy"), PATIENT)
+    [gateway] = town.shown("lazy")["gateways"]
+    doors = next(d for d in town.doors if d.zone == gateway["zone"])
+    await until(lambda: stage() is Stage.READY, PATIENT)
+    assert not {spot for spot in town.copies.running if spot.lease == lease}
+    assert await doors.status(town.host("lazy", doors)) == 200, "it was held until the container ran again"
+    assert stage() is Stage.SERVING
+    assert len(town.live("lazy")) == 2
+    await town.down("lazy")
 
 
 async def test_a_gateway_that_ends_is_replaced(town: Town) -> None:

@@ -18,6 +18,7 @@ from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.lease import METERED
 from dockage.domain.reason import Reason
+from dockage.domain.rest import Asked
 from dockage.domain.units import SECOND, Msat, since
 from dockage.node import controller_words as say
 from dockage.node.shown import Shown, shown
@@ -93,7 +94,7 @@ class Exposing:
         """Why a deployment is not as public as it is to be."""
         self._moved = asyncio.Event()
         keeping.hands.publish = lambda _: self._moved.set()
-        keeping.beside = outlets.msat_hour
+        keeping.beside, keeping.asked = outlets.msat_hour, self.asked
 
     async def run(self) -> None:
         await self._keeping.attached.wait()
@@ -286,6 +287,19 @@ class Exposing:
     async def _hear(self, telling: Telling, signs: Signs) -> None:
         for x in signs.replicas:
             await self._keeping.saw(say.GatewaySaw(x.lease, telling.outlet.gateway, x.misses))
+        if signs.wanted:
+            await self._keeping.wake(telling.outlet.deployment)
+
+    def asked(self, deployment: str) -> Asked | None:
+        """What its gateways have to do; None unless each of them is heard."""
+        ways = self.ways(deployment)
+        heard = [x.telling.signs for x in ways if x.telling.is_open and x.telling.signs is not None]
+        if not heard or len(heard) < len(ways):
+            return None
+        sites = [site for signs in heard for site in signs.sites]
+        return Asked(
+            sum(x.in_flight for x in sites), sum(x.total for x in sites), any(x.wanted for x in heard)
+        )
 
     async def _taken(self, outlet: Outlet) -> None:
         """Another one's port: the next is asked for. What our user named stays."""

@@ -18,9 +18,10 @@ from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
+from dockage.domain.rest import Asked
 from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
-from dockage.node.kept import Controller, Deployment, Goal
+from dockage.node.kept import Controller, Deployment, Goal, Stage
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports import Clock, Copies
 from dockage.protocol.docker.recipe import Recipe
@@ -52,6 +53,8 @@ class Keeping:
         """Set once it is known what our user has."""
         self.beside: Callable[[str], Msat] = lambda _: Msat(0)
         """What a deployment costs an hour besides its replicas: its gateways."""
+        self.asked: Callable[[str], Asked | None] = lambda _: None
+        """What a deployment's gateways have to do; None where one is not heard."""
         self._changed: dict[str, tuple[str, float]] = {}
         """Deployment to its newest recipe, and since when it is that."""
         self._missed: dict[str, float] = {}
@@ -153,6 +156,8 @@ class Keeping:
             kept = name in self.state.deployments or recipe_wishes(recipe).is_kept
         except UsageError:
             return  # not yet seen at its provider, or a label that is refused elsewhere
+        if self._sleeps(name, recipe):
+            return
         known, since = self._changed.get(name, ("", 0.0))
         if digest(recipe) != known:
             self._changed[name] = digest(recipe), self._time()
@@ -164,6 +169,19 @@ class Keeping:
         self._hands.learn(name)
         await self._driver.tell(wanted)
         self._told[name] = wanted
+
+    def _sleeps(self, name: str, recipe: Recipe) -> bool:
+        """That nothing runs is our own doing, and not what our user wants."""
+        of = self.state.deployments.get(name)
+        if of is None or of.goal.least or any(one.runs for one in recipe.containers):
+            return False
+        if any(x.stage is Stage.SERVING for x in of.replicas.values()):
+            return False
+        if name not in self._hands.recipes:  # since a restart: what ran is not known, so all of it
+            awake = tuple(replace(one, runs=True) for one in recipe.containers)
+            self._hands.recipes[name] = replace(recipe, containers=awake)
+            self._hands.learn(name)
+        return True
 
     def _wanted(self, name: str, recipe: Recipe) -> say.Wanted | None:
         assert self._copies is not None
@@ -202,11 +220,21 @@ class Keeping:
         self._loads.forget({x for of in deployments.values() for x in of.replicas}, set(deployments))
         for name, of in deployments.items():
             recipe = self._hands.recipes.get(name)
-            if recipe is None or of.scaled is not None:
-                continue  # our user's own number counts
-            scaling = recipe_wishes(recipe).scaling
-            if seen := self._loads.look(of, scaling, self._tenant.state, self._clock.now()):
+            if recipe is None:
+                continue
+            wishes, now, asked = recipe_wishes(recipe), self._clock.now(), self.asked(name)
+            seen = self._loads.rests(of, wishes.sleep_after, asked, now)
+            if seen is None and of.scaled is None:  # else our user's own number counts
+                flying = asked.in_flight if asked else None
+                seen = self._loads.look(of, wishes.scaling, self._tenant.state, flying, now)
+            if seen is not None:
                 await self._driver.tell(seen)
+
+    async def wake(self, name: str) -> None:
+        """Somebody waits for it at a gateway."""
+        of = self.state.deployments.get(name)
+        if of is not None and (seen := self._loads.wakes(of, self._clock.now())):
+            await self._driver.tell(seen)
 
     async def _answers(self, lease: LeaseId) -> bool:
         mine = self._tenant.state.leases.get(lease)

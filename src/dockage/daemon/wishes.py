@@ -19,6 +19,8 @@ from dockage.protocol.docker.recipe import Recipe, RecipeContainer
 PREFIX = "dockage."
 COPIES_MAX = 32
 GATEWAYS_MAX = 8
+SLEEP_MIN = 5
+"""Seconds: waking takes about one."""
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -51,6 +53,12 @@ class Wishes(msgspec.Struct, frozen=True):
     """``dockage.scale-cpu``: the load that is aimed at, in percent of each replica's cores; 70 without this label."""
     scale_down_after: int | None = None
     """``dockage.scale-down-after``: seconds of less load before there are fewer replicas; 300 without this label."""
+    scale_requests: int | None = None
+    """``dockage.scale-requests``: the load that is aimed at, in requests and connections in flight for each replica, as
+    the gateways count them; with ``dockage.scale-cpu`` whichever asks for more."""
+    sleep_after: int | None = None
+    """``dockage.sleep-after``: after so many seconds without a request at its gateways nothing of it runs; the next
+    request waits there until it does again. While it sleeps its lease costs what a standby's does."""
     public: str = ""
     """``dockage.public``: the ports of this service that are to be public, with a name and TLS at a gateway: ``80`` (or
     ``80/http``: the gateway ends TLS), ``443/tls`` (it passes TLS on to the container), ``5432/tcp`` and ``27015/udp``
@@ -68,14 +76,16 @@ class Wishes(msgspec.Struct, frozen=True):
     @property
     def is_kept(self) -> bool:
         """Whether the controller keeps it up; anything else stays where it was put."""
-        return self.replicas is not None or self.standby > 0 or self.scale_max is not None
+        asked = (self.replicas, self.scale_max, self.sleep_after)
+        return self.standby > 0 or any(x is not None for x in asked)
 
     @property
     def scaling(self) -> Scaling:
         count = 1 if self.replicas is None else self.replicas
         down = 300 if self.scale_down_after is None else self.scale_down_after
         most = max(count, self.scale_max or 0)
-        return Scaling(count, most, self.scale_cpu or 70, down_after=Duration(down * SECOND))
+        cpu = self.scale_cpu if self.scale_requests else self.scale_cpu or 70
+        return Scaling(count, most, cpu, self.scale_requests, Duration(down * SECOND))
 
 
 def read_wishes(labels: Mapping[str, str]) -> Wishes:
@@ -104,6 +114,10 @@ def _read(name: str, value: str) -> dict[str, object]:
             return {name: _count(name, value, GATEWAYS_MAX)}
         case "replicas" | "standby" | "scale-max":
             return {name.replace("-", "_"): _count(name, value, COPIES_MAX)}
+        case "scale-requests":
+            return {"scale_requests": max(1, _count(name, value, 999_999))}
+        case "sleep-after":
+            return {"sleep_after": max(SLEEP_MIN, _count(name, value, 86_400))}
         case "scale-cpu":
             return {"scale_cpu": max(1, _count(name, value, 100))}
         case "scale-down-after":
@@ -162,7 +176,7 @@ def goal_of(wishes: Wishes, recipe: Recipe, digest: str) -> Goal:
     return Goal(
         replicas=count,
         standby=wishes.standby,
-        least=count,
+        least=count if wishes.sleep_after is None else 0,
         most=wishes.scaling.most,
         max_msat_hour=wishes.max_spend,
         holds_data=bool(recipe.volumes),

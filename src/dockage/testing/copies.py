@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
@@ -54,7 +55,11 @@ class FakeCopies:
     def recipe(self, deployment: str) -> Recipe:
         if deployment not in self.recipes:
             raise UsageError("recipe.unknown", f"there is no container in deployment {deployment}")
-        return self.recipes[deployment]
+        recipe, where = self.recipes[deployment], self.where(deployment)
+        return replace(
+            recipe,
+            containers=tuple(replace(one, runs=where[one.id] in self.running) for one in recipe.containers),
+        )
 
     async def replay(
         self, recipe: Recipe, lease: LeaseId, progress: Progress, *, start: bool = True
