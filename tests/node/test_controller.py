@@ -210,6 +210,18 @@ def test_what_our_user_takes_down_is_ended_everywhere() -> None:
     assert not world.state.deployments
 
 
+def test_what_is_slow_to_begin_is_not_replaced_as_what_has_stopped_answering() -> None:
+    stopped, slow = World(GOAL), World(GOAL)
+    stopped.gateway(1, 0)
+    for world in (stopped, slow):
+        for _ in range(60):
+            world.gateway(1, 3)
+            world.second(1)
+    assert stopped.stage(2) is Stage.SERVING
+    assert slow.stage(1) is Stage.SERVING
+    assert slow.stage(2) is Stage.READY
+
+
 def test_it_sleeps_and_wakes_where_it_was() -> None:
     world = World(replace(GOAL, standby=0, least=0))
     world.tell(say.LoadSeen(SHOP, 0, Reason("load.none", "no request for a while")))

@@ -198,7 +198,8 @@ def _looked(x: Replica, event: say.Look) -> Replica:
 
 def _seen(x: Replica, event: say.GatewaySaw, now: Instant) -> Replica:
     gateways = {**x.signs.gateways, event.gateway: Seen(event.missed, now)}
-    return replace(x, signs=replace(x.signs, gateways=gateways))
+    answered = x.answered or event.missed == 0
+    return replace(x, signs=replace(x.signs, gateways=gateways), answered=answered)
 
 
 def _leaving(x: Replica, event: say.LeaseEnding) -> Replica:
@@ -364,10 +365,8 @@ def _stop(of: Deployment, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
 
 
 def _staged(of: Deployment, lease: LeaseId, stage: Stage, now: Instant) -> Deployment:
-    new = replace(
-        of.replicas[lease], stage=stage, since=now, busy=False, tries=0, again_at=Instant(0), moving=None
-    )
-    return with_replica(of, new)
+    x = replace(of.replicas[lease], stage=stage, since=now, busy=False, tries=0, again_at=Instant(0))
+    return with_replica(of, replace(x, moving=None, answered=x.answered and stage is not Stage.STARTING))
 
 
 def _end(of: Deployment, state: Controller, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:

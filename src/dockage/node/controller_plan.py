@@ -91,7 +91,9 @@ def facts(of: Deployment, patience: Patience, now: Instant, cut_off: bool) -> Fa
         return verdict.is_gone and not doubted
 
     def leaves(x: Replica) -> bool:
-        sick = bool(x.sick_at) and since(x.sick_at, now) >= patience.sick and not of.goal.holds_data
+        begins = bool(x.signs.gateways) and not x.answered
+        limit = patience.begin if begins else patience.sick
+        sick = bool(x.sick_at) and since(x.sick_at, now) >= limit and not of.goal.holds_data
         return x.moving is not None or sick or verdicts[x.lease].should_leave
 
     here = [x for x in of.replicas.values() if not gone(x)]

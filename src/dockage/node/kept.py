@@ -80,6 +80,8 @@ class Replica(msgspec.Struct, frozen=True):
     """Since when it counts as lost; 0 while it does not."""
     sick_at: Instant = Instant(0)
     """Since when its provider answers and it does not. Not stored."""
+    answered: bool = False
+    """A gateway has had an answer of it since it was started: before that it may only be slow to begin."""
     moving: Reason | None = None
     """Why it is to be replaced although it is well."""
     tries: int = 0
@@ -170,6 +172,8 @@ class Patience(msgspec.Struct, frozen=True):
     drain: Duration = Duration(5 * SECOND)
     sick: Duration = Duration(30 * SECOND)
     """From not serving, though started again, to being replaced."""
+    begin: Duration = Duration(5 * MINUTE)
+    """The same for what has never answered a gateway since it was started."""
     find: Duration = Duration(7 * HOUR)
     """A channel's confirmations are in it."""
     again: Duration = Duration(2 * SECOND)
