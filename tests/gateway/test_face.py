@@ -89,7 +89,7 @@ def _host(folder: Path) -> tuple[GatewayHost, Listeners, int]:
         plain = free.getsockname()[1]
     doors = Listeners(Places(folder / "relay.sock", "", "127.0.0.1:0", folder / "tls.sock", "127.0.0.1"))
     host = GatewayHost(RULES, SystemClock(), Random(1), "run", "x86_64", doors)
-    face = Face(folder, f"127.0.0.1:{plain}", Certificates("internal"), host.served)
+    face = Face(folder, f"127.0.0.1:{plain}", "127.0.0.1:0", Certificates("internal"), host.served)
     host.beside.append(face.run)
     return host, doors, plain
 

@@ -38,7 +38,7 @@ def make(home: Path, gateway: settings.Gateway, clock: Clock) -> GatewayHost:
     host = _host(rules, clock, places)
     files = (gateway.certificate, gateway.certificate_key) if gateway.certificate else None
     certificates = Certificates(gateway.acme, gateway.acme_root, gateway.acme_email, files)
-    host.beside.append(Face(folder, gateway.http, certificates, host.served).run)
+    host.beside.append(Face(folder, gateway.http, gateway.tls, certificates, host.served).run)
     return host
 
 

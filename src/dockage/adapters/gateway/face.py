@@ -61,8 +61,10 @@ def find_caddy() -> str:
 class Face:
     """*folder* holds its sockets, its configuration and the certificates."""
 
-    def __init__(self, folder: Path, http: str, certificates: Certificates, served: Served) -> None:
-        self._folder, self._http, self._certificates, self._served = folder, http, certificates, served
+    def __init__(self, folder: Path, http: str, tls: str, certificates: Certificates, served: Served) -> None:
+        """*http*: where it takes plain HTTP; *tls*: where the relay takes TLS for it. ``ip:port``."""
+        self._folder, self._http, self._tls_at = folder, http, tls
+        self._certificates, self._served = certificates, served
         self.caddy = find_caddy()
         self.relay = folder / "relay.sock"
         """Where the relay listens for us."""
@@ -194,7 +196,12 @@ class Face:
         told = self._certificates
         if told.acme == "internal":
             return [{"module": "internal"}]
-        issuer: dict[str, Any] = {"module": "acme"}
+        # where the authority's challenges come in: else it would listen itself, on 80 and 443
+        challenges = {
+            name: {"alternate_port": int(at.rpartition(":")[2])}
+            for name, at in (("http", self._http), ("tls-alpn", self._tls_at))
+        }
+        issuer: dict[str, Any] = {"module": "acme", "challenges": challenges}
         issuer |= {"ca": told.acme} if told.acme else {}
         issuer |= {"email": told.email} if told.email else {}
         issuer |= {"trusted_roots_pem_files": [told.acme_root]} if told.acme_root else {}
