@@ -225,6 +225,16 @@ class HostFacts(NamedTuple):
     """What does not work here and what to do about it, one sentence each."""
 
 
+class Resolver(Protocol):
+    """The DNS of the world, as a gateway asks it whose a domain is."""
+
+    async def texts(self, name: str) -> tuple[str, ...]:
+        """The TXT records of *name*, each in one piece. Raises Unavailable("dns.*")."""
+
+    async def alias(self, name: str) -> str | None:
+        """What *name* is a CNAME of, if it is one. Raises Unavailable("dns.*")."""
+
+
 OpenSource = Callable[[Source], Awaitable[Stream]]
 """A stream that ends in the other provider's ``serve_seed``. Raises Unavailable."""
 

@@ -132,6 +132,7 @@ class Peer:
         prober: Any = None,
         lan: bool = True,
         gateway: Callable[[], Any] | None = None,
+        resolver: Any = None,
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
@@ -143,7 +144,7 @@ class Peer:
         memory = MemoryJournal()
         self._open_journal = journal or (lambda: memory)
         self._running: list[asyncio.Task[None]] = []
-        self._make_gateway = gateway
+        self._make_gateway, self._resolver = gateway, resolver
         self.node: Node
         self.journal: Journal
 
@@ -177,6 +178,7 @@ class Peer:
             neighbours=world.lan.neighbour if self._lan else None,
             hostname=f"machine-{number}",
             gateway=gateway,
+            resolver=self._resolver,
         )
         self.node, loops = wire(ground, self.policy, self._patience)
         self._ear(self.node)

@@ -18,6 +18,7 @@ from dockage.daemon import control_public
 from dockage.domain.deployment import alias, app_label
 from dockage.domain.identity import LeaseId
 from dockage.domain.offer import Ingress
+from dockage.domain.ownership import proof_text
 from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.routing import Rules
 from dockage.node.kept import Stage
@@ -26,9 +27,10 @@ from dockage.protocol.records import ZoneBody, open_record, zone_topic
 from dockage.protocol.zones import read_zone
 from dockage.testing.copies import FakeCopies
 from dockage.testing.host import FakeContainer
-from dockage.testing.keys import verify
+from dockage.testing.keys import MemoryKeys, verify
 from dockage.wire.http import HttpServer
 from gateway.lab import ask
+from gateway.test_ownership import Names
 
 ROOM = Resources(INGRESS.cpu_milli * 10, INGRESS.memory_bytes * 10, INGRESS.disk_bytes * 10)
 PATIENT = 60
@@ -49,6 +51,9 @@ async def eventually(look: Callable[[], Awaitable[int]], wanted: int) -> None:
     async with asyncio.timeout(PATIENT):
         while await look() != wanted:  # noqa: ASYNC110 - somebody else's state
             await asyncio.sleep(0.05)
+
+
+OWN = Names({"_dockage.www.twice.example": (proof_text(MemoryKeys(2).node),)})
 
 
 class Doors:
@@ -80,7 +85,7 @@ class Town:
     async def build(self) -> Town:
         self.providers = [await self.provider(number) for number in (1, 3)]
         self.gateways = [
-            await self.world.provider(4 + n, doors.policy, gateway=doors.make)
+            await self.world.provider(4 + n, doors.policy, gateway=doors.make, resolver=OWN)
             for n, doors in enumerate(self.doors)
         ]
         self.tenant = await self.world.tenant(2, coins=(), wallet=False)

@@ -24,14 +24,17 @@ from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.offer import Ingress
+from dockage.domain.ownership import proof_text
 from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.routing import Rules
 from dockage.domain.units import HOUR, Instant
 from dockage.ports import Stream
 from dockage.protocol.documents import Signs
 from dockage.testing.host import FakeContainer
+from dockage.testing.keys import MemoryKeys
 from dockage.wire.http import HttpServer
 from gateway.lab import ask
+from gateway.test_ownership import Names
 
 CONTAINER = "ab" * 32
 HOST = "shop.example.com"
@@ -55,7 +58,8 @@ class Town:
 
     async def build(self) -> Town:
         self.provider = await self.world.provider(1, FREE_POLICY)
-        self.gateway = await self.world.provider(3, GATEWAY_POLICY, gateway=self.make_gateway)
+        names = Names(texts={f"_dockage.{HOST}": (proof_text(MemoryKeys(2).node),)})
+        self.gateway = await self.world.provider(3, GATEWAY_POLICY, gateway=self.make_gateway, resolver=names)
         self.tenant = await self.world.tenant(2, coins=(), wallet=False)
         self.lease = await self.tenant.rent()
         self.provider.host.start(self.lease, CONTAINER, FakeContainer(ports={80: hello}))
@@ -195,7 +199,7 @@ async def test_who_does_not_rent_here_publishes_nothing(town: Town) -> None:
     await town.publish()
     with pytest.raises(UsageError) as caught:
         await town.publish(by=thief, lease=theirs)
-    assert caught.value.code == "site.taken"
+    assert caught.value.code == "site.unproven"
 
 
 async def test_engines_are_not_rented_at_gateways_nor_the_other_way_round(town: Town) -> None:

@@ -155,7 +155,8 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sell names and ports of this machine, instead of containers: it needs a public address. Prices and whom it serves
     are those of ``[provider]``."""
     zone: str = ""
-    """A domain of yours whose names (``*.zone``) point to this machine; empty: own domains of tenants only."""
+    """A domain of yours whose names (``*.zone``) point to this machine; empty: own domains of tenants only (see
+    ``resolver``)."""
     public: Annotated[tuple[str, ...], msgspec.Meta(max_length=4)] = ()
     """The machine's public addresses, 4 at most: the offer shows them, for tenants' DNS."""
     ports: str = ""
@@ -180,6 +181,9 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit of 50 a week."""
     certificate_key: str = ""
     """PEM file of its key."""
+    resolver: str = ""
+    """``ip:port`` of a recursive name server, such as ``127.0.0.1:53``. Tenants' own domains are served once it says
+    that they are theirs (spec 08). Empty: names of the zone only."""
     dns: str = ""
     """``ip:port``, such as ``0.0.0.0:53``: answer for the zone and the names in it, over UDP and TCP (spec 09). The
     zone's parent then points its NS to this machine. Empty: no name server."""
@@ -460,6 +464,8 @@ def _check_gateway(gateway: Gateway) -> None:
             raise UsageError("config.gateway", f"a gateway listens at ip:port, not {at!r}")
     if gateway.dns and not _is_socket_address(gateway.dns):
         raise UsageError("config.gateway", f"gateway.dns is ip:port, not {gateway.dns!r}")
+    if gateway.resolver and not _is_socket_address(gateway.resolver):
+        raise UsageError("config.gateway", f"gateway.resolver is ip:port, not {gateway.resolver!r}")
     if bool(gateway.certificate) != bool(gateway.certificate_key):
         raise UsageError("config.gateway", "gateway.certificate and gateway.certificate_key go together")
 

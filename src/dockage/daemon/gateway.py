@@ -14,10 +14,11 @@ from dockage.adapters.gateway.face import Certificates, Face
 from dockage.adapters.gateway.host import GatewayHost
 from dockage.adapters.gateway.listeners import Listeners, Places
 from dockage.adapters.keys.files import verify
+from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.offer import Ingress
 from dockage.domain.routing import Rules
-from dockage.ports import Clock, Directory, Gateway
+from dockage.ports import Clock, Directory, Gateway, Resolver
 
 from . import config as settings
 from .naming import Naming
@@ -62,6 +63,21 @@ def name_server(gateway: settings.Gateway, host: Gateway, directory: Directory, 
     at, _, port = gateway.dns.rpartition(":")
     server = dns.DnsServer(naming.respond)
     return [naming.keep_up, lambda: server.serve(at.strip("[]"), int(port))]
+
+
+def resolver(gateway: settings.Gateway) -> Resolver | None:
+    """Who is asked whose a tenant's own domain is. Raises UsageError("gateway.no-dnspython")."""
+    if not gateway.enabled or not gateway.resolver:
+        return None
+    try:
+        from dockage.adapters.dns.resolver import DnsResolver
+    except ImportError:
+        raise UsageError(
+            "gateway.no-dnspython",
+            "gateway.resolver needs dnspython: install dockage with the extra `gateway`",
+        ) from None
+    at, _, port = gateway.resolver.rpartition(":")
+    return DnsResolver(at.strip("[]"), int(port))
 
 
 def ingress(gateway: settings.Gateway) -> Ingress | None:

@@ -30,6 +30,7 @@ from dockage.protocol.documents import (
 from dockage.wire.frames import read_frame, write_frame
 
 from .driver import Driver
+from .ownership import Ownership
 from .peers import Reception
 
 log = structlog.get_logger("dockage.gateway")
@@ -49,12 +50,13 @@ class Ingress:
         self,
         driver: Driver[Provider],
         gateway: Gateway,
+        owns: Ownership,
         keys: Keys,
         clock: Clock,
         journal: Journal,
         rows: Iterable[Row],
     ) -> None:
-        self._driver, self._gateway, self._keys = driver, gateway, keys
+        self._driver, self._gateway, self._owns, self._keys = driver, gateway, owns, keys
         self._clock, self._journal = clock, journal
         self._dropped: set[str] = set()
         self._kept: dict[LeaseId, bytes] = {}
@@ -123,6 +125,7 @@ class Ingress:
         if document.tenant != peer:
             raise PeerError("document.other", "the document is of another tenant than the lease")
         try:
+            await self._owns.check(document)
             self._check_lease(lease)
             await self._gateway.publish(lease, document)
         except (UsageError, Unavailable) as error:

@@ -183,6 +183,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             _square(config, keys.node, link),
             _hostname(),
             gate,
+            gateway.resolver(config.gateway),
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         if node.notice is not None:

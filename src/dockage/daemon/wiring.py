@@ -43,6 +43,7 @@ from dockage.ports import (
     Prober,
     PublicSquare,
     RelayFigures,
+    Resolver,
     Row,
     Stream,
 )
@@ -72,6 +73,7 @@ from .metering import MeterLoop
 from .node import Node
 from .outlets import Outlets
 from .own import OwnMarket
+from .ownership import Ownership
 from .peers import Opener, Postman, Reception
 from .perform_provider import ProviderPerformer
 from .perform_tenant import TenantPerformer
@@ -137,6 +139,8 @@ class Ground:
     hostname: str = "machine"
     gateway: Gateway | None = None
     """The same part as ``host``, where that is a gateway's."""
+    resolver: Resolver | None = None
+    """Of a gateway, for tenants' own domains."""
 
 
 def wire(
@@ -361,7 +365,9 @@ def _open_gateway(ground: Ground, provider: Driver[selling.Provider], bundles: B
     if ground.gateway is None:
         return None
     ground.gateway.connect(bundles.open)
-    ingress = Ingress(provider, ground.gateway, ground.keys, ground.clock, ground.journal, ground.rows)
+    sold = provider.state.policy.ingress
+    owns = Ownership(ground.resolver, sold.zone if sold else "", ground.clock)
+    ingress = Ingress(provider, ground.gateway, owns, ground.keys, ground.clock, ground.journal, ground.rows)
     ingress.register(ground.reception)
     return ingress
 

@@ -1,0 +1,119 @@
+"""Asks the DNS whose a tenant's own domain is, before a gateway serves it (``domain/ownership.py``).
+
+What was found is kept, bounded: a refusal for a moment, a proof for some minutes, and for a day while the resolver is
+silent. No resolver, no domains but the gateway's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import NamedTuple
+
+import structlog
+
+from dockage.domain.deployment import Document
+from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import NodeKey
+from dockage.domain.ownership import (
+    HOPS_MAX,
+    PROOF_LABEL,
+    leads_to,
+    own_hosts,
+    proof_names,
+    proof_text,
+    told_keys,
+)
+from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, after
+from dockage.ports import Clock, Resolver
+
+log = structlog.get_logger("dockage.gateway")
+
+PROVEN_FOR, REFUSED_FOR = Duration(10 * MINUTE), Duration(10 * SECOND)
+SILENT_FOR = Duration(24 * HOUR)
+"""How long a proof counts while the resolver does not answer: as long as a document lasts at most."""
+KEPT_MAX = 8192
+"""Pairs of a host and a tenant."""
+ASKED_MAX = 16
+"""Hosts that are looked up at one time, of all tenants."""
+
+
+PROVE_SEC = 6.0
+"""For all hosts of a document; the tenant waits. What was found until then is kept."""
+
+
+class Found(NamedTuple):
+    proven: bool
+    at: Instant
+
+
+class Ownership:
+    def __init__(self, resolver: Resolver | None, zone: str, clock: Clock) -> None:
+        self._resolver, self._zone, self._clock = resolver, zone, clock
+        self._found = OrderedDict[tuple[str, NodeKey], Found]()
+        self._asking = asyncio.Semaphore(ASKED_MAX)
+
+    async def check(self, document: Document) -> None:
+        """Raises UsageError("site.no-own-domains" | "site.unproven"), Unavailable("site.resolver")."""
+        try:
+            async with asyncio.timeout(PROVE_SEC):
+                await self._check(document)
+        except TimeoutError:
+            raise _unknown(document.name) from None
+
+    async def _check(self, document: Document) -> None:
+        for host in own_hosts(document, self._zone):
+            if not await self._is_proven(host, document.tenant):
+                raise UsageError(
+                    "site.unproven",
+                    f"nothing says that {host} is yours: give {PROOF_LABEL}.{host} the TXT record "
+                    f'"{proof_text(document.tenant)}", or make {host} a CNAME of the deployment\'s name under your key',
+                )
+
+    async def _is_proven(self, host: str, tenant: NodeKey) -> bool:
+        if self._resolver is None:
+            raise UsageError(
+                "site.no-own-domains",
+                f"this gateway serves names of its zone only, not {host}: its operator has set no gateway.resolver",
+            )
+        found = self._found.get((host, tenant))
+        if found is not None and self._lasts(found, PROVEN_FOR if found.proven else REFUSED_FOR):
+            return found.proven
+        try:
+            async with self._asking:
+                proven = await self._ask(self._resolver, host, tenant)
+        except Unavailable as error:
+            if found is not None and found.proven and self._lasts(found, SILENT_FOR):
+                return True
+            log.info("gateway.resolver", host=host, why=error.message)
+            raise _unknown(host) from error
+        self._keep(host, tenant, Found(proven, self._clock.now()))
+        return proven
+
+    async def _ask(self, resolver: Resolver, host: str, tenant: NodeKey) -> bool:
+        for name in proof_names(host):
+            keys = told_keys(await resolver.texts(name))
+            if keys:
+                return proof_text(tenant).partition("=")[2] in keys
+        name = host
+        for _ in range(HOPS_MAX):
+            target = await resolver.alias(name)
+            if target is None or leads_to(target, tenant, self._zone):
+                return target is not None
+            name = target
+        return False
+
+    def _lasts(self, found: Found, time: Duration) -> bool:
+        return self._clock.now() < after(found.at, time)
+
+    def _keep(self, host: str, tenant: NodeKey, found: Found) -> None:
+        self._found[host, tenant] = found
+        self._found.move_to_end((host, tenant))
+        if len(self._found) > KEPT_MAX:
+            self._found.popitem(last=False)
+
+
+def _unknown(name: str) -> Unavailable:
+    return Unavailable(
+        "site.resolver", f"the DNS does not say now whose the domains of {name} are: try again"
+    )
