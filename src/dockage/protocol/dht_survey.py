@@ -18,7 +18,7 @@ from dockage.domain.units import Instant
 
 from .dht_messages import Answer, Best, Pick
 from .dht_operations import SKEW, Blame, Question
-from .kademlia import Contact, K, Lookup
+from .kademlia import SALTS, Contact, K, Lookup
 from .record_store import READING, RecordStore
 from .records import Verify, open_record, tag
 
@@ -72,7 +72,7 @@ class Survey:
     def answered(self, question: Question, answer: Answer, now: Instant) -> None:
         if isinstance(answer, Best):
             for lookup in self._lookups:
-                lookup.answered(question.contact.key, answer.contacts)
+                lookup.answered(question.contact.key, answer.contacts, SALTS * K)
             self._file(question.contact.key, answer)
 
     def failed(self, question: Question, now: Instant) -> None:

@@ -192,10 +192,10 @@ class Lookup:
         self._asked[contact.key] = now
         self._pending.add(contact.key)
 
-    def answered(self, key: NodeKey, contacts: Iterable[Contact]) -> None:
+    def answered(self, key: NodeKey, contacts: Iterable[Contact], most: int = K) -> None:
         self._pending.discard(key)
         self._answered.add(key)
-        for contact in list(contacts)[: SALTS * K]:
+        for contact in list(contacts)[:most]:
             self._see(contact, key)
 
     def failed(self, key: NodeKey) -> None:
