@@ -16,7 +16,7 @@ from dockage.domain.identity import NodeKey
 from dockage.ports import AcceptStream, Stream
 from dockage.protocol.streams import HEADER_MAX
 from dockage.testing.link import LinkContract, MemoryLink, MemoryNetwork, Pair, call, echo, refuse, serving
-from dockage.wire.bundle import Bundle
+from dockage.wire.bundle import Budget, Bundle
 from dockage.wire.frames import read_frame
 from dockage.wire.limits import LinkLimits
 
@@ -39,7 +39,7 @@ class BundledLink(MemoryLink):
     async def serve(self, accept: AcceptStream) -> None:
         async def unbundle(peer: NodeKey, stream: Stream) -> None:
             await read_frame(stream, HEADER_MAX)
-            await Bundle(stream, lambda inner: accept(peer, inner)).run()
+            await Bundle(stream, Budget(1 << 26), lambda inner: accept(peer, inner)).run()
 
         async with asyncio.TaskGroup() as tasks:
             jobs = Jobs()

@@ -15,7 +15,7 @@ from dockage.ports import Stream
 from dockage.protocol.bundles import PAYLOAD_MAX, STREAMS_MAX, WINDOW, Frames, Kind, data_frame, encode
 from dockage.testing.link import MemoryNetwork
 from dockage.wire import bundle as module
-from dockage.wire.bundle import Bundle
+from dockage.wire.bundle import Budget, Bundle
 
 KEYS = [NodeKey(hashlib.sha256(b"bundle %d" % number).digest()) for number in range(2)]
 
@@ -79,7 +79,7 @@ LIES: dict[str, tuple[str, bytes, Callable[[Stream], Awaitable[None]]]] = {
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_lie_costs_the_bundle(lab: Lab, lie: str) -> None:
     code, said, accept = LIES[lie]
-    task = lab.run(Bundle(lab.ours, accept))
+    task = lab.run(Bundle(lab.ours, Budget(1 << 24), accept))
     talking = asyncio.create_task(talk(lab.raw, said))
     with pytest.raises(PeerError) as caught:
         await asyncio.wait_for(task, 30)
@@ -95,18 +95,60 @@ async def talk(stream: Stream, said: bytes) -> None:
 
 
 async def test_who_takes_the_bundle_is_not_opened_streams_by_the_other_side(lab: Lab) -> None:
-    task = lab.run(Bundle(lab.ours))
+    task = lab.run(Bundle(lab.ours, Budget(1 << 24)))
     await lab.raw.write(data_frame(1, b"x"))
     with pytest.raises(PeerError, match="stream 1"):
         await asyncio.wait_for(task, 30)
 
 
 async def test_one_stream_too_many_is_reset_and_costs_the_others_nothing(lab: Lab) -> None:
-    lab.run(Bundle(lab.ours, sleeper))
+    lab.run(Bundle(lab.ours, Budget(1 << 24), sleeper))
     for number in range(1, STREAMS_MAX + 2):
         await lab.raw.write(data_frame(number, b"x"))
     [refused] = await said_by(lab.raw)
     assert (refused.kind, refused.stream) == (Kind.RESET, STREAMS_MAX + 1)
+
+
+async def test_who_takes_no_answers_opens_no_more_streams(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream that it opens and ends has us say something, and it reads nothing of it."""
+    monkeypatch.setattr(module, "UNTAKEN", 100)
+    task = lab.run(Bundle(Unwritable(lab.ours), Budget(1 << 24), reader))
+    flood = b"".join(encode(Kind.FINISH, number) for number in range(1, 500))
+    talking = asyncio.create_task(talk(lab.raw, flood))
+    with pytest.raises(PeerError) as caught:
+        await asyncio.wait_for(task, 30)
+    await talking
+    assert caught.value.code == "bundle.untaken"
+
+
+class Unwritable:
+    """A stream whose other side reads nothing."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.read, self.finish, self.abort = stream.read, stream.finish, stream.abort
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_what_nobody_reads_is_bounded_for_all_streams_together(lab: Lab) -> None:
+    budget = Budget(150)
+    lab.run(Bundle(lab.ours, budget, sleeper))
+    await lab.raw.write(data_frame(1, bytes(100)) + data_frame(2, bytes(100)))
+    assert [(x.kind, x.stream) for x in await said_by(lab.raw)] == [(Kind.RESET, 2)]
+    assert budget.left == 50
+
+
+async def test_what_was_read_or_given_up_is_room_again(lab: Lab) -> None:
+    async def some(stream: Stream) -> None:
+        await stream.read(30)
+        stream.abort()
+
+    budget = Budget(150)
+    lab.run(Bundle(lab.ours, budget, some))
+    await lab.raw.write(data_frame(1, bytes(100)))
+    assert [x.kind for x in await said_by(lab.raw)] == [Kind.RESET]
+    assert budget.left == 150
 
 
 async def test_what_still_comes_for_a_stream_that_has_ended_is_dropped(lab: Lab) -> None:
@@ -114,7 +156,7 @@ async def test_what_still_comes_for_a_stream_that_has_ended_is_dropped(lab: Lab)
         await stream.read(1)
         stream.abort()
 
-    lab.run(Bundle(lab.ours, leave))
+    lab.run(Bundle(lab.ours, Budget(1 << 24), leave))
     await lab.raw.write(data_frame(1, b"x"))
     assert [x.kind for x in await said_by(lab.raw)] == [Kind.RESET]
     await lab.raw.write(data_frame(1, b"late") + encode(Kind.CREDIT, 1, 5) + data_frame(2, b"y"))
@@ -136,8 +178,8 @@ async def test_a_reader_that_sleeps_holds_up_nobody_else(lab: Lab) -> None:
         await stream.finish()
 
     kinds = iter([sleeper, echo])
-    lab.run(Bundle(lab.ours, accept))
-    opener = Bundle(lab.raw)
+    lab.run(Bundle(lab.ours, Budget(1 << 24), accept))
+    opener = Bundle(lab.raw, Budget(1 << 24))
     lab.run(opener)
     stuck, lively = opener.open(), opener.open()
     with pytest.raises(TimeoutError):
@@ -152,7 +194,7 @@ async def test_an_idle_bundle_ends_by_itself_and_opens_nothing_more(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE", 0.01)
-    bundle = Bundle(lab.raw)
+    bundle = Bundle(lab.raw, Budget(1 << 24))
     task = lab.run(bundle)
     stream = bundle.open()
     await asyncio.sleep(0.05)

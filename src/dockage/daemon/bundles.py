@@ -14,8 +14,9 @@ from dockage.ports import Stream
 from dockage.protocol import streams
 from dockage.protocol.bundles import STREAMS_MAX
 from dockage.wire.ahead import Headed
-from dockage.wire.bundle import Bundle
+from dockage.wire.bundle import Budget, Bundle
 from dockage.wire.frames import frame
+from dockage.wire.limits import PEERS
 
 from .peers import Opener
 from .tasks import Jobs
@@ -28,6 +29,7 @@ class Bundles:
     def __init__(self, open_stream: Opener, jobs: Jobs) -> None:
         self._open, self._jobs = open_stream, jobs
         self._bundles: dict[NodeKey, list[Bundle]] = {}
+        self._budget = Budget(PEERS.unread)
         self._opening: WeakValueDictionary[NodeKey, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self, peer: NodeKey, timeout: float = 10.0) -> Stream:
@@ -44,7 +46,7 @@ class Bundles:
     async def _begin(self, peer: NodeKey, timeout: float) -> Bundle:
         head = frame(streams.encode_header(streams.Bundle()))
         stream = Headed(await self._open(peer, timeout), head)
-        bundle = Bundle(stream)
+        bundle = Bundle(stream, self._budget)
         if not self._jobs.start(lambda: self._run(peer, bundle), f"bundle to {short(peer)}"):
             stream.abort()
             raise Unavailable("peer.busy", "this node has too much to do; try again")

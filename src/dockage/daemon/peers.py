@@ -30,7 +30,7 @@ from dockage.protocol.messages import (
 from dockage.protocol.streams import HEADER_MAX, AnyHeader, Messages, decode_header, encode_header
 from dockage.wire.ahead import Ahead
 from dockage.wire.bucket import Bucket
-from dockage.wire.bundle import Bundle
+from dockage.wire.bundle import Budget, Bundle
 from dockage.wire.frames import next_frame, read_frame, write_frame
 from dockage.wire.limits import PEERS
 
@@ -130,7 +130,7 @@ class Reception:
         self._budgets: OrderedDict[NodeKey, Bucket] = OrderedDict()
         self._talking: Counter[NodeKey] = Counter()
         self._bundles: Counter[NodeKey] = Counter()
-        self._bundled = 0
+        self._bundled, self._unread = 0, Budget(PEERS.unread)
         self.refused: Counter[str] = Counter()
         """Breaches by code since the start, for ``dockage status`` and for tests."""
 
@@ -164,7 +164,7 @@ class Reception:
 
     async def _unbundle(self, peer: NodeKey, stream: Stream) -> None:
         with _counted(self._bundles, peer, PEERS.bundles, "bundles of streams"):
-            await Bundle(stream, lambda inner: self._accept_inner(peer, inner)).run()
+            await Bundle(stream, self._unread, lambda inner: self._accept_inner(peer, inner)).run()
 
     async def _accept_inner(self, peer: NodeKey, stream: Stream) -> None:
         if self._bundled >= PEERS.bundled:

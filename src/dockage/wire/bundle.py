@@ -21,8 +21,10 @@ from .relay import only
 
 log = structlog.get_logger("dockage.bundle")
 
-OUT_MAX = 1 << 20
-"""Bytes that wait for the link; writers wait while there are more."""
+OUT_MAX, OUT_FRAMES = 1 << 20, 8_192
+"""Bytes and frames that wait for the link; writers wait while there are more."""
+UNTAKEN = 2 * OUT_FRAMES
+"""Frames that wait because the other side reads nothing, and goes on opening streams that we have to answer."""
 NUMBERS = 1 << 32
 IDLE = 30.0
 """Seconds without a stream after which who opens them ends the bundle: it keeps a connection busy."""
@@ -30,11 +32,18 @@ Accept = Callable[[Stream], Awaitable[None]]
 """Serves one stream that the other side opened; owns it. A PeerError costs the bundle."""
 
 
+class Budget:
+    """Bytes that bundles may hold for their readers, all together. One stream's window is small; thousands are not."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+
 class Bundle:
     """One side of it. Only one side opens streams: the one that has no *accept*."""
 
-    def __init__(self, stream: Stream, accept: Accept | None = None) -> None:
-        self._stream, self._accept = stream, accept
+    def __init__(self, stream: Stream, budget: Budget, accept: Accept | None = None) -> None:
+        self._stream, self._accept, self.budget = stream, accept, budget
         self._streams: dict[int, Bundled] = {}
         self._silent: set[Bundled] = set()
         """Opened by us, and nothing was said on them: they have no number yet."""
@@ -110,7 +119,7 @@ class Bundle:
 
     async def room(self) -> None:
         """Returns when little is waiting to leave."""
-        while self._waiting > OUT_MAX and not self.over:
+        while (self._waiting > OUT_MAX or len(self._out) > OUT_FRAMES) and not self.over:
             self._room.clear()
             await self._room.wait()
 
@@ -143,6 +152,8 @@ class Bundle:
             or frame.stream != self._newest + 1
         ):
             raise PeerError("bundle.number", f"the peer speaks of stream {frame.stream}, which is not there")
+        if len(self._out) > UNTAKEN:
+            raise PeerError("bundle.untaken", "the peer opens streams and takes no answers")
         self._newest += 1
         if self._serving >= STREAMS_MAX or self._tasks is None:
             self.say(encode(Kind.RESET, frame.stream))
@@ -207,7 +218,7 @@ class Bundled:
 
     def _pay(self, size: int) -> None:
         """In large steps: each is a frame of its own."""
-        self._unread -= size
+        self._release(size)
         self._owed += size
         if self._owed >= WINDOW // 4 and not self._ended:
             self._bundle.say(encode(Kind.CREDIT, self._number, self._owed))
@@ -241,10 +252,16 @@ class Bundled:
         if self._aborted:
             return
         self._aborted = True
+        self._parts.clear()
+        self._release(self._unread)
         if self._number and not (self._refused or (self._finished and self._ended)):
             self._bundle.say(encode(Kind.RESET, self._number))
         self._bundle.ended(self._number, self)
         self._wake()
+
+    def _release(self, size: int) -> None:
+        self._unread -= size
+        self._bundle.budget.left += size
 
     def _leave(self) -> None:
         if self._finished and self._ended:
@@ -265,10 +282,9 @@ class Bundled:
     def take(self, frame: Frame) -> None:
         """Raises PeerError("bundle.overrun") for more than was allowed."""
         if frame.kind == Kind.DATA:
-            self._unread += frame.number
-            if self._unread + self._owed > WINDOW or self._ended:
+            if self._unread + frame.number + self._owed > WINDOW or self._ended:
                 raise PeerError("bundle.overrun", "the peer sent more than it was allowed to")
-            self._parts.append(frame.data)
+            self._hold(frame.data)
         elif frame.kind == Kind.CREDIT:
             self._credit += frame.number
             if self._credit > WINDOW:
@@ -281,6 +297,13 @@ class Bundled:
             self._bundle.ended(self._number, self)
         if self._moved:
             self._wake()
+
+    def _hold(self, data: bytes) -> None:
+        if len(data) > self._bundle.budget.left:
+            self.abort()  # not a breach: others fill the room
+            return
+        self._release(-len(data))
+        self._parts.append(data)
 
     def break_(self) -> None:
         """Nothing will come and nothing be taken; what came to its end before can still be read."""

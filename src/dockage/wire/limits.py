@@ -98,8 +98,9 @@ class PeerLimits:
     bundles: int = 8
     """From one peer at once: streams that carry many others."""
     bundled: int = 8_192
-    """Streams inside of bundles, of all peers together; beyond it a newcomer is reset. One holds at most 512 KiB that
-    nobody read yet."""
+    """Streams inside of bundles, of all peers together; beyond it a newcomer is reset."""
+    unread: int = 128 << 20
+    """Bytes of them that nobody read yet, together; what comes when there are so many costs its stream."""
     send_sec: float = 20.0
     """For one message, a look-up of a peer that moved included."""
     dial_sec: float = 5.0
