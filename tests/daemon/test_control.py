@@ -233,6 +233,22 @@ async def test_a_chain_that_does_not_answer_is_503_and_no_reason_to_show_nothing
         )
 
 
+async def test_a_market_that_is_silent_for_a_moment_is_asked_again(world: World, home: Path) -> None:
+    tenant = await world.tenant()
+    queries: Any = tenant.node.renting.queries
+    ask, silent = queries.ask, [Unavailable("market.unreachable", "nobody answers")]
+
+    async def try_to_ask(*which: Any) -> Any:
+        if silent:
+            raise silent.pop()
+        return await ask(*which)
+
+    queries.ask = try_to_ask
+    async with control(tenant, home) as api:
+        assert "offers" in await api.post("/market")
+    assert not silent
+
+
 async def test_a_fault_of_ours_is_500_and_the_next_request_is_answered(world: World, home: Path) -> None:
     tenant = await world.tenant()
     node: Any = tenant.node

@@ -52,8 +52,11 @@ async def test_containers_of_an_ended_lease_are_shown_with_the_reason_and_can_be
     await tenant.run("--name", "web", "-p", f"{port}:80", IMAGE, "sh", "-c", SITE)
     await until(lambda: serves(port))
     [info] = tenant.leases.all()
+    waiting = asyncio.create_task(tenant.tried("wait", "web"))
+    await until(lambda: tenant.front.clients > 0)
     await tenant.leases.end(info.id, "the provider needs its machine")
     await until(lambda: closed(port))
+    assert "137" in (await waiting).out
     line = json.loads(await tenant.docker("ps", "-a", "--format", "{{json .}}"))
     assert line["State"] == "exited"
     assert "the provider needs its machine" in line["Status"]

@@ -126,8 +126,8 @@ async def test_a_killed_client_ends_its_attachment(tenant: Tenant) -> None:
 
 
 async def test_events_of_all_leases_come_together(tenant: Tenant) -> None:
-    process = await tenant.process("events", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}")
-    await asyncio.sleep(0.5)
+    shown = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"
+    process = await tenant.process("events", "--since", "1", "--format", shown)
     await tenant.docker("run", "--rm", "--name", "one", *LIMITS, IMAGE, "true")
     await tenant.docker("run", "--rm", "--name", "two", *LIMITS, IMAGE, "true")
     await tenant.docker("network", "create", "net")
@@ -139,12 +139,21 @@ async def test_events_of_all_leases_come_together(tenant: Tenant) -> None:
         "container destroy one",
         "container destroy two",
         "network create net",
+        "image tag evented:1",
     }
-    async with asyncio.timeout(20):
+
+    async def tag() -> None:
+        """Until it is seen: the front may just be beginning to listen to the local engine."""
+        while not wanted <= seen:
+            await tenant.docker("tag", IMAGE, "evented:1")
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(tag())
         while not wanted <= seen:
             seen.add((await process.stdout.readline()).decode().strip())
     process.kill()
     await process.communicate()
+    await tenant.docker("rmi", "evented:1")
 
 
 async def test_the_same_name_twice_is_a_conflict_and_rm_makes_it_free_at_once(tenant: Tenant) -> None:

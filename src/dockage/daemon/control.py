@@ -39,7 +39,9 @@ from .control_machines import machine_routes
 from .driver import Driver
 from .market import explain
 from .node import Node
+from .patience import patiently
 from .rail import FUND_TARGET, Rail, no_rail
+from .renting import silently
 from .wishes import GATEWAYS_MAX, Wishes, read_wishes
 
 log = structlog.get_logger("dockage.control")
@@ -207,7 +209,8 @@ class Control:
         need = await _body(request, Need)
         limits, wishes = _wanted(need)
         wish = self._node.renting.wish(limits, wishes)
-        answer = await self._node.renting.queries.ask(Query(wish, near=True, most=MOST_MAX), need.limit)
+        query = Query(wish, near=True, most=MOST_MAX)
+        answer = await patiently(lambda: self._node.renting.queries.ask(query, need.limit), silently)
         found = answer.found
         now = self._node.clock.now()
         seen = known(self._node.tenant.state, now)

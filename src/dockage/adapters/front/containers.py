@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,13 +18,18 @@ from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError, ended, name_taken
 from dockage.protocol.docker.front_state import Container
 from dockage.protocol.docker.refusals import update_refusals
-from dockage.wire.relay import attended
+from dockage.wire.http import Response
+from dockage.wire.relay import attended, pass_on, stream
 
 from . import listing, relay
-from .call import Call
-from .engines import SLOW, id_of
+from .call import JSON, Call
+from .engines import SLOW, id_of, message_of, target
 from .parts import Parts
 
+KILLED = 137
+"""128 and SIGKILL: what becomes of a container whose lease ends."""
+PAUSE = 0.5
+"""Seconds between two looks at a lease that may have ended."""
 DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 
 
@@ -90,13 +96,53 @@ async def restart(call: Call, parts: Parts) -> None:
 
 
 async def wait(call: Call, parts: Parts) -> None:
-    """For one whose lease has ended there is nothing to wait for: it tells how it ended, and why."""
+    """For one whose lease has ended there is nothing to wait for: it tells how it ended, and why. Nor does a lease that
+    ends meanwhile, or a connection that breaks, end the wait with less."""
     container = parts.books.container(call.names["id"])
-    if not container.ended:
-        call.names["action"] = "wait"
-        return await forward(call, parts)
-    code = views.exit_code(listing.last_inspect(parts, container, ""))
-    await call.answer({"StatusCode": code, "Error": {"Message": container.ended}})
+    await call.raw_body()
+    if container.ended:
+        return await call.answer(_how_it_ended(parts, container, container.ended))
+    path = target(f"/containers/{container.remote}/wait", call.query)
+    try:
+        async with parts.engines.asked(container.lease, "POST", path) as response:
+            if response.status >= 400:
+                return await pass_on(call.server, response, JSON)
+            await stream(call.server, 200, JSON, _waited(parts, container, path, response))
+    except Unavailable:
+        if call.server.answering:
+            raise
+        await stream(call.server, 200, JSON, _waited(parts, container, path, None))
+
+
+async def _waited(
+    parts: Parts, container: Container, path: str, response: Response | None
+) -> AsyncIterator[bytes]:
+    try:
+        answer = await response.read_body() if response else None
+    except Unavailable:
+        answer = None
+    yield answer if answer is not None else await _waited_again(parts, container, path)
+
+
+async def _waited_again(parts: Parts, container: Container, path: str) -> bytes:
+    """Until the container or its lease has ended: a provider that is silent loses the lease."""
+    while not (reason := await parts.watch.check_end(container.lease)):
+        await asyncio.sleep(PAUSE)
+        try:
+            async with parts.engines.asked(container.lease, "POST", path) as response:
+                if response.status < 400:
+                    return await response.read_body()
+                reason = message_of(await response.read_body())  # it was removed meanwhile
+                break
+        except Unavailable:
+            continue
+    return msgspec.json.encode(_how_it_ended(parts, container, reason)) + b"\n"
+
+
+def _how_it_ended(parts: Parts, container: Container, reason: str) -> dict[str, Any]:
+    newest = parts.books.shelf.containers.get(container.id, container)
+    code = views.exit_code(listing.last_inspect(parts, newest, "")) if newest.ended else KILLED
+    return {"StatusCode": code, "Error": {"Message": reason}}
 
 
 async def _with_ports(parts: Parts, container: Container, path: str, query: dict[str, str]) -> int:

@@ -32,6 +32,7 @@ from .books import Books
 from .call import JSON
 from .engines import LeaseEngines
 from .hub import EventHub
+from .imagewatch import follow_images
 from .local import LocalEngine
 from .parts import Parts
 from .placing import Placing, SendImage, Tell
@@ -90,7 +91,8 @@ class DockerFront:
         self._books = Books(journal)
         self._engines = LeaseEngines(leases)
         self._parts: Parts | None = None
-        self._clients = 0
+        self.clients = 0
+        """Connections that are open."""
         self.ready = asyncio.Event()
         """Set once the socket takes connections."""
 
@@ -121,6 +123,7 @@ class DockerFront:
         engines = self._engines
         published = Published(self._leases, tasks, self._bind_host)
         hub = EventHub()
+        tasks.create_task(follow_images(self._local, hub))
         tenancy = Tenancy(self._books, self._leases, engines, tasks, self._linger)
         watch = Watch(self._books, engines, published, hub, self._clock, tasks, tenancy.settle)
         tenancy.watch = watch
@@ -178,10 +181,10 @@ class DockerFront:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        if self._clients >= CLIENTS_MAX:
+        if self.clients >= CLIENTS_MAX:
             writer.transport.abort()
             return
-        self._clients += 1
+        self.clients += 1
         if not spawn(tasks, self._serve_client(ClientStream(reader, writer), parts)):
             writer.transport.abort()
 
@@ -195,7 +198,7 @@ class DockerFront:
         except Exception:
             log.exception("client.crashed")
         finally:
-            self._clients -= 1
+            self.clients -= 1
             stream.abort()
 
     async def _next(self, server: HttpServer) -> Request | None:

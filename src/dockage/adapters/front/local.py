@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,18 @@ class LocalEngine:
             return msgspec.json.decode(body, type=dict[str, Any]) if response.status < 400 else {}
         except (DockageError, msgspec.MsgspecError):
             return {}
+
+    async def lines(self, path: str) -> AsyncGenerator[dict[str, Any], None]:
+        """An endless answer's JSON lines. Raises Unavailable when it breaks, and ApiError without an engine."""
+        stream = await self._connect()
+        try:
+            response = await HttpClient(stream).request("GET", path)
+            if response.status != 200:
+                raise Unavailable("engine.strange", f"the local engine answers {response.status} to {path}")
+            async for line in json_lines(response.body()):
+                yield line
+        finally:
+            stream.abort()
 
     async def import_tar(self, query: Sequence[tuple[str, str]], tar: AsyncIterator[bytes]) -> str:
         """The id of the image made of *tar* (Engine API v1.44, ImageCreate with fromSrc). Raises ApiError."""
