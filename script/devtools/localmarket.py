@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from dockage.domain.pricing import PRESETS, Tariff
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60
 DOCKAGE = (sys.executable, "-m", "dockage.cli.main")
+DOCTORED = (sys.executable, str(ROOT / "script" / "devtools" / "doctored.py"))
 STOP_SECONDS = 20
 
 EXAGGERATION = 100_000
@@ -40,10 +42,10 @@ CHANNEL_SAT = 50_000
 
 
 class NodeProcess:
-    """One ``dockage daemon`` with its own home."""
+    """One ``dockage daemon`` with its own home; *program* is what else is to be started as one (doctored.py)."""
 
-    def __init__(self, home: Path, config: str) -> None:
-        self.home = home
+    def __init__(self, home: Path, config: str, program: Sequence[str] = DOCKAGE) -> None:
+        self.home, self._program = home, program
         home.mkdir(mode=0o700)
         (home / "config.toml").write_text(config)
         self.process: subprocess.Popen[bytes] | None = None
@@ -63,7 +65,7 @@ class NodeProcess:
     def launch(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*DOCKAGE, "--home", str(self.home), "daemon"],
+                [*self._program, "--home", str(self.home), "daemon"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -190,6 +192,21 @@ class LocalMarket:
         node.start()
         return node
 
+    def add_cheat(self, name: str, lie: str, percent: int, region: str) -> NodeProcess:
+        """A provider that tells one of the lies of ``doctored.py``."""
+        self._prices[name], self._regions[name] = percent, region
+        node = NodeProcess(self.folder / name, self._provider_config(name), [*DOCTORED, lie])
+        self.providers[name] = node
+        node.start()
+        return node
+
+    def add_tenant(self, name: str) -> NodeProcess:
+        """One that looks into its leases."""
+        config = self._tenant_config().replace("checks = false", "checks = true")
+        node = self._node(name, config.replace('bitcoind_wallet = "tenant"', f'bitcoind_wallet = "{name}"'))
+        node.start()
+        return node
+
     def remove_provider(self, name: str) -> None:
         node = self.providers.pop(name)
         with contextlib.suppress(OSError, Failed):
@@ -230,8 +247,8 @@ class LocalMarket:
             f"[channel]\nlargest_sat = {self._channel_sat}\n" + self.chain.config("tenant")
         )
 
-    def fund_tenant(self, sat: int) -> None:
-        self.chain.give(self.tenant.ask("POST", "/v1/wallet/receive")["address"], sat)
+    def fund_tenant(self, sat: int, tenant: NodeProcess | None = None) -> None:
+        self.chain.give((tenant or self.tenant).ask("POST", "/v1/wallet/receive")["address"], sat)
 
     def wait_for_offers(self, count: int, seconds: float = 30) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -268,10 +285,10 @@ class LocalMarket:
 
     # -- use -----------------------------------------------------------------------------------------
     def docker(
-        self, *arguments: str, seconds: float = 120, check: bool = True
+        self, *arguments: str, seconds: float = 120, check: bool = True, tenant: NodeProcess | None = None
     ) -> subprocess.CompletedProcess[str]:
         """The stock CLI against the tenant's socket."""
-        environment = {**os.environ, "DOCKER_HOST": self.tenant.docker_host}
+        environment = {**os.environ, "DOCKER_HOST": (tenant or self.tenant).docker_host}
         environment.pop("DOCKER_CONTEXT", None)
         if self._docker_config is not None:
             environment["DOCKER_CONFIG"] = str(self._docker_config)
