@@ -119,7 +119,9 @@ def test_a_base_is_stated_only_by_what_was_read_after_it() -> None:
     begun = msgspec.structs.replace(NONE, begun=marked(5, 100), began_at=at(200.5), heard_at=at(200))
     checks, _ = ch.after_look(begun, Look((counted(5),)), LIMITS, at(202))
     assert checks.base is not None
-    assert checks.base.later == at(100 + 2 + 1), "the newest statement's age, the look, and the way"
+    assert checks.base.later == at(100 + 2 + 2), (
+        "the newest statement's age, the look, the second it was read in and the way"
+    )
 
 
 # -- a core is a core --------------------------------------------------------------------------------
