@@ -82,8 +82,7 @@ class Stream(Protocol):
     """One bidirectional byte stream to an authenticated peer, with back-pressure and half-close."""
 
     async def read(self, limit: int) -> bytes:
-        """Up to *limit* bytes as soon as there are any; ``b""`` once the peer finished. Raises Unavailable
-        if the connection broke."""
+        """Up to *limit* bytes once there are any; ``b""`` once the peer finished. Unavailable if it broke."""
 
     async def write(self, data: bytes) -> None:
         """Returns when the bytes are taken over by the transport."""
@@ -116,6 +115,9 @@ class PeerLink(Protocol):
 
     def learn(self, peer: NodeKey, address: Address) -> None:
         """Remember how *peer* can be reached (bounded memory; the newest wins)."""
+
+    def current(self, peer: NodeKey) -> object | None:
+        """Which connection a new stream would be on, for comparing; None: a dial would come first."""
 
     async def open(self, peer: NodeKey, timeout: float = 10.0) -> Stream:
         """A new stream, over the live connection if there is one (also one that the peer dialled).

@@ -43,7 +43,7 @@ class BundledLink(MemoryLink):
 
         async with asyncio.TaskGroup() as tasks:
             jobs = Jobs()
-            self._bundles = Bundles(self._begin, jobs)
+            self._bundles = Bundles(self._begin, self.current, jobs)
             tasks.create_task(jobs.run())
             await super().serve(unbundle)
 
@@ -83,8 +83,11 @@ class TestBundles(LinkContract):
         async with serving(left, refuse), serving(pair.right, note):
             for _ in range(20):
                 await call(left, pair.right.node, b"hello")
-        assert len(taken) == 20
-        assert left.begun == 1
+            assert left.begun == 1
+            left.connected[pair.right.node] = object()
+            await call(left, pair.right.node, b"over the connection that there is now")
+            assert left.begun == 2
+        assert len(taken) == 21
 
 
 class TestIrohLink(LinkContract):

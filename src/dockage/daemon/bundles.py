@@ -6,6 +6,7 @@ Counterpart: ``peers.Reception``, which takes the bundles apart again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from dockage.domain.errors import Unavailable
@@ -26,9 +27,11 @@ FULL = STREAMS_MAX // 2
 
 
 class Bundles:
-    def __init__(self, open_stream: Opener, jobs: Jobs) -> None:
-        self._open, self._jobs = open_stream, jobs
-        self._bundles: dict[NodeKey, list[Bundle]] = {}
+    def __init__(self, open_stream: Opener, current: Callable[[NodeKey], object | None], jobs: Jobs) -> None:
+        """*current*: ``PeerLink.current``."""
+        self._open, self._current, self._jobs = open_stream, current, jobs
+        self._bundles: dict[NodeKey, list[tuple[Bundle, object | None]]] = {}
+        """And the connection that each is on."""
         self._budget = Budget(PEERS.unread)
         self._opening: WeakValueDictionary[NodeKey, asyncio.Lock] = WeakValueDictionary()
 
@@ -40,8 +43,10 @@ class Bundles:
             return bundle.open()
 
     def _with_room(self, peer: NodeKey) -> Bundle | None:
-        mine = self._bundles.get(peer, ())
-        return next((each for each in mine if not each.over and each.carried < FULL), None)
+        """A peer that dialled anew is not waited for on the connection that it left."""
+        now = self._current(peer)
+        mine = self._bundles.get(peer, ()) if now is not None else ()
+        return next((x for x, line in mine if line is now and not x.over and x.carried < FULL), None)
 
     async def _begin(self, peer: NodeKey, timeout: float) -> Bundle:
         head = frame(streams.encode_header(streams.Bundle()))
@@ -50,14 +55,13 @@ class Bundles:
         if not self._jobs.start(lambda: self._run(peer, bundle), f"bundle to {short(peer)}"):
             stream.abort()
             raise Unavailable("peer.busy", "this node has too much to do; try again")
-        self._bundles.setdefault(peer, []).append(bundle)
+        self._bundles.setdefault(peer, []).append((bundle, self._current(peer)))
         return bundle
 
     async def _run(self, peer: NodeKey, bundle: Bundle) -> None:
         try:
             await bundle.run()
         finally:
-            mine = self._bundles[peer]
-            mine.remove(bundle)
-            if not mine:
-                del self._bundles[peer]
+            left = [each for each in self._bundles.pop(peer) if each[0] is not bundle]
+            if left:
+                self._bundles[peer] = left

@@ -149,7 +149,7 @@ def wire(
     """The node, and what must run while it lives. *policy*: how it sells, if it does."""
     keys, clock, link, jobs = ground.keys, ground.clock, ground.link, Jobs()
     reach = Reach(link, ground.directory, keys, clock)
-    postman, bundles = Postman(reach.open, keys, jobs), Bundles(reach.open, jobs)
+    postman, bundles = Postman(reach.open, keys, jobs), Bundles(reach.open, ground.link.current, jobs)
     counts = TunnelCounts(ground.rows, ground.journal)
     planner = _planner(ground)
     tenant_hands = TenantPerformer(

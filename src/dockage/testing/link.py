@@ -106,7 +106,7 @@ class MemoryLink:
         self._network, self._node, self._address = network, node, address
         self._addresses: dict[NodeKey, Address] = {}
         self.incoming: asyncio.Queue[tuple[NodeKey, MemoryStream] | None] = asyncio.Queue(BACKLOG)
-        self.connected: set[NodeKey] = set()
+        self.connected: dict[NodeKey, object] = {}
 
     @property
     def node(self) -> NodeKey:
@@ -120,6 +120,9 @@ class MemoryLink:
 
     def seen(self, peer: NodeKey) -> str:
         return self._network.links[peer].address().direct[0] if peer in self.connected else ""
+
+    def current(self, peer: NodeKey) -> object | None:
+        return self.connected.get(peer)
 
     async def open(self, peer: NodeKey, timeout: float = 10.0) -> Stream:
         return self._network.connect(self, peer, self._addresses.get(peer))
@@ -164,8 +167,8 @@ class MemoryNetwork:
         )
         if there is None or not known or caller.node not in self.links or there.incoming.full():
             raise Unavailable("peer.unreachable", f"peer {short(peer)} cannot be reached")
-        caller.connected.add(peer)
-        there.connected.add(caller.node)
+        caller.connected.setdefault(peer, object())
+        there.connected.setdefault(caller.node, object())
         return self._stream(caller.node, there)
 
     def _stream(self, caller: NodeKey, there: MemoryLink) -> MemoryStream:
@@ -184,7 +187,7 @@ class MemoryNetwork:
         """Their connection ends with all its streams; who knows the other's address may dial again."""
         for node, peer in ((one, other), (other, one)):
             if node in self.links:
-                self.links[node].connected.discard(peer)
+                self.links[node].connected.pop(peer, None)
         for pipe in tuple(self._pipes):
             if pipe.ends == {one, other}:
                 pipe.break_()
@@ -193,7 +196,7 @@ class MemoryNetwork:
         """The node is gone without a word. Its peers notice at once: as if their heartbeats had run out."""
         link = self.links.pop(node, None)
         for other in self.links.values():
-            other.connected.discard(node)
+            other.connected.pop(node, None)
         for pipe in tuple(self._pipes):
             if node in pipe.ends:
                 pipe.break_()
@@ -260,6 +263,16 @@ class LinkContract:
         async with serving(pair.left, echo), serving(pair.right, echo):
             await call(pair.right, pair.left.node, b"first")
             assert await call(pair.left, pair.right.node, b"back") == b"back" + pair.left.node
+
+    async def test_the_connection_is_the_same_until_there_is_another(self, pair: Pair) -> None:
+        peer = pair.right.node
+        assert pair.left.current(peer) is None
+        async with serving(pair.left, refuse), serving(pair.right, echo):
+            await call(pair.left, peer, b"one")
+            first = pair.left.current(peer)
+            await call(pair.left, peer, b"two")
+            assert first is not None
+            assert pair.left.current(peer) is first
 
     async def test_half_close_leaves_the_answer_open(self, pair: Pair) -> None:
         async def count(peer: NodeKey, stream: Stream) -> None:

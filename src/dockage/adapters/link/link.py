@@ -91,6 +91,9 @@ class IrohLink:
     def learn(self, peer: NodeKey, address: Address) -> None:
         self._book.learn(peer, address)
 
+    def current(self, peer: NodeKey) -> object | None:
+        return self._lines.find(peer)
+
     async def open(self, peer: NodeKey, timeout: float = 10.0) -> Stream:
         try:
             async with asyncio.timeout(timeout):
