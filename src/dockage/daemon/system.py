@@ -467,7 +467,8 @@ def _front(home: Path, config: Config, node: Node, journal: Journal, stack: Asyn
 
     async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
         def report(done: int, total: int) -> None:
-            progress(f"sending {reference}: {done >> 20} of {total >> 20} MiB")
+            if total:  # nothing where it is there already
+                progress(f"sending {reference}: {-(-done >> 20)} of {-(-total >> 20)} MiB")
 
         def sources(image: str) -> Sequence[Source]:
             return seeds.sources(lease, image)
