@@ -1,44 +1,51 @@
-"""How long until a published port answers again, from one replica with a standby.
+"""How long until a service answers again, and what of its requests is lost; Docker Swarm cut in the same run.
 
-    script/bench failover [--json FILE] [--runs N]
+    script/bench failover [--json FILE] [--runs N] [--swarm-runs N] [--requests N] [--only PART ...]
 
-killed_p50_s, killed_p95_s      the provider's daemon is killed (SIGKILL)
-failover_p50_s, failover_p95_s  it falls silent: stopped (SIGSTOP), which from outside is a line that was cut
+failover_p50_s, failover_p95_s  one replica with a standby, its provider lost: in turn its daemon is killed (SIGKILL)
+                                and falls silent (SIGSTOP), which from outside is a line that was cut; killed_ and
+                                silent_ are those alone, phases_s the steps on the way
 crash_p50_s, crash_p95_s        only the container's process dies; its engine starts it again (--restart=always)
-missing                         what the issue asks for and is not measured here yet
+swarm_p50_s, swarm_p95_s        three nodes of Docker Swarm, the one that serves cut off (benchmarks/failover_swarm.py)
+failed_requests                 two replicas behind a gateway, --requests GETs at 200/s, a provider killed half-way
+drain_failed                    the same, a provider drained half-way (dockage drain)
+gateway_rps, bare_rps           requests a second through a gateway, and through Caddy alone (benchmarks/gateway.py)
 
-Each time counts from the fault until a request that began after it is answered.
+Each time counts from the fault until a request that began after it is answered. Parts: lost crash requests swarm
+gateway. Swarm runs beside lost and crash, so that both see the same machine; it waits far more than it works.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import platform
-import signal
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from failover_public import Public
+from failover_site import Site
+
+import gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "script"))
 
-from devtools.localmarket import LocalMarket, NodeProcess  # noqa: E402
-from devtools.regtest import free_port  # noqa: E402
-from devtools.shell import Failed, wait_until  # noqa: E402
+from devtools.localmarket import LocalMarket  # noqa: E402
+from devtools.shell import Failed, run  # noqa: E402
 
-NAME = "failover"
-IMAGE = "dockage/base:bookworm"
-SITE = "mkdir -p /www; echo hello > /www/index.html; httpd -f -p 80 -h /www & echo $! > /pid; wait; exit 1"
-PATIENCE = 60.0
-CALM = 11.0
-"""Seconds that a container must run before its engine forgets that it crashed."""
-MISSING = "swarm_p50_s failed_requests drain_failed gateway_rps bare_rps"
+PARTS = ("lost", "crash", "requests", "swarm", "gateway")
+SWARM_SECONDS = 120
+"""For its start, and for each cut."""
+BEGUN = time.monotonic()
 
 
 def main() -> None:
@@ -46,11 +53,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=3, help="losses, and crashes (3)")
+    parser.add_argument("--swarm-runs", type=int, default=3, help="some 30 s each (3)")
+    parser.add_argument("--requests", type=int, default=10_000, help="under load, twice (10,000)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--engines", nargs=2, metavar=("TENANT", "PROVIDER"), required=True, help="sockets")
     options = parser.parse_args()
-    figures = measure(*options.engines, options.runs)
-    figures["missing"] = MISSING
+    figures = measure(options)
+    figures["load"] = f"{os.getloadavg()[0]:.1f}"
     figures["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
     for name, value in figures.items():
         print(f"{name:<16} {value}")
@@ -58,94 +68,94 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def measure(tenant_engine: str, provider_engine: str, runs: int) -> dict[str, Any]:
-    world = LocalMarket(tenant_engine, provider_engine, {"ada": 1, "bob": 1, "cal": 1}, channel_sat=500_000)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    with ExitStack() as stack:
+        wait_for_swarm: Callable[[], list[float]] = list
+        if "swarm" in options.only:
+            wait_for_swarm = stack.enter_context(swarm(options.engines[0], options.swarm_runs))
+        if {"lost", "crash", "requests"} & {*options.only}:
+            world = stack.enter_context(market(*options.engines))
+            if {"lost", "crash"} & {*options.only}:
+                figures |= one_replica(Site(world, progress), options)
+            figures |= seconds("swarm", wait_for_swarm())
+            if "requests" in options.only:
+                figures |= Public(world, progress).figures(options.requests)
+        else:
+            figures |= seconds("swarm", wait_for_swarm())
+    if "gateway" in options.only:
+        figures |= throughput()
+    return figures
+
+
+def one_replica(site: Site, options: argparse.Namespace) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    with site.up():
+        if "lost" in options.only:
+            lost = [site.lost(silent=bool(n % 2)) for n in range(options.runs)]
+            figures |= seconds("failover", lost)
+            figures |= seconds("killed", lost[::2]) | seconds("silent", lost[1::2])
+            figures |= {"phases_s": site.phases()}
+        if "crash" in options.only:
+            figures |= seconds("crash", [site.crashed() for _ in range(options.runs)])
+    return figures
+
+
+def throughput() -> dict[str, Any]:
+    progress("a gateway beside a bare proxy")
+    rates = gateway.measure(2.0)
+    return {name: rates[name] for name in ("gateway_rps", "bare_rps", "added_p50_ms")}
+
+
+@contextmanager
+def market(tenant_engine: str, provider_engine: str) -> Iterator[LocalMarket]:
+    progress("a market of three providers")
+    prices = {"ada": 1, "bob": 1, "cal": 1}
+    world = LocalMarket(tenant_engine, provider_engine, prices, channel_sat=500_000)
     try:
         world.start()
-        world.fund_tenant(5_000_000)
+        world.fund_tenant(10_000_000)
         world.mine_every(1.0)
         world.wait_for_offers(3)
-        return Site(world).figures(runs)
+        yield world
     finally:
         world.close()
 
 
-class Site:
-    def __init__(self, world: LocalMarket) -> None:
-        self._world, self._port = world, free_port()
+@contextmanager
+def swarm(engine: str, runs: int) -> Iterator[Callable[[], list[float]]]:
+    """What it is given to wait with brings the seconds of each cut. The sandbox takes all of it down when it ends."""
+    progress("three nodes of Docker Swarm")
+    with tempfile.TemporaryDirectory(prefix="dk-swarm-") as folder:
+        image = Path(folder) / "image.tar"
+        run("docker", "--host", f"unix://{engine}", "save", f"--output={image}", "dockage/base:bookworm")
+        script = ROOT / "benchmarks/failover_swarm.py"
+        command = [ROOT / "script/sandbox", sys.executable, script, f"--image={image}", f"--folder={folder}"]
+        made = subprocess.Popen([*command, f"--runs={runs}"], stdout=subprocess.PIPE, text=True)
 
-    def figures(self, runs: int) -> dict[str, Any]:
-        self._world.docker(
-            *("run", "-d", "--name", NAME, "--restart=always", "--label=dockage.standby=1"),
-            *("--cpus=0.5", "--memory=64m", "-p", f"{self._port}:80", IMAGE, "sh", "-c", SITE),
-        )
-        return {
-            **spread("killed", [self._lost(lambda n: n.kill(), NodeProcess.start) for _ in range(runs)]),
-            **spread("failover", [self._lost(silence, wake) for _ in range(runs)]),
-            **spread("crash", [self._crashed() for _ in range(runs)]),
-        }
+        def wait() -> list[float]:
+            progress("waiting for the swarm")
+            out, _ = made.communicate(timeout=SWARM_SECONDS * (runs + 1))
+            if made.returncode:
+                raise Failed("the swarm could not be measured: what is above says why")
+            return [float(line) for line in out.split()]
 
-    def _lost(self, harm: Callable[[NodeProcess], None], mend: Callable[[NodeProcess], None]) -> float:
-        self._whole()
-        key = next(x["provider"] for x in self._replicas() if x["primary"])
-        victim = next(node for node in self._world.providers.values() if node.key == key)
-        harm(victim)
         try:
-            return self._until_it_answers()
+            yield wait
         finally:
-            mend(victim)
-
-    def _crashed(self) -> float:
-        self._whole()
-        time.sleep(CALM)
-        self._world.docker("exec", NAME, "sh", "-c", "kill -9 $(cat /pid)")
-        return self._until_it_answers()
-
-    def _until_it_answers(self) -> float:
-        begun = time.monotonic()
-        while not answers(self._port):
-            if time.monotonic() - begun > PATIENCE:
-                raise Failed(f"nothing answers after {PATIENCE:g} s")
-            time.sleep(0.02)
-        return time.monotonic() - begun
-
-    def _replicas(self) -> list[dict[str, Any]]:
-        found = self._world.tenant.ask("GET", "/v1/deployments")["deployments"]
-        return found[0]["replicas"] if found else []
-
-    def _whole(self) -> None:
-        def whole() -> bool:
-            states = [(x["state"], x["health"]) for x in self._replicas()]
-            return sorted(states) == [("serving", "well"), ("standby", "well")] and answers(self._port)
-
-        if not wait_until(whole, PATIENCE, 0.2):
-            raise Failed(f"it did not become whole again: {self._replicas()}")
+            made.terminate()
+            made.wait()
 
 
-def silence(node: NodeProcess) -> None:
-    assert node.process is not None
-    node.process.send_signal(signal.SIGSTOP)
+def progress(what: str) -> None:
+    print(f"[{time.monotonic() - BEGUN:4.0f} s] {what}", file=sys.stderr, flush=True)
 
 
-def wake(node: NodeProcess) -> None:
-    assert node.process is not None
-    node.process.send_signal(signal.SIGCONT)
-
-
-def answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def spread(name: str, seconds: list[float]) -> dict[str, float]:
-    worst = sorted(seconds)[min(len(seconds) - 1, int(0.95 * len(seconds)))]
-    return {f"{name}_p50_s": round(statistics.median(seconds), 2), f"{name}_p95_s": round(worst, 2)}
+def seconds(name: str, each: list[float]) -> dict[str, float]:
+    if not each:
+        return {}
+    worst = sorted(each)[min(len(each) - 1, int(0.95 * len(each)))]
+    return {f"{name}_p50_s": round(statistics.median(each), 2), f"{name}_p95_s": round(worst, 2)}
 
 
 if __name__ == "__main__":

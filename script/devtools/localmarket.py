@@ -184,9 +184,9 @@ class LocalMarket:
         node.start()
         return node
 
-    def add_gateway(self, name: str, section: str) -> NodeProcess:
+    def add_gateway(self, name: str, section: str, percent: int = 100) -> NodeProcess:
         """A provider of names and ports; *section*: the lines of its ``[gateway]``."""
-        self._prices[name] = 100
+        self._prices[name] = percent
         node = self._node(name, f"{self._provider_config(name)}[gateway]\nenabled = true\n{section}")
         self.providers[name] = node
         node.start()
