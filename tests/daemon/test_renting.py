@@ -17,6 +17,7 @@ from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
 from dockage.domain.pricing import Tariff
+from dockage.domain.query import Excerpt, Query
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB
 from dockage.ports import Directory
@@ -55,10 +56,17 @@ class Mute:
         self.publish = board.publish
 
     async def search(self, topic: bytes) -> Sequence[bytes]:
+        self._be_silent()
+        return await self._board.search(topic)
+
+    async def select(self, topic: bytes, query: Query) -> Excerpt:
+        self._be_silent()
+        return await self._board.select(topic, query)
+
+    def _be_silent(self) -> None:
         if self.times:
             self.times -= 1
             raise Unavailable("market.unreachable", "no market node answers")
-        return await self._board.search(topic)
 
 
 async def test_a_market_that_is_silent_for_a_moment_is_asked_again(world: World) -> None:
