@@ -109,16 +109,21 @@ class Queries:
         async with asyncio.TaskGroup() as tasks:
             own = tasks.create_task(self.market.own())
             selecting = tasks.create_task(self._select(query, region, most))
-        found, fitting, known = selecting.result()
+        selected = selecting.result()
+        if isinstance(selected, Unavailable):
+            raise selected
+        found, fitting, known = selected
         return Answer(_ranked(_with(own.result(), found), query), fitting, known, ())
 
-    async def _select(self, query: Query, region: str, most: int) -> tuple[list[Found], int, int]:
-        """A few of each part, and more of those parts only whose best go beyond what is wanted. Raises
-        Unavailable("market.unreachable") if no part answers."""
+    async def _select(
+        self, query: Query, region: str, most: int
+    ) -> tuple[list[Found], int, int] | Unavailable:
+        """A few of each part, and more of those parts only whose best go beyond what is wanted. If no part answers,
+        that is a value: a failure of the market, not of the task beside others."""
         page = replace(query, most=min(MOST_MAX, max(PAGE_MIN, 2 * most // SHARDS)))
         chosen, failures = await self._parts(region, dict.fromkeys(range(SHARDS), page))
         if not chosen:
-            raise failures[0]
+            return failures[0]
         found = await self._unhidden(region, chosen, page)
         first = list(chosen.values())
         for _ in range(ROUNDS_MAX - 1):
