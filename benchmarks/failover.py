@@ -5,7 +5,8 @@
 failover_p50_s, failover_p95_s  one replica with a standby, its provider lost: in turn its daemon is killed (SIGKILL)
                                 and falls silent (SIGSTOP), which from outside is a line that was cut; killed_ and
                                 silent_ are those alone, phases_s the steps on the way
-crash_p50_s, crash_p95_s        only the container's process dies; its engine starts it again (--restart=always)
+crash_p50_s, crash_p95_s        only the container's process dies; its engine starts it again (--restart=always);
+                                plain_crash_: the same on a plain engine of this machine
 swarm_p50_s, swarm_p95_s        three nodes of Docker Swarm, the one that serves cut off (benchmarks/failover_swarm.py)
 failed_requests                 two replicas behind a gateway, --requests GETs at 200/s, a provider killed half-way
 drain_failed                    the same, a provider drained half-way (dockage drain)
@@ -77,7 +78,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if {"lost", "crash", "requests"} & {*options.only}:
             world = stack.enter_context(market(*options.engines))
             if {"lost", "crash"} & {*options.only}:
-                figures |= one_replica(Site(world, progress), options)
+                figures |= one_replica(Site(world, options.engines[0], progress), options)
             figures |= seconds("swarm", wait_for_swarm())
             if "requests" in options.only:
                 figures |= Public(world, progress).figures(options.requests)
@@ -97,7 +98,8 @@ def one_replica(site: Site, options: argparse.Namespace) -> dict[str, Any]:
             figures |= seconds("killed", lost[::2]) | seconds("silent", lost[1::2])
             figures |= {"phases_s": site.phases()}
         if "crash" in options.only:
-            figures |= seconds("crash", [site.crashed() for _ in range(options.runs)])
+            ours, plain = zip(*(site.crashed() for _ in range(options.runs)), strict=True)
+            figures |= seconds("crash", [*ours]) | seconds("plain_crash", [*plain])
     return figures
 
 
