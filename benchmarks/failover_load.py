@@ -20,6 +20,8 @@ import uvloop
 
 LIMIT, LATE = 30.0, 0.1
 """Seconds. What this process itself is late by, on a busy machine, is not made up for in one burst: ``rps`` tells."""
+CLIENTS = 100
+"""Addresses that the requests come from: a gateway lets one have 512 connections and resets the next."""
 
 
 def main() -> None:
@@ -39,11 +41,11 @@ async def load(port: int, host: str, requests: int, rate: float) -> dict[str, ob
     why, when, took = collections.Counter[str](), collections.Counter[int](), list[float]()
     request = f"GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode()
 
-    async def ask() -> None:
+    async def ask(number: int) -> None:
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(LIMIT):
-                status = await exchange(port, request)
+                status = await exchange(port, f"127.0.1.{number % CLIENTS + 1}", request)
         except (OSError, EOFError) as error:
             status = type(error).__name__
         if status == "200":
@@ -55,11 +57,11 @@ async def load(port: int, host: str, requests: int, rate: float) -> dict[str, ob
     first = time.perf_counter()
     due = first
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(requests):
+        for number in range(requests):
             ahead = due - time.perf_counter()
             await asyncio.sleep(ahead)
             due += 1 / rate - min(0.0, ahead + LATE)
-            tasks.create_task(ask())
+            tasks.create_task(ask(number))
     sent = time.perf_counter() - first
     return {
         "failed": why.total(),
@@ -70,9 +72,9 @@ async def load(port: int, host: str, requests: int, rate: float) -> dict[str, ob
     }
 
 
-async def exchange(port: int, request: bytes) -> str:
+async def exchange(port: int, client: str, request: bytes) -> str:
     """The status of a whole answer: one that is cut short has failed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client, 0))
     try:
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
