@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from daemon.nodes import NEED, Peer, World
 from dockage.daemon.queries import SELECTED_MAX
+from dockage.domain.errors import Unavailable
 from dockage.domain.offer import Wish
 from dockage.domain.pricing import PRESETS, scaled
 from dockage.domain.query import Excerpt, Query
@@ -66,3 +67,23 @@ async def test_a_part_of_which_the_holders_show_too_little_is_read_whole(
     monkeypatch.setattr(world.board, "select", hiding)
     found, _ = await ask(tenant, 8)
     assert found == keys[:8]
+
+
+async def test_our_own_machines_are_found_where_no_market_answers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await world.tenant(coins=(), wallet=False)
+    market, now, ours = tenant.node.market, world.clock.now(), MemoryKeys(7000)
+    body = OfferBody(now, Instant(now + LIFETIME), offer_of(ours, market.regions[0]), "", ("127.0.0.1:4711",))
+
+    async def own() -> list[bytes]:
+        return [seal("offer", ours.node, body, ours.sign)]
+
+    async def silent(topic: bytes, query: Query) -> Excerpt:
+        raise Unavailable("market.unreachable", "no market node answers")
+
+    monkeypatch.setattr(world.board, "select", silent)
+    with pytest.raises(Unavailable, match="no market node"):
+        await ask(tenant, 10)
+    monkeypatch.setattr(market, "_own", own)
+    assert await ask(tenant, 10) == ([ours.node], 1)

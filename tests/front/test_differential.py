@@ -31,6 +31,7 @@ APART = (
     r"\$\.NetworkSettings\.Networks\..*\.Aliases",  # by its own name a container is found on the lease's network too
     r"\$(\.Volumes\[\])?\.Mountpoint",
     r"\$(\[\])?\.Mounts\[\]\.Source",
+    r"\$\.NEventsListener",  # fronts listen to the engine beside them
     r"\$\.BuilderSize",  # what earlier builds left on that engine
 )
 SMALL = {"Memory": 64 << 20, "NanoCpus": 500_000_000}

@@ -109,11 +109,13 @@ class Queries:
         async with asyncio.TaskGroup() as tasks:
             own = tasks.create_task(self.market.own())
             selecting = tasks.create_task(self._select(query, region, most))
-        selected = selecting.result()
+        mine, selected = own.result(), selecting.result()
         if isinstance(selected, Unavailable):
-            raise selected
+            if not mine:
+                raise selected
+            return _whole(mine, query)  # our user's machines need no market between them
         found, fitting, known = selected
-        return Answer(_ranked(_with(own.result(), found), query), fitting, known, ())
+        return Answer(_ranked(_with(mine, found), query), fitting, known, ())
 
     async def _select(
         self, query: Query, region: str, most: int

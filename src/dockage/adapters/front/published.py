@@ -117,7 +117,13 @@ class Published:
             port,
             limit=PIECE,
             backlog=BACKLOG,
+            start_serving=False,
         )
+        try:
+            await server.start_serving()
+        except asyncio.CancelledError:
+            server.close()  # bound already, and nobody else knows of it
+            raise
         return TcpListener(server)
 
     def _listen_udp(self, id_: str, inner: int, host: str, port: int) -> UdpListener:
