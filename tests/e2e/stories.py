@@ -79,10 +79,10 @@ def channel(node: NodeProcess, peer: str) -> dict[str, Any]:
     return next(c for c in reversed(shown) if c["peer"] == peer)
 
 
-def close_channel(market: LocalMarket, provider: NodeProcess) -> None:
-    """Close the newest channel to *provider*, and wait until both sides see it settled."""
+def close_channel(market: LocalMarket, provider: NodeProcess, mine: str = "") -> None:
+    """Close *mine*, by default the newest channel to *provider*, and wait until both sides see it settled."""
     assert wait_until(lambda: all(x["state"] == "ended" for x in leases(market)), 20)
-    mine = channel(market.tenant, provider.key)["channel"]
+    mine = mine or channel(market.tenant, provider.key)["channel"]
     market.tenant.ask("POST", f"/v1/channels/{mine}/close")
 
     def settled() -> bool:
