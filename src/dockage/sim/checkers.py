@@ -227,7 +227,10 @@ def _cost(town: Town, channel: Channel) -> Sat:
     if channel.state is ChannelState.ABANDONED:
         return Sat(0)
     there = town.nodes[channel.peer].provider
-    other = there.channels[channel.id] if there else channel
+    other = there.channels.get(channel.id) if there else channel
+    if other is None:  # a provider forgets what it gave up, if nothing was ever paid on it
+        need(town, not channel.paid, f"a provider has forgotten {channel}")
+        other = channel
     closes = {tx.txid: tx for tx in (*other.spending, *channel.spending)}
     by = closes.get(channel.settled_txid)
     refunded = by is not None and (by.given_back or by in channel.spending)
