@@ -290,6 +290,22 @@ def test_a_machine_that_can_not_grow_leaves_the_lease_as_it_was() -> None:
     )
 
 
+def test_what_a_restart_asked_of_the_machine_is_no_answer_to_a_growth() -> None:
+    """The machine is as it was; billed as if it had grown, the tenant would pay for what is not there."""
+    assert (
+        Playbook(serving_free())
+        >> says(say.GrowLease(LEASE, MORE))
+        << want.Prepare(LEASE, MORE)
+        >> told.HostPrepared(LEASE, limits=LIMITS)
+        >> told.HostFailed(LEASE, WHY, LIMITS)
+        >> says(say.AskLease(LEASE))
+        << told_of(LEASE, LeaseState.RUNNING, limits=LIMITS)
+        >> told.HostFailed(LEASE, WHY, MORE)
+        << want.Prepare(LEASE, LIMITS)
+        << refusal(LEASE, WHY.code)
+    )
+
+
 def test_a_lease_does_not_grow_beyond_what_is_left() -> None:
     too_much = replace(LIMITS, cpu_milli=4001)
     all_of_it = replace(LIMITS, cpu_milli=4000)

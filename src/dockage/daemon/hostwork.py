@@ -71,13 +71,12 @@ class HostWork:
                 await self._host.prepare(lease, limits)
                 opening = await self._host.read(lease)
         except DockageError as error:
-            await self._driver().post(told.HostFailed(lease, reason_of(error)))
+            await self._driver().post(told.HostFailed(lease, reason_of(error), limits))
         except TimeoutError:
-            await self._driver().post(
-                told.HostFailed(lease, Reason("engine.slow", "the provider's engine does not answer"))
-            )
+            slow = Reason("engine.slow", "the provider's engine does not answer")
+            await self._driver().post(told.HostFailed(lease, slow, limits))
         else:
-            await self._driver().tell(told.HostPrepared(lease, opening))
+            await self._driver().tell(told.HostPrepared(lease, opening, limits))
             if lease not in self._ready:  # after a restart the machine may be one step behind the mind
                 self._ready.add(lease)
                 await self._follow(lease)

@@ -51,11 +51,15 @@ class HostPrepared(Event, frozen=True):
     lease: LeaseId
     opening: Reading | None = None
     """Read before anybody could start anything: a lease that begins is billed from here."""
+    limits: Resources | None = None
+    """That were asked for; after a restart an older request may be answered, too. None: those wanted now."""
 
 
 class HostFailed(Event, frozen=True):
     lease: LeaseId
     reason: Reason
+    limits: Resources | None = None
+    """As in ``HostPrepared``."""
 
 
 class MeterRead(Event, frozen=True):

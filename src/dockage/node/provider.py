@@ -142,10 +142,10 @@ def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider,
             return ending.on_hours(state, closes_at, now)
         case told.Linked(machines=machines):
             return replace(state, policy=replace(state.policy, own=machines)), ()
-        case told.HostPrepared(lease=lease, opening=opening):
-            return selling.on_prepared(state, lease, opening, now)
-        case told.HostFailed(lease=lease, reason=reason):
-            return selling.on_failed(state, lease, reason, now)
+        case told.HostPrepared(lease=lease):
+            return selling.on_prepared(state, lease, event, now)
+        case told.HostFailed(lease=lease):
+            return selling.on_failed(state, lease, event, now)
         case told.HostCleared(lease=lease):
             cleared = selling.on_cleared(state, lease, now)
             return _then_close(cleared, state.leases[lease].tenant, now) if lease in state.leases else cleared

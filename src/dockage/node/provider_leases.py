@@ -17,10 +17,11 @@ from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import digest
 from dockage.domain.units import Instant, Sat, after, since, whole_sat
-from dockage.domain.usage import Meter, Reading
+from dockage.domain.usage import Meter
 from dockage.protocol import messages as say
 
 from . import effects as want
+from .events import HostFailed, HostPrepared
 from .provider_billing import fits_credit, is_behind, say_again, tick_of
 from .provider_ending import on_running, why_closed
 from .sold import (
@@ -190,7 +191,7 @@ def on_grow(
 
 # -- the machine's answers ---------------------------------------------------------------------------
 def on_prepared(
-    state: Provider, lease: LeaseId, opening: Reading | None, now: Instant
+    state: Provider, lease: LeaseId, answer: HostPrepared, now: Instant
 ) -> tuple[Provider, Effects]:
     """A lease that grows is not read for it: its tenant chose the moment."""
     mine = state.leases.get(lease)
@@ -199,28 +200,33 @@ def on_prepared(
     if mine.state is LeaseState.OPENING:
         if mine.waits:
             return state, ()
-        state, begun = enter(state, replace(mine, meter=Meter(last=opening)), LeaseState.RUNNING, now)
+        state, begun = enter(state, replace(mine, meter=Meter(last=answer.opening)), LeaseState.RUNNING, now)
         state, told = on_running(state, state.leases[lease], now)
         return state, (*begun, *told)
-    if mine.growing is None:
+    if not _answers_growth(answer, mine):
         return state, ()
     grown = replace(mine, limits=mine.growing, growing=None)
     return store(state, grown), (want.Send(mine.tenant, notice(grown, now)),)
 
 
-def on_failed(state: Provider, lease: LeaseId, reason: Reason, now: Instant) -> tuple[Provider, Effects]:
+def _answers_growth(answer: HostPrepared | HostFailed, mine: SoldLease) -> bool:
+    """Not so where a restart had the machine prepared once more as it was."""
+    return mine.growing is not None and answer.limits in (None, mine.growing)
+
+
+def on_failed(state: Provider, lease: LeaseId, answer: HostFailed, now: Instant) -> tuple[Provider, Effects]:
     """A lease that can't begin ends; one that can't grow stays as it was."""
     mine = state.leases.get(lease)
     if mine is None:
         return state, ()
     if mine.state is LeaseState.OPENING:
-        return end_lease(state, mine, reason, now)
-    if mine.growing is None:
+        return end_lease(state, mine, answer.reason, now)
+    if not _answers_growth(answer, mine):
         return state, ()
     as_before = store(state, replace(mine, growing=None))
     return as_before, (
         want.Prepare(lease, mine.limits),
-        want.Send(mine.tenant, say.Refusal(lease, reason)),
+        want.Send(mine.tenant, say.Refusal(lease, answer.reason)),
     )
 
 

@@ -321,11 +321,11 @@ class Node:
 
     def _prepare(self, effect: want.Prepare) -> None:
         if self.world.random.random() < self.around.unprepared:
-            self.tell_provider(told.HostFailed(effect.lease, Reason("host.failed", "no luck")))
+            self.tell_provider(told.HostFailed(effect.lease, Reason("host.failed", "no luck"), effect.limits))
             return
         self._read(effect.lease, final=False)  # what a growth is charged for begins here
         self.host.prepare(effect.lease, effect.limits, self.world.now)
-        self.tell_provider(told.HostPrepared(effect.lease))
+        self.tell_provider(told.HostPrepared(effect.lease, limits=effect.limits))
 
     def _finish(self, lease: LeaseId) -> None:
         self.host.pause(lease, self.world.now)
