@@ -428,10 +428,10 @@ async def test_too_many_streams_into_ones_own_lease_cost_no_connection(world: Wo
         await stream.write(b"")  # what it is for goes out with the first write
     await asyncio.sleep(1)
     assert await is_broken(await tenant.node.renting.engine(lease))
+    again = await tenant.node.renting.engine(lease)
+    await again.write(b"?")  # it waits for its turn
     await streams[0].write(b"?")
     assert await streams[0].read(1) == b"!"  # those that are open stay open
-    again = await tenant.node.renting.engine(lease)
-    await again.write(b"?")
     assert await again.read(1) == b"!"
     for stream in streams:
         stream.abort()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
+from dockage.adapters.gateway import line
 from dockage.domain.deployment import Site
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
@@ -22,6 +23,12 @@ from gateway.lab import HOST, INGRESS, WEB, FakeReplica, Lab, ask, echo_body, la
 async def here() -> AsyncIterator[Lab]:
     async with lab() as here:
         yield here
+
+
+@pytest.fixture
+def hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for what fell out."""
+    monkeypatch.setattr(line, "AGAIN_SEC", 0.0)
 
 
 async def test_a_request_reaches_a_container_with_the_tenants_grant(here: Lab) -> None:
@@ -80,6 +87,7 @@ async def test_a_replica_that_falls_silent_is_left_and_its_requests_are_asked_el
     assert second.requests["GET"] == 8
 
 
+@pytest.mark.usefixtures("hopeless")
 async def test_it_comes_back_once_it_answers_again(here: Lab) -> None:
     replica = here.add()
     await here.publish()
@@ -92,6 +100,7 @@ async def test_it_comes_back_once_it_answers_again(here: Lab) -> None:
     assert (await here.get()).status == 200
 
 
+@pytest.mark.usefixtures("hopeless")
 async def test_what_may_have_done_something_is_not_asked_twice(here: Lab) -> None:
     async def take_and_die(replica: FakeReplica, stream: Stream) -> None:
         request = await HttpServer(stream).read_request()
@@ -108,9 +117,12 @@ async def test_what_may_have_done_something_is_not_asked_twice(here: Lab) -> Non
 
 
 async def test_half_an_answer_is_not_shown_as_a_whole_one(here: Lab) -> None:
+    seen = asyncio.Event()
+
     async def half(server: HttpServer, request: Request) -> None:
         await server.respond(200, [("content-length", "100")])
         await server.send(b"half")
+        await seen.wait()
         server.raw().abort()
 
     here.add(half)
@@ -118,6 +130,8 @@ async def test_half_an_answer_is_not_shown_as_a_whole_one(here: Lab) -> None:
     await here.publish()
     reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
     writer.write(f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode())
+    await reader.readuntil(b"half")
+    seen.set()
     with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
         await reader.readuntil(b"never")
     writer.close()
@@ -316,6 +330,7 @@ async def test_an_unpaid_lease_answers_nothing(here: Lab) -> None:
     assert (await here.get()).status == 404
 
 
+@pytest.mark.usefixtures("hopeless")
 async def test_pages_of_ours_name_no_address(here: Lab) -> None:
     replica = here.add()
     await here.publish()

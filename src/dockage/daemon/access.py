@@ -3,9 +3,10 @@ also to whom that tenant granted it, such as a gateway, until the tenant fences 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey, short
@@ -21,7 +22,9 @@ from .fences import Fences
 from .peers import Reception
 
 STREAMS_PER_LEASE = 512
-"""Open at once: engine calls, tunnels and layers together."""
+"""Served at once: engine calls, tunnels and layers together. As many again wait for their turn."""
+TURN_SEC = 2.0
+"""How long. Who asks in a burst is late then; to be refused, it would take the lease for dead."""
 ENDED = (LeaseState.ENDING, LeaseState.ENDED)
 BAD_LUCK = frozenset({"grant.expired", "grant.fenced"})
 """What an honest holder comes to show, too: it costs the stream, not the connection."""
@@ -40,6 +43,8 @@ class Access:
         self._driver, self._host, self._open_source = driver, host, open_source
         self._keys, self._clock, self._fences = keys, clock, fences
         self._open: Counter[LeaseId] = Counter()
+        """With those that wait."""
+        self._room: dict[LeaseId, asyncio.Semaphore] = {}
         self._granted: dict[LeaseId, dict[Stream, int]] = {}
         """Open streams of holders, with the epoch of the grant."""
         self._refused: Counter[str] = Counter()
@@ -129,9 +134,9 @@ class Access:
         return grant
 
     async def _serve(self, lease: LeaseId, work: Callable[[], Awaitable[None]]) -> None:
-        if self._driver.state.leases[lease].state in ENDED:
-            raise Unavailable("lease.ended", f"the lease {short(lease)} has ended")
-        with self._counted(lease):
+        async with self._turn(lease):
+            if self._driver.state.leases[lease].state in ENDED:
+                raise Unavailable("lease.ended", f"the lease {short(lease)} has ended")
             try:
                 await work()
             except PeerError as error:
@@ -139,14 +144,34 @@ class Access:
                 self._refused[error.code] += 1
                 raise Unavailable(error.code, error.message) from error
 
-    @contextmanager
-    def _counted(self, lease: LeaseId) -> Iterator[None]:
-        if self._open[lease] >= STREAMS_PER_LEASE:
-            raise Unavailable("lease.busy", f"{STREAMS_PER_LEASE} streams of {short(lease)} are open already")
+    @asynccontextmanager
+    async def _turn(self, lease: LeaseId) -> AsyncIterator[None]:
+        if self._open[lease] >= 2 * STREAMS_PER_LEASE:
+            raise _busy(lease)
         self._open[lease] += 1
+        room = self._room.setdefault(lease, asyncio.Semaphore(STREAMS_PER_LEASE))
         try:
-            yield
+            if room.locked():
+                await _in_turn(room, lease)
+            else:
+                await room.acquire()
+            try:
+                yield
+            finally:
+                room.release()
         finally:
             self._open[lease] -= 1
             if not self._open[lease]:
-                del self._open[lease]
+                del self._open[lease], self._room[lease]
+
+
+async def _in_turn(room: asyncio.Semaphore, lease: LeaseId) -> None:
+    try:
+        async with asyncio.timeout(TURN_SEC):
+            await room.acquire()
+    except TimeoutError:
+        raise _busy(lease) from None
+
+
+def _busy(lease: LeaseId) -> Unavailable:
+    return Unavailable("lease.busy", f"{STREAMS_PER_LEASE} streams of {short(lease)} are open already")

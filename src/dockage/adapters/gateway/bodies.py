@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections.abc import AsyncIterator
 
 from dockage.domain.errors import Unavailable
@@ -34,13 +34,16 @@ async def whole(door: Door, framing: Framing) -> bytes | None:
 
 
 async def incoming(door: Door, framing: Framing) -> AsyncIterator[bytes]:
-    """The pieces of a request's body, as they come. Raises Unavailable, TimeoutError, Refused, PeerError."""
+    """The pieces of a request's body, as they come. Raises Unavailable, Refused, PeerError."""
     left, chunks = framing.length, Chunks()
     while left > 0 or (framing.chunked and not chunks.done):
-        async with asyncio.timeout(SLOW_SEC):  # the door's own deadline is for the answer meanwhile
+        door.piece_within(SLOW_SEC)
+        try:
             piece = await door.read(min(PIECE, left) if left > 0 else PIECE)
+        finally:
+            door.piece_deadline = math.inf
         if not piece:
-            raise TimeoutError
+            raise Unavailable("http.cut", "the client ended in the middle of a request")
         if framing.chunked:
             if chunks.feed(piece) < len(piece):
                 raise Refused(400)  # requests in a row behind an open one are not for us

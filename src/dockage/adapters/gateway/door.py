@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Protocol
 
-from dockage.ports import Stream
 from dockage.protocol.forwarding import HEAD_MAX
 from dockage.wire.connection import Connection
 
@@ -29,6 +29,12 @@ class HeadTooLong(Exception):
     pass
 
 
+class Under(Protocol):
+    """What is under way for a client."""
+
+    def abort(self) -> None: ...
+
+
 class Door(Connection):
     """When the client leaves, what is asked for it ends, as nginx does it: an endless answer would run on unseen."""
 
@@ -37,9 +43,10 @@ class Door(Connection):
         self._begin, self._over = begin, over
         self.client = ""
         """Its address."""
-        self.upstream: Stream | None = None
-        """What is asked for the client now."""
-        self.deadline = math.inf
+        self.upstream: Under | None = None
+        """What is asked for the client now, or its place in a line."""
+        self.deadline = self.piece_deadline = math.inf
+        """The second one: for the next piece of a body that goes up, while the first is for the answer."""
         self.is_late = False
         """What was asked did not come before the deadline."""
 
@@ -80,9 +87,13 @@ class Door(Connection):
     def within(self, seconds: float) -> None:
         self.deadline = self._loop.time() + seconds
 
-    def expire(self) -> None:
+    def piece_within(self, seconds: float) -> None:
+        self.piece_deadline = self._loop.time() + seconds
+
+    def expire(self, now: float) -> None:
+        slow = self.piece_deadline <= now
         self.deadline, self.is_late = math.inf, True
-        if self.upstream is None or self.is_full or self.transport.is_closing():
+        if slow or self.upstream is None or self.is_full or self.transport.is_closing():
             self.cut()
         else:
             self.upstream.abort()
@@ -114,5 +125,5 @@ async def sweep(doors: set[Door]) -> None:
     while True:
         await asyncio.sleep(SWEEP)
         late = now()
-        for door in [door for door in doors if door.deadline <= late]:
-            door.expire()
+        for door in [door for door in doors if door.deadline <= late or door.piece_deadline <= late]:
+            door.expire(late)

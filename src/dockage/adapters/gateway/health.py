@@ -60,6 +60,7 @@ class Health:
         )
 
     async def _check(self, live: Live, backend: Backend) -> None:
+        asked_at = self._now()
         try:
             for site in live.document.sites:
                 if backend.replica.container(site.service):
@@ -67,7 +68,7 @@ class Health:
                     break  # one way in stands for the replica
         except (Unavailable, TimeoutError):
             if not backend.gone:
-                live.missed(backend)
+                live.missed(backend, asked_at, self._now())
         finally:
             self._running.discard((live.lease, backend.replica.lease))
 

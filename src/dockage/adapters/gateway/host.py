@@ -113,6 +113,7 @@ class GatewayHost:
         if live is not None:
             live.paused = self._leases.get(lease, False)
             live.move()
+            live.call_all()
 
     async def read(self, lease: LeaseId) -> Reading:
         if lease not in self._leases:

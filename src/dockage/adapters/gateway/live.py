@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from random import Random
+from typing import Protocol
 
 from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.identity import LeaseId
@@ -22,6 +24,14 @@ IN_FLIGHT_MAX = 480
 
 CUT_AT = 2
 """Misses in a row."""
+
+
+class Waiting(Protocol):
+    def abort(self) -> None:
+        """It looks again."""
+
+    @property
+    def is_waiting(self) -> bool: ...
 
 
 class Count:
@@ -40,11 +50,12 @@ class Backend:
         self.replica = replica
         self.in_flight = 0
         self.misses = 0
-        self.answered_at = 0.0
-        """When it last said something, on the loop's clock."""
+        self.answered_at = self.missed_at = self.down_since = 0.0
+        """When it last said something, when a miss was last counted, and the first of those in a row: on the loop's
+        clock."""
         self.checked_at = 0.0
         self.waiting: set[Stream] = set()
-        """Streams on which it was asked something and has said nothing yet; cut when it goes down."""
+        """Streams on which it was asked what may be asked elsewhere, too, and has said nothing yet."""
         self.idle: dict[tuple[str, int], list[tuple[float, Stream]]] = {}
         """Kept connections by container and port, each with its time, the newest at the end."""
         self.gone = False
@@ -63,6 +74,14 @@ class Backend:
     def leave(self) -> None:
         self.gone = True
         self.drop_idle()
+        if self.down:
+            self.release()
+
+    def release(self) -> None:
+        """Who waits for its first byte is to ask another one."""
+        waiting, self.waiting = self.waiting, set()
+        for stream in waiting:
+            stream.abort()
 
 
 class Live:
@@ -77,8 +96,10 @@ class Live:
         self.paused = False
         self.asked_at = -math.inf
         """When the last request came, on the loop's clock."""
-        self.waiters = 0
-        """Who waits for a replica that serves."""
+        self.line: dict[Waiting, None] = {}
+        """Who waits for a replica, in order."""
+        self.wanting = 0
+        """How many of them because none is meant to serve."""
         self.changed = asyncio.Event()
         """Set, and made anew, with each document and each change of health."""
 
@@ -93,15 +114,14 @@ class Live:
             self.backends[replica.lease] = backend
         for gone in old.values():
             gone.leave()
-        self.move()
+        self._better()
 
     def end(self) -> None:
         for backend in self.backends.values():
             backend.leave()
-            for stream in tuple(backend.waiting):
-                stream.abort()
+            backend.release()
         self.backends = {}
-        self.move()
+        self._better()
 
     def move(self) -> None:
         changed, self.changed = self.changed, asyncio.Event()
@@ -111,38 +131,72 @@ class Live:
         """None: nobody is left, or nobody serves this site."""
         choice = [
             each
-            for lease, each in self.backends.items()
-            if lease not in tried
-            and each.replica.state == "serving"
-            and each.in_flight < IN_FLIGHT_MAX
-            and each.replica.container(site.service)
+            for each in self.serving(site)
+            if each.replica.lease not in tried and each.in_flight < IN_FLIGHT_MAX
         ]
         return pick(choice, rand)
 
-    def serves(self, site: Site) -> bool:
-        """Whether any replica is meant to, be it up or not."""
-        return any(
-            each.replica.state == "serving" and each.replica.container(site.service)
+    def serving(self, site: Site) -> list[Backend]:
+        """Those that are meant to, be they up or not."""
+        return [
+            each
             for each in self.backends.values()
-        )
+            if each.replica.state == "serving" and each.replica.container(site.service)
+        ]
+
+    # -- the line --------------------------------------------------------------------------------------
+    @contextmanager
+    def wants(self, site: Site) -> Iterator[None]:
+        """Somebody waits; if that is for a replica that is to serve at all, the tenant is told."""
+        wants = not self.serving(site)
+        self.wanting += wants
+        if wants and self.wanting == 1:
+            self.move()
+        try:
+            yield
+        finally:
+            self.wanting -= wants
+
+    def call_next(self) -> None:
+        place = next((x for x in self.line if x.is_waiting), None)
+        if place is not None:
+            place.abort()
+
+    def call_all(self) -> None:
+        for place in self.line:
+            place.abort()
 
     # -- health ----------------------------------------------------------------------------------------
     def answered(self, backend: Backend, now: float) -> None:
         backend.answered_at = now
         if backend.misses:
             backend.misses = 0
-            self.move()
+            self._better()
 
-    def missed(self, backend: Backend) -> None:
-        """Out of rotation at once; whoever waits for its first byte is cut, to try another replica, a miss later: it
-        may only be slow."""
-        backend.misses += 1
+    def missed(self, backend: Backend, asked_at: float, now: float) -> None:
+        """Asked at *asked_at*, it did not answer: out of rotation at once. It is no news if it said something since, to
+        whomever, or if another one missed it since: a thousand requests that break together are one miss."""
         backend.drop_idle()
-        if backend.misses >= CUT_AT:
-            waiting, backend.waiting = backend.waiting, set()
-            for stream in waiting:
-                stream.abort()
+        if asked_at < max(backend.answered_at, backend.missed_at):
+            return
+        backend.down_since = backend.down_since if backend.misses else now
+        backend.missed_at = now
+        backend.misses += 1
+        self._release()
         self.move()
+
+    def _better(self) -> None:
+        self._release()
+        self.move()
+        self.call_all()
+
+    def _release(self) -> None:
+        """Who waits for one that is down asks elsewhere at the second miss, for after one it may only be slow; and only
+        while another one is up: without it, to wait is better than nothing."""
+        up = sum(each.replica.state == "serving" and not each.down for each in self.backends.values())
+        for each in self.backends.values():
+            if each.misses >= CUT_AT and up:
+                each.release()
 
     def signs(self) -> Signs:
         sites = [_key(site) for site in self.document.sites]
@@ -150,7 +204,7 @@ class Live:
             self.document.epoch,
             tuple(SiteSign(self.busy.get(key, 0), self.total.get(key, 0)) for key in sites),
             tuple(ReplicaSign(lease, x.misses, x.in_flight) for lease, x in self.backends.items()),
-            self.waiters > 0,
+            self.wanting > 0,
         )
 
     def entered(self, site: Site, backend: Backend, now: float) -> None:
@@ -163,6 +217,8 @@ class Live:
     def left(self, site: Site, backend: Backend) -> None:
         backend.in_flight -= 1
         self.busy[_key(site)] -= 1
+        if self.line:
+            self.call_next()
 
 
 def _key(site: Site) -> tuple[object, ...]:

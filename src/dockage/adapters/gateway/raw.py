@@ -22,6 +22,7 @@ from dockage.wire.connection import Connection
 from dockage.wire.splice import splice
 
 from .door import Door
+from .line import Search, find
 from .live import Live, Served
 from .upstream import Upstreams
 
@@ -63,26 +64,28 @@ class Raw:
             if backend is None:
                 break
             tried.add(backend.replica.lease)
+            asked_at = self._now()
             try:
                 flow = await self._upstreams.open(backend, site, live.count, kept=False)
                 await flow.write(b"")
             except Unavailable:
-                live.missed(backend)
+                live.missed(backend, asked_at, self._now())
                 continue
             live.entered(site, backend, self._now())
             return Flow(flow, partial(live.left, site, backend))
         raise Unavailable("gateway.no-replica", f"nobody serves UDP port {port}")
 
     async def _tunnel(self, live: Live, site: Site, first: bytes, door: Door) -> None:
-        tried: set[LeaseId] = set()
-        while not live.paused and (backend := live.choose(site, tried, self._rand)) is not None:
-            tried.add(backend.replica.lease)
-            live.entered(site, backend, self._now())
+        search = Search()
+        while (backend := await find(live, site, search, door, self._rand)) is not None:
+            search.tried.add(backend.replica.lease)
+            asked_at = self._now()
+            live.entered(site, backend, asked_at)
             try:
                 upstream = await self._upstreams.open(backend, site, live.count, kept=False)
                 await upstream.write(first)
             except Unavailable:
-                live.missed(backend)
+                live.missed(backend, asked_at, self._now())
                 continue
             else:
                 await splice(door, upstream)

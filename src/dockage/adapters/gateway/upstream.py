@@ -23,6 +23,10 @@ class Silent(Exception):
     """The replica said nothing at all: another one may be asked."""
 
 
+class Released(Silent):
+    """We ended it ourselves, for another one is up: that is no miss."""
+
+
 class Upstream:
     """A Stream into the container. The header goes out with the first bytes, in one write."""
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import PeerError, Unavailable
-from dockage.domain.identity import LeaseId
 from dockage.protocol import forwarding as http
 from dockage.protocol.forwarding import HEAD_MAX, RequestHead, ResponseHead
 from dockage.wire.frames import PIECE
@@ -21,9 +20,10 @@ from dockage.wire.splice import splice
 
 from .bodies import incoming, pass_on, whole
 from .door import HEAD_END, Door, HeadTooLong
+from .line import Search
 from .live import Backend, Live
 from .pages import Refused, page
-from .upstream import Silent, Upstream
+from .upstream import Released, Silent, Upstream
 
 if TYPE_CHECKING:
     from .web import Web
@@ -65,15 +65,15 @@ class Visit:
         body = await whole(self._door, request.framing)
         head = http.request_bytes(request, self._door.client, self._scheme, trusted=self._trusted)
         repeats = request.may_repeat and body is not None
-        tried: set[LeaseId] = set()
-        while (backend := await self._web.choose(live, site, tried)) is not None:
+        search = Search()
+        while (backend := await self._web.choose(live, site, search, self._door)) is not None:
             try:
                 return await self._attempt(live, site, backend, request, head, body, repeats)
             except Silent:
-                tried.add(backend.replica.lease)
+                search.tried.add(backend.replica.lease)
                 if not repeats:
                     break
-        raise Refused(502 if tried else 503)
+        raise Refused(502 if search.tried else 503)
 
     # -- a replica -------------------------------------------------------------------------------------
     async def _attempt(
@@ -89,12 +89,15 @@ class Visit:
         live.entered(site, backend, self._web.now())
         try:
             while True:
+                asked_at = self._web.now()
                 upstream = await self._web.open(live, site, backend, kept=repeats)
                 try:
                     return await self._talk(live, backend, upstream, request, head, body, repeats)
+                except Released:
+                    raise
                 except Silent:
                     if upstream.fresh:
-                        live.missed(backend)
+                        live.missed(backend, asked_at, self._web.now())
                         raise
                     backend.drop_idle()  # the kept ones were too old: once more, on a new one
         finally:
@@ -145,8 +148,10 @@ class Visit:
         try:
             await upstream.write(data)
             return await self._response(live, backend, upstream, request)
-        except Unavailable:
-            raise (Refused(502) if self._spoke else self._silent()) from None
+        except (Unavailable, Silent):
+            if self._spoke:
+                raise Refused(502) from None
+            raise (Released() if repeats and upstream not in backend.waiting else self._silent()) from None
         finally:
             backend.waiting.discard(upstream)
 

@@ -1,4 +1,4 @@
-"""What all clients' connections share: which deployment is meant, which replica is next, and waiting for one."""
+"""What all clients' connections share: which deployment is meant, and the ways to its replicas."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from random import Random
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
-from dockage.domain.identity import LeaseId
 
 from .door import Door
+from .line import Search, find
 from .live import Backend, Live, Served
 from .pages import Refused
 from .upstream import Silent, Upstream, Upstreams
 from .visit import Visit
-
-HOLD_SEC = 30.0
-"""How long a request waits for a replica while none serves: scaled to zero, or being moved."""
-WAITERS_MAX = 256
-"""Of one deployment."""
 
 
 class Web:
@@ -32,7 +27,7 @@ class Web:
         try:
             while await visit.once():
                 pass
-        except (TimeoutError, Unavailable):
+        except Unavailable:
             pass  # the client is gone, or too slow
         finally:
             door.abort()
@@ -45,34 +40,15 @@ class Web:
             raise Refused(503)
         return found
 
-    async def choose(self, live: Live, site: Site, tried: set[LeaseId]) -> Backend | None:
-        backend = live.choose(site, tried, self._rand)
-        if backend is None and not tried and not live.serves(site):
-            backend = await self._held(live, site)
-        return backend
-
-    async def _held(self, live: Live, site: Site) -> Backend | None:
-        """Nobody serves: the tenant is told, and the client waits."""
-        if live.waiters >= WAITERS_MAX:
-            return None
-        live.waiters += 1
-        if live.waiters == 1:
-            live.move()
-        try:
-            async with asyncio.timeout(HOLD_SEC):
-                while not (live.serves(site) or live.paused):
-                    await live.changed.wait()
-        except TimeoutError:
-            return None
-        finally:
-            live.waiters -= 1
-        return live.choose(site, (), self._rand)
+    async def choose(self, live: Live, site: Site, search: Search, door: Door) -> Backend | None:
+        return await find(live, site, search, door, self._rand)
 
     async def open(self, live: Live, site: Site, backend: Backend, *, kept: bool) -> Upstream:
+        asked_at = self.now()
         try:
             return await self._upstreams.open(backend, site, live.count, kept=kept)
         except Unavailable as error:
-            live.missed(backend)
+            live.missed(backend, asked_at, self.now())
             raise Silent from error
 
     def answered(self, live: Live, backend: Backend) -> None:
