@@ -204,3 +204,13 @@ def test_each_key_has_one_name(text: str) -> None:
 def test_any_question_has_an_answer(name: str, kind: int, turn: int) -> None:
     found = look_up(view(), name, kind, turn)
     assert isinstance(found, (Answer, Ask))
+
+
+def test_the_proof_for_an_authority_is_shown_while_it_looks_and_at_that_name_only() -> None:
+    proving = view()._replace(self=SELF._replace(proofs=("proof",)))
+    assert told(f"_acme-challenge.{ZONE}", dns.TXT, proving) == [dns.text("proof")]
+    assert told(f"_acme-challenge.{ZONE}", dns.A, proving) == []
+    assert code(f"_acme-challenge.{ZONE}", dns.TXT) == dns.NXDOMAIN
+    other = look_up(proving, f"_acme-challenge.{ALIAS}", dns.TXT)
+    assert isinstance(other, Answer)
+    assert not other.answers

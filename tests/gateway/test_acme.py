@@ -1,5 +1,5 @@
-"""Certificates on demand from a real authority (Debian's pebble): it asks our name server where the name is, and our
-relay to prove it. Nobody is asked about a name that is not served.
+"""Certificates from a real authority (Debian's pebble). On demand: it asks our name server where the name is, and our
+relay to prove it. For the zone: it finds the proof at our name server. None for what is not served.
 """
 
 from __future__ import annotations
@@ -24,24 +24,45 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from msgspec.structs import replace
 
 from dockage.adapters.dns import DnsServer
 from dockage.adapters.gateway.face import Certificates, Face
 from dockage.adapters.gateway.host import GatewayHost
 from dockage.adapters.gateway.listeners import Listeners, Places
+from dockage.adapters.gateway.wildcard import Wildcard
 from dockage.adapters.system.clock import SystemClock
 from dockage.daemon.naming import Naming
+from dockage.domain.deployment import alias
+from dockage.domain.errors import Unavailable
+from dockage.domain.units import HOUR, Instant
 from dockage.testing.directory import MemoryDirectory
 from dockage.testing.keys import verify
 from dockage.testing.link import MemoryNetwork
-from gateway.lab import HOST, RULES, Answer, Lab
+from gateway.lab import HOST, RULES, TENANT, WEB, Answer, Lab, ask
 
 PEBBLE = Path(__file__).parents[2] / ".dev/pebble/pebble"
 LOCAL = "127.0.0.1"
 PATIENCE = 60
 
 
+APP = alias("shop", TENANT, RULES.zone)
+
+
+class Later:
+    """A clock that can be put forward."""
+
+    def __init__(self) -> None:
+        self._clock, self.by = SystemClock(), 0
+
+    def now(self) -> Instant:
+        return Instant(self._clock.now() + self.by)
+
+
 class Edge(NamedTuple):
+    wildcard: Wildcard
+    certificates: Certificates
+    clock: Later
     folder: Path
     tls: int
     roots: int
@@ -50,14 +71,14 @@ class Edge(NamedTuple):
     """The certificate that it shows itself with."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def edge() -> AsyncIterator[Edge]:
     http, tls, acme, roots = free_ports(4)
     folder = Path(tempfile.mkdtemp(prefix="dk-"))  # a socket's path is short
     own = make_certificate(folder)
     doors = Listeners(Places(folder / "relay.sock", "", f"{LOCAL}:{tls}", folder / "tls.sock", LOCAL))
     host = GatewayHost(RULES, SystemClock(), Random(1), "run", "x86_64", doors)
-    certificates = Certificates(f"https://{LOCAL}:{acme}/dir", str(own))
+    certificates = Certificates(f"https://{LOCAL}:{acme}/dir", str(own), zone=RULES.zone)
     host.beside.append(Face(folder, f"{LOCAL}:{http}", f"{LOCAL}:{tls}", certificates, host.served).run)
     here = Lab(host, doors, MemoryNetwork())
     try:
@@ -65,8 +86,8 @@ async def edge() -> AsyncIterator[Edge]:
             here.running = [here.tasks.create_task(host.serve())]
             try:
                 here.add()
-                await here.publish()
-                names = await serve_names(here)
+                await here.publish(sites=(replace(WEB, hosts=(HOST, APP)),))
+                naming, names = await serve_names(here)
                 authority = await pebble(folder, http, tls, acme, roots, names)
                 stack.push_async_callback(stop, authority)
                 async with asyncio.timeout(PATIENCE):
@@ -74,7 +95,9 @@ async def edge() -> AsyncIterator[Edge]:
                         await until_open(port)
                     while not (folder / "tls.sock").exists():  # noqa: ASYNC110
                         await asyncio.sleep(0.05)
-                yield Edge(folder, tls, roots, own)
+                clock = Later()
+                wildcard = Wildcard(folder, RULES.zone, certificates, naming.prove, clock)
+                yield Edge(wildcard, certificates, clock, folder, tls, roots, own)
             finally:
                 for task in here.running:
                     task.cancel()
@@ -96,8 +119,67 @@ async def test_a_name_that_is_served_gets_its_certificate_and_no_other(edge: Edg
             (ssl.SSLError, ConnectionError)
         ):  # past the relay, Caddy asks before it asks for one
             await past_the_relay(edge, known, "other.example.com")
-    made = {path.stem for path in (edge.folder / "certificates/certificates").rglob("*.crt")}
-    assert made == {HOST}
+    assert made(edge) == {HOST}
+
+
+async def test_the_zone_has_one_certificate_that_is_renewed_in_time_and_cuts_nobody(edge: Edge) -> None:
+    async with asyncio.timeout(PATIENCE):
+        keeping = asyncio.ensure_future(edge.wildcard.run())
+        while edge.wildcard.is_due():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        keeping.cancel()
+        first, open_ = await visit(edge, APP)
+        edge.clock.by = 4 * 365 * 24 * HOUR  # this authority's last for five years
+        assert edge.wildcard.is_due()
+        await edge.wildcard.renew()
+        second, other = await visit(edge, APP)
+        assert first != second
+        for reader, writer in (open_, other):
+            await answered(reader, writer)
+    assert APP not in made(edge)
+    assert edge.wildcard.file.stat().st_mode & 0o777 == 0o600
+    edge.clock.by = 6 * 365 * 24 * HOUR
+    assert edge.wildcard.is_due()
+    assert not edge.wildcard.file.exists(), "over: the face gets one for the name"
+    edge.clock.by = 0
+
+
+async def test_a_zone_that_is_not_ours_gets_none(edge: Edge) -> None:
+    shown = list[tuple[str, ...]]()
+    told = edge.certificates._replace(zone="example.org")
+    other = Wildcard(edge.folder / "other", "example.org", told, lambda x: shown.append(tuple(x)), edge.clock)
+    with pytest.raises(Unavailable) as caught:
+        await other.renew()
+    assert caught.value.code == "gateway.acme"
+    assert "proof" in caught.value.message
+    assert not other.file.exists()
+    assert shown[-1] == (), "nothing is shown any longer"
+
+
+async def test_who_does_not_know_the_secret_gets_no_key(edge: Edge) -> None:
+    config = (edge.folder / "caddy.json").read_text()
+    [url] = {each for each in config.split('"') if "/wildcard?secret=" in each}
+    port = int(url.split(":")[2].split("/")[0])
+    for target in (f"/wildcard?server_name={APP}", f"/wildcard?secret=x&server_name={APP}"):
+        assert (await ask(port, target, "here")).status == 403
+
+
+def made(edge: Edge) -> set[str]:
+    """Names with a certificate of their own."""
+    return {path.stem for path in (edge.folder / "certificates/certificates").rglob("*.crt")}
+
+
+async def visit(edge: Edge, host: str) -> tuple[bytes, tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The certificate that it shows, and the connection."""
+    known = ssl.create_default_context(cafile=str(await root_of(edge)))
+    reader, writer = await asyncio.open_connection(LOCAL, edge.tls, ssl=known, server_hostname=host)
+    return writer.get_extra_info("ssl_object").getpeercert(binary_form=True), (reader, writer)
+
+
+async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(f"GET / HTTP/1.1\r\nhost: {APP}\r\nconnection: close\r\n\r\n".encode())
+    assert Answer(await reader.read(-1)).status == 200
+    writer.close()
 
 
 async def past_the_relay(edge: Edge, context: ssl.SSLContext, name: str) -> None:
@@ -122,7 +204,7 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError("no port is free")
 
 
-async def serve_names(here: Lab) -> int:
+async def serve_names(here: Lab) -> tuple[Naming, int]:
     async def nobody(_: str) -> bool:
         return False
 
@@ -144,7 +226,7 @@ async def serve_names(here: Lab) -> int:
         here.tasks.create_task(naming.keep_up()),
         here.tasks.create_task(server.serve(LOCAL, 0, ready.set_result)),
     ]
-    return await ready
+    return naming, await ready
 
 
 async def pebble(

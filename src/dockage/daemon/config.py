@@ -178,7 +178,7 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the authority writes to about certificates."""
     certificate: str = ""
     """PEM file of a certificate of your own, such as the zone's wildcard: names under a zone share Let's Encrypt's
-    limit of 50 a week."""
+    limit of 50 a week. With ``dns`` and the face the gateway gets the wildcard by itself."""
     certificate_key: str = ""
     """PEM file of its key."""
     resolver: str = ""

@@ -37,10 +37,16 @@ def make(home: Path, gateway: settings.Gateway, clock: Clock) -> GatewayHost:
         return _host(rules, clock, places)
     places = Places(folder / "relay.sock", "", gateway.tls, folder / "tls.sock", gateway.bind)
     host = _host(rules, clock, places)
-    files = (gateway.certificate, gateway.certificate_key) if gateway.certificate else None
-    certificates = Certificates(gateway.acme, gateway.acme_root, gateway.acme_email, files)
-    host.beside.append(Face(folder, gateway.http, gateway.tls, certificates, host.served).run)
+    host.beside.append(Face(folder, gateway.http, gateway.tls, _certificates(gateway), host.served).run)
     return host
+
+
+def _certificates(gateway: settings.Gateway) -> Certificates:
+    files = (gateway.certificate, gateway.certificate_key) if gateway.certificate else None
+    ours = gateway.face and gateway.zone and gateway.dns and not files and gateway.acme != "internal"
+    return Certificates(
+        gateway.acme, gateway.acme_root, gateway.acme_email, files, gateway.zone if ours else ""
+    )
 
 
 def _host(rules: Rules, clock: Clock, places: Places) -> GatewayHost:
@@ -49,8 +55,11 @@ def _host(rules: Rules, clock: Clock, places: Places) -> GatewayHost:
     )
 
 
-def name_server(gateway: settings.Gateway, host: Gateway, directory: Directory, clock: Clock) -> list[Loop]:
-    """What must run to answer for the zone; nothing where that is not wanted."""
+def name_server(
+    home: Path, gateway: settings.Gateway, host: Gateway, directory: Directory, clock: Clock
+) -> list[Loop]:
+    """What must run to answer for the zone, and to keep its wildcard; nothing where that is not wanted. Raises
+    UsageError("gateway.no-acme")."""
     if not gateway.dns:
         return []
 
@@ -62,7 +71,22 @@ def name_server(gateway: settings.Gateway, host: Gateway, directory: Directory, 
     naming = Naming(gateway.zone, gateway.public, host.documents, is_up, directory, verify, clock, dns.is_up)
     at, _, port = gateway.dns.rpartition(":")
     server = dns.DnsServer(naming.respond)
-    return [naming.keep_up, lambda: server.serve(at.strip("[]"), int(port))]
+    loops: list[Loop] = [naming.keep_up, lambda: server.serve(at.strip("[]"), int(port))]
+    return [*loops, *_wildcard(home / FOLDER, _certificates(gateway), naming, clock)]
+
+
+def _wildcard(folder: Path, certificates: Certificates, naming: Naming, clock: Clock) -> list[Loop]:
+    if not certificates.zone:
+        return []
+    try:
+        from dockage.adapters.gateway.wildcard import Wildcard
+    except ImportError:
+        raise UsageError(
+            "gateway.no-acme",
+            "the zone's certificate needs the package acme: install dockage with the extra `gateway`, or give "
+            "gateway.certificate",
+        ) from None
+    return [Wildcard(folder, certificates.zone, certificates, naming.prove, clock).run]
 
 
 def resolver(gateway: settings.Gateway) -> Resolver | None:

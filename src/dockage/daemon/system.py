@@ -189,7 +189,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         if node.notice is not None:
             stack.push_async_callback(node.notice.leave)
         loops += beside(node)
-        loops += gateway.name_server(config.gateway, gate, directory, clock) if gate is not None else []
+        loops += gateway.name_server(home, config.gateway, gate, directory, clock) if gate is not None else []
         loops += [relay[1]] if relay else []
         loops.append(_board(directory, entered))
         if nat.wants_relays(config):

@@ -34,10 +34,16 @@ class Self(NamedTuple):
     """"" = none: it answers for domains that were delegated to it."""
     addresses: tuple[Address, ...]
     serial: int
+    proofs: tuple[str, ...] = ()
+    """What an authority is to find at ``_acme-challenge.<zone>`` at the moment (RFC 8555 §8.4)."""
 
     @property
     def server(self) -> str:
         return f"ns.{self.zone}"
+
+    @property
+    def challenge(self) -> str:
+        return f"_acme-challenge.{self.zone}"
 
 
 class Place(NamedTuple):
@@ -89,6 +95,9 @@ def look_up(view: View, name: str, kind: int, turn: int = 0) -> Answer | Ask:
     zone = view.self.zone
     if zone and name in (zone, view.self.server):
         return _own(view.self, name, kind)
+    if zone and name == view.self.challenge and view.self.proofs:
+        proofs = [dns.Record(name, dns.TXT, TTL, dns.text(each)) for each in view.self.proofs]
+        return _chosen(view.self, zone, proofs, kind)
     service, host = _split_service(name)
     place = view.places.get(host)
     if place is not None:

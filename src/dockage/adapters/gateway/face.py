@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -43,6 +44,12 @@ class Certificates(NamedTuple):
     email: str = ""
     files: tuple[str, str] | None = None
     """Certificate and key of our own, such as the zone's wildcard."""
+    zone: str = ""
+    """Whose wildcard ``wildcard.py`` keeps in the face's folder; "" = nobody does."""
+
+
+def wildcard_file(folder: Path) -> Path:
+    return folder / "wildcard.pem"
 
 
 def find_caddy() -> str:
@@ -65,6 +72,8 @@ class Face:
         """*http*: where it takes plain HTTP; *tls*: where the relay takes TLS for it. ``ip:port``."""
         self._folder, self._http, self._tls_at = folder, http, tls
         self._certificates, self._served = certificates, served
+        self._secret = secrets.token_urlsafe(16)
+        """For the one question whose answer is a key: other users of this machine reach the port, too."""
         self.caddy = find_caddy()
         self.relay = folder / "relay.sock"
         """Where the relay listens for us."""
@@ -104,30 +113,52 @@ class Face:
 
     # -- what Caddy asks -------------------------------------------------------------------------------
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Whether we serve a name: no stranger's handshake makes a certificate."""
+        """Whether we serve a name: no stranger's handshake makes a certificate. And the zone's wildcard."""
         try:
             async with asyncio.timeout(ASK_SEC):
                 line = await reader.readuntil(b"\r\n\r\n")
-            status = b"200 OK" if self._is_ours(line) else b"404 Not Found"
-            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            status, body = self._told(line)
+            head = f"HTTP/1.1 {status} \r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.close()
 
-    def _is_ours(self, head: bytes) -> bool:
+    def _told(self, head: bytes) -> tuple[int, bytes]:
+        """Status and body."""
         match head.split(b" ", 2):
             case [b"GET", target, _]:
-                asked = parse_qs(urlsplit(target.decode("latin-1")).query).get("domain", [""])[0]
-                found = self._served.find(normal_host(asked))
-                return found is not None and found[1].mode == "terminate"
+                url = urlsplit(target.decode("latin-1"))
+                query = {name: values[0] for name, values in parse_qs(url.query).items()}
             case _:
-                return False
+                return 400, b""
+        if url.path == "/ask":
+            return (200 if self._is_ours(normal_host(query.get("domain", ""))) else 404), b""
+        if not secrets.compare_digest(query.get("secret", "").encode(), self._secret.encode()):
+            return 403, b""
+        found = self._wildcard(normal_host(query.get("server_name", "")))
+        return (200, found) if found else (204, b"")
+
+    def _is_ours(self, host: str) -> bool:
+        found = self._served.find(host)
+        return found is not None and found[1].mode == "terminate"
+
+    def _wildcard(self, host: str) -> bytes:
+        """b"" where it does not reach: it covers one label. Read anew each time: some 50 us of a handshake."""
+        zone = self._certificates.zone
+        if not zone or host.partition(".")[2] != zone or not self._is_ours(host):
+            return b""
+        try:
+            return wildcard_file(self._folder).read_bytes()
+        except OSError:
+            return b""
 
     # -- its configuration -----------------------------------------------------------------------------
     def _write(self, ask_port: int) -> Path:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / "caddy.json"
+        path.touch(mode=0o600)
         path.write_text(json.dumps(self.config(ask_port), indent=1))
         return path
 
@@ -179,10 +210,14 @@ class Face:
         }
 
     def _tls(self, ask_port: int) -> dict[str, Any]:
-        permission = {"module": "http", "endpoint": f"http://127.0.0.1:{ask_port}/ask"}
+        here = f"http://127.0.0.1:{ask_port}"
+        policy: dict[str, Any] = {"on_demand": True, "issuers": self._issuers()}
+        if self._certificates.zone:
+            url = f"{here}/wildcard?secret={self._secret}"
+            policy["get_certificate"] = [{"via": "http", "url": url}]
         automation: dict[str, Any] = {
-            "on_demand": {"permission": permission},
-            "policies": [{"on_demand": True, "issuers": self._issuers()}],
+            "on_demand": {"permission": {"module": "http", "endpoint": f"{here}/ask"}},
+            "policies": [policy],
         }
         if self._certificates.files is None:
             return {"automation": automation}
