@@ -33,6 +33,25 @@ step() {
   return $code
 }
 
+# beside "what" command...: a step that goes on beside others; its line is written whole, when it has ended.
+# together: waits for all of them, and fails if one did. They mostly wait for a mirror, each for its own packages.
+BESIDE=()
+beside() {
+  (
+    mkdir -p "$DEV/log"
+    line=$(mktemp "$DEV/log/line.XXXXXX")
+    trap 'cat "$line"; rm -f "$line"' EXIT
+    step "$@" >"$line" 2>&1
+  ) &
+  BESIDE+=($!)
+}
+together() {
+  local process code=0
+  for process in "${BESIDE[@]}"; do wait "$process" || code=$?; done
+  BESIDE=()
+  return $code
+}
+
 # A process that still does something; the corpse of one that nobody buried does not count.
 is_alive() { [ -n "$(tr -d '\0' <"/proc/$1/cmdline" 2>/dev/null)" ]; } 2>/dev/null
 

@@ -66,8 +66,8 @@ def test_a_thousand_nodes_for_an_hour() -> None:
     plan = Plan(
         providers=300,
         tenants=700,
-        meter=Duration(60 * SECOND),
-        tick=Duration(20 * SECOND),
+        meter=Duration(120 * SECOND),
+        tick=Duration(40 * SECOND),
         blocks_per_hour=30,
     )
     town = history(Town(20, plan), minutes=5)
