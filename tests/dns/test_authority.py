@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dockage.domain.deployment import Document, Replica, Site, alias, key52, key_of, long_name
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.ownership import proof_text
 from dockage.domain.units import HOUR, Instant
 from dockage.protocol import dns
 from dockage.protocol.authority import Address, Answer, Ask, Self, View, look_up, places
@@ -204,6 +205,14 @@ def test_each_key_has_one_name(text: str) -> None:
 def test_any_question_has_an_answer(name: str, kind: int, turn: int) -> None:
     found = look_up(view(), name, kind, turn)
     assert isinstance(found, (Answer, Ask))
+
+
+def test_a_delegated_domain_stays_proven_for_whom_it_was_published() -> None:
+    """The owner's own TXT is behind the old name server then."""
+    assert told(f"_dockage.{OWN}", dns.TXT) == [dns.text(proof_text(TENANT))]
+    assert code(f"_dockage.deeper.{OWN}", dns.TXT) == dns.NXDOMAIN
+    assert code("_dockage.example.org", dns.TXT) == dns.REFUSED, "nobody has proven that one"
+    assert code(f"_dockage.{ALIAS}", dns.TXT) == dns.NXDOMAIN, "the zone's names need no proof"
 
 
 def test_the_proof_for_an_authority_is_shown_while_it_looks_and_at_that_name_only() -> None:

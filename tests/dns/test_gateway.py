@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import dns.asyncquery
 import dns.exception
@@ -50,11 +51,11 @@ async def answered(port: int) -> list[str]:
         return []
 
 
-async def test_a_published_deployment_has_a_name() -> None:
+async def test_a_published_deployment_has_a_name(tmp_path: Path) -> None:
     relay, clock, port = Relay(), ManualClock(), free_port()
-    wanted = settings.Gateway(True, ZONE, ("203.0.113.5",), dns=f"{LOCAL}:{port}")
+    wanted = settings.Gateway(True, ZONE, ("203.0.113.5",), face=False, dns=f"{LOCAL}:{port}")
     market = MemoryDirectory(verify, clock)
-    loops = gateway.name_server(wanted, relay, market, clock)  # type: ignore[arg-type]
+    loops = gateway.name_server(tmp_path, wanted, relay, market, clock)  # type: ignore[arg-type]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(loop()) for loop in loops]  # type: ignore[arg-type]
         relay.published[LEASE] = DOCUMENT
@@ -65,7 +66,8 @@ async def test_a_published_deployment_has_a_name() -> None:
             task.cancel()
 
 
-def test_without_a_place_to_listen_there_is_no_name_server() -> None:
+def test_without_a_place_to_listen_there_is_no_name_server(tmp_path: Path) -> None:
     clock = ManualClock()
     market = MemoryDirectory(verify, clock)
-    assert gateway.name_server(settings.Gateway(True, ZONE), Relay(), market, clock) == []  # type: ignore[arg-type]
+    none = gateway.name_server(tmp_path, settings.Gateway(True, ZONE), Relay(), market, clock)  # type: ignore[arg-type]
+    assert none == []

@@ -43,6 +43,8 @@ class FakeReplica:
         self.requests: Counter[str] = Counter()
         self.headers: list[streams.AnyHeader] = []
         self.open: set[Stream] = set()
+        self.shut = set[str]()
+        """Containers that reset."""
         self.speaks = asyncio.Event()
         self.speaks.set()
 
@@ -55,7 +57,7 @@ class FakeReplica:
     async def accept(self, _: NodeKey, stream: Stream) -> None:
         header = streams.decode_header(await read_frame(stream, streams.HEADER_MAX))
         self.headers.append(header)
-        if self.state == "shut":
+        if self.state == "shut" or (isinstance(header, streams.Tunnel) and header.container in self.shut):
             stream.abort()
             return
         self.open.add(stream)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 from typing import Any
 
 import pytest
+from msgspec.msgpack import encode
 from msgspec.structs import replace
 
 from daemon.nodes import FREE_POLICY, NEED, Peer, World, until
@@ -23,6 +25,8 @@ from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.routing import Rules
 from dockage.node.kept import Stage
 from dockage.ports import Stream
+from dockage.protocol.authority import Self, View, look_up, places
+from dockage.protocol.dns import address
 from dockage.protocol.records import ZoneBody, open_record, zone_topic
 from dockage.protocol.zones import read_zone
 from dockage.testing.copies import FakeCopies
@@ -41,6 +45,15 @@ async def hello(stream: Stream) -> None:
     while await server.read_request() is not None:
         await server.answer(200, [], b"hello")
     await stream.finish()
+
+
+async def back(stream: Stream) -> None:
+    while piece := await stream.read(1 << 16):
+        await stream.write(piece)
+    await stream.finish()
+
+
+PORTS = {80: hello, 5432: back, 27015: back}
 
 
 async def pong(_: LeaseId, stream: Any) -> None:
@@ -156,7 +169,7 @@ class Copies(FakeCopies):
 
     def begin(self, name: str) -> None:
         for spot in self.leads[name].values():
-            self._at(spot.lease).host.start(spot.lease, spot.remote, FakeContainer(ports={80: hello}))
+            self._at(spot.lease).host.start(spot.lease, spot.remote, FakeContainer(ports=PORTS))
 
     def _at(self, lease: LeaseId) -> Peer:
         node = self.tenant.rented(lease).provider
@@ -170,7 +183,7 @@ class Copies(FakeCopies):
     async def start_replayed(self, recipe: Any, placed: Any, progress: Any) -> None:
         await super().start_replayed(recipe, placed, progress)
         for spot in placed.values():
-            self._at(spot.lease).host.start(spot.lease, spot.remote, FakeContainer(ports={80: hello}))
+            self._at(spot.lease).host.start(spot.lease, spot.remote, FakeContainer(ports=PORTS))
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +206,60 @@ async def test_a_label_makes_it_public_and_down_ends_all(town: Town) -> None:
     await until(lambda: not town.live("shop"), PATIENT)
     assert await first.status(town.host("shop", first)) == 404
     await eventually(lambda: town.zone("shop"), 0)
+
+
+async def test_ports_of_all_kinds_lead_to_the_container(town: Town) -> None:
+    """From the label to the bytes: TCP and UDP ports of the gateway, and the name beside them."""
+    await town.up("game", public="80, 5432/tcp, 27015/udp")
+    await until(lambda: len(town.urls("game")) == 3, PATIENT)
+    found = [url.split(":") for url in town.urls("game") if not url.startswith("https")]
+    ports = {kind: int(port) for kind, _, port in found}
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENT):
+        reader, writer = await asyncio.open_connection("127.0.0.1", ports["tcp"])
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect(("127.0.0.1", ports["udp"]))
+            client.send(b"ping")
+            assert await loop.sock_recv(client, 100) == b"ping"
+    await town.down("game")
+
+
+async def test_nobody_learns_in_whose_home_it_runs(town: Town) -> None:
+    """All that the public can ask for: pages, names in the DNS, the zone in the market. The document, which only the
+    gateway sees, has the provider's key and no address."""
+    await town.up("quiet", public="80")
+    await until(lambda: town.urls("quiet"), PATIENT)
+    await eventually(lambda: town.zone("quiet"), 1)
+    [way] = town.shown("quiet")["gateways"]
+    doors = next(d for d in town.doors if d.zone == way["zone"])
+    await town.answers("quiet", doors)
+    gate = next(x for x in town.gateways if x.keys.node.hex() == way["gateway"])
+    host = town.host("quiet", doors)
+    documents = gate.node.ingress.documents
+    seen = [encode(documents), *await town.world.board.search(zone_topic(town.tenant.keys.node))]
+    view = View(Self(doors.zone, (address(doors.address),), 1), places(documents), {}, lambda _: True, ())
+    seen += [
+        str(look_up(view, name, kind)).encode() for name in (host, f"_web._tcp.{host}") for kind in range(256)
+    ]
+    port = doors.listeners.bound["http"]
+    pages = [await ask(port, "/", name) for name in (host, "other.example")]
+    for peer in town.providers:
+        homes = [
+            each.encode()
+            for each in (*peer.node.link.address().direct, peer.node.link.address().relay)
+            if each
+        ]
+        assert homes
+        for each in seen:
+            assert not any(home in each for home in homes)
+        for page in pages:
+            assert not any(home in page.raw for home in homes)
+            assert peer.keys.node.hex().encode() not in page.raw
+    await town.down("quiet")
 
 
 async def test_at_two_gateways_and_the_labels_say_where_else(town: Town) -> None:
@@ -263,6 +330,31 @@ async def test_a_gateway_that_ends_is_replaced(town: Town) -> None:
     await town.tenant.node.renting.release(old.id)
     await until(lambda: town.urls("stays") and old.id not in {x.id for x in town.ingress("stays")}, PATIENT)
     await town.down("stays")
+
+
+async def test_a_gateway_that_will_never_serve_it_is_left_for_the_next(town: Town) -> None:
+    """Its operator drops us; so does the second one's, and our user is told why there is none."""
+    tenant = town.tenant.keys.node.hex()
+    await town.up("unloved", public="80")
+    await until(lambda: town.urls("unloved"), PATIENT)
+    key = town.shown("unloved")["gateways"][0]["gateway"]
+    first = next(x for x in town.gateways if x.keys.node.hex() == key)
+    ingress = [x.node.ingress for x in (first, *(x for x in town.gateways if x is not first))]
+    try:
+        await ingress[0].drop(tenant)
+        await until(
+            lambda: [x["gateway"] for x in town.shown("unloved")["gateways"] if x["urls"]] not in ([], [key]),
+            PATIENT,
+        )
+        await ingress[1].drop(tenant)
+        await until(lambda: "document.dropped" in str(town.shown("unloved").get("hindrance")), PATIENT)
+        assert town.shown("unloved")["hindrance"]["code"] == "gateway.none-fits"
+    finally:
+        for each in ingress:
+            if tenant in each.dropped:
+                await each.allow(tenant)
+        town.tenant.node.exposing._outlets._avoid.clear()
+    await town.down("unloved")
 
 
 async def test_what_contradicts_itself_is_said_and_costs_nothing(town: Town) -> None:

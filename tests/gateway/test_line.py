@@ -13,6 +13,7 @@ from dockage.adapters.gateway.live import Backend, Count, Live
 from dockage.domain.deployment import Document, Replica
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import Instant
+from dockage.protocol.streams import Tunnel
 from dockage.wire.http import HttpServer, Request
 from gateway.lab import HOST, INGRESS, TENANT, WEB, FakeReplica, Lab, lab
 
@@ -227,3 +228,29 @@ def test_nobody_is_cut_before_there_is_somebody_else() -> None:
     made.answered(other, 4.0)
     assert waits.cut
     assert one.misses == 3
+
+
+# -- several containers of a service -------------------------------------------------------------------
+async def test_containers_of_one_service_share_its_requests_and_stand_in_for_each_other(here: Lab) -> None:
+    """``deploy.replicas`` within one lease."""
+    replica = here.add()
+    one, other = "01" * 32, "0f" * 32
+    await here.publish(replicas=(replica.replica(services=(("web", one), ("web", other))),))
+    assert {(await here.get()).status for _ in range(20)} == {200}
+    assert asked(replica) == {one, other}
+
+    replica.shut = {one}
+    replica.cut("up")
+    replica.headers.clear()
+    assert {(await here.get()).status for _ in range(20)} == {200}
+    signs = here.host.signs(INGRESS)
+    assert signs is not None
+    assert [sign.misses for sign in signs.replicas] == [0], "the replica as a whole is well"
+    await here.publish(epoch=2, replicas=(replica.replica(services=(("web", other),)),))
+    replica.headers.clear()
+    assert (await here.get()).status == 200
+    assert asked(replica) == {other}
+
+
+def asked(replica: FakeReplica) -> set[str]:
+    return {header.container for header in replica.headers if isinstance(header, Tunnel)}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
-from dockage.domain.deployment import Replica
+from dockage.domain.deployment import SERVICES_MAX, Replica
 from dockage.domain.doors import Door, sites, urls
 from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
@@ -44,6 +44,8 @@ GONE_SEC = 3.0
 """A deployment must be gone for so long: what is recreated keeps its gateways."""
 SILENT_MAX_SEC = 30.0
 """A gateway that says nothing for so long is given up, if others are heard."""
+NEVER = ("document.dropped", "site.foreign", "site.no-own-domains")
+"""What a gateway says that will not serve this deployment, whoever mends what at our side: the next one is asked."""
 AGAIN_SEC, AGAIN_MAX_SEC = 2.0, 60.0
 """After a gateway that was not to be had, doubled with each."""
 DOWN = Reason("lease.released", "our user took the deployment down")
@@ -181,12 +183,12 @@ class Exposing:
         placed = {k: s for k, s in self._keeping.copies.where(name).items() if s.lease == x.lease}
         placed = placed or dict(self._keeping.hands.copy(x.lease))
         public = {door.service for door in doors}
-        services = dict[str, str]()
-        for one in sorted(recipe.containers, key=lambda one: one.name):
-            service = service_of(one)
-            if one.runs and service in public and one.id in placed:
-                services.setdefault(service, placed[one.id].remote)
-        return Replica(x.provider, x.lease, tuple(sorted(services.items())), b"", x.state)
+        services = {
+            (service, placed[one.id].remote)
+            for one in recipe.containers
+            if one.runs and (service := service_of(one)) in public and one.id in placed
+        }
+        return Replica(x.provider, x.lease, tuple(sorted(services)[:SERVICES_MAX]), b"", x.state)
 
     # -- gateways --------------------------------------------------------------------------------------
     async def _held(self, name: str) -> list[Outlet]:
@@ -200,6 +202,8 @@ class Exposing:
                 await self._close(outlet, OVER)
             elif telling and telling.silent_sec > SILENT_MAX_SEC and self._hears_others(outlet):
                 await self._close(outlet, SILENT, failed=True)
+            elif telling and telling.trouble and telling.trouble.code in NEVER:
+                await self._close(outlet, telling.trouble, failed=True)
             else:
                 held.append(outlet)
         return held

@@ -66,7 +66,8 @@ class Outlets:
     ) -> None:
         self._renting, self._tenant, self._clock, self._journal = renting, tenant, clock, journal
         self._place = place
-        self._avoid: dict[NodeKey, Instant] = {}
+        self._avoid: dict[NodeKey, tuple[Instant, str]] = {}
+        """Who failed us: until when it is not asked, and the code of what it was."""
         self._known = {LeaseId(r.key): _decode(r.value) for r in rows if r.kind == KIND}
 
     def of(self, deployment: str) -> list[Outlet]:
@@ -121,21 +122,26 @@ class Outlets:
         now = self._clock.now()
         found = await self._renting.fitting(INGRESS, wishes, progress, ingress=True)
         able = [x for x in found if x.ingress is not None and fits(doors, x.ingress)]
-        fit = [x for x in able if self._avoid.get(x.provider, now) <= now]
+        self._avoid = {key: found for key, found in self._avoid.items() if found[0] > now}
+        fit = [x for x in able if x.provider not in self._avoid]
         others = [self._place(x.gateway) for x in self.of(deployment) if x.gateway]
         apart = spread([(x, self._place(x.provider)) for x in fit], others)
         if not apart:
             raise UsageError(
                 "gateway.none-fits",
                 f"of {len(found)} gateways on the market {len(able)} can serve all that is to be public, and none of "
-                "these is another one than those it has, or it failed us a moment ago",
+                f"these is another one than those it has, or it failed us a moment ago{self._failures(able)}",
             )
         return apart[:CANDIDATES_MAX]
+
+    def _failures(self, able: Sequence[Offer]) -> str:
+        codes = sorted({self._avoid[x.provider][1] for x in able if x.provider in self._avoid})
+        return f" ({', '.join(codes)})" if codes else ""
 
     async def end(self, outlet: Outlet, reason: Reason, *, failed: bool = False) -> None:
         """*failed*: its gateway is paid nothing more, and not asked again for a while."""
         if failed and outlet.gateway:
-            self._avoid[outlet.gateway] = after(self._clock.now(), AVOID)
+            self._avoid[outlet.gateway] = after(self._clock.now(), AVOID), reason.code
         if outlet.lease in self._tenant.state.leases:
             event = told.Fenced if failed else told.EndRequested
             await self._tenant.tell(event(outlet.lease, reason))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from typing import Literal
 
 import msgspec
@@ -69,13 +70,19 @@ class Replica(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     provider: NodeKey
     lease: LeaseId
     services: tuple[tuple[str, str], ...]
-    """(service, full container id), by service."""
+    """(service, full container id), sorted; a service has as many containers as it is scaled to."""
     grant: bytes
     """The tenant's word to the provider that the gateway this document is for may open tunnels."""
     state: State = "serving"
 
-    def container(self, service: str) -> str | None:
-        return next((container for name, container in self.services if name == service), None)
+    def container(self, service: str, nth: int = 0) -> str | None:
+        found = [container for name, container in self.services if name == service]
+        return found[nth] if nth < len(found) else None
+
+    @property
+    def width(self) -> int:
+        """Of the service with the most containers."""
+        return max(Counter(name for name, _ in self.services).values(), default=0)
 
     @property
     def is_sane(self) -> bool:
@@ -83,7 +90,7 @@ class Replica(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return (
             (len(self.provider), len(self.lease)) == (32, 16)
             and len(names) <= SERVICES_MAX
-            and names == sorted(set(names))
+            and list(self.services) == sorted(set(self.services))
             and all(is_name(name) and _CONTAINER.fullmatch(id_) for name, id_ in self.services)
             and len(self.grant) <= GRANT_MAX
         )

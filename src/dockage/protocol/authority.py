@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dockage.domain.deployment import Document, Site, app_label, key52, key_of
 from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.ownership import PROOF_LABEL, is_within, proof_text
 
 from . import dns
 from .zones import Zone
@@ -98,6 +99,8 @@ def look_up(view: View, name: str, kind: int, turn: int = 0) -> Answer | Ask:
     if zone and name == view.self.challenge and view.self.proofs:
         proofs = [dns.Record(name, dns.TXT, TTL, dns.text(each)) for each in view.self.proofs]
         return _chosen(view.self, zone, proofs, kind)
+    if (answer := _proof(view, name, kind)) is not None:
+        return answer
     service, host = _split_service(name)
     place = view.places.get(host)
     if place is not None:
@@ -204,6 +207,17 @@ def _found(view: View, host: str, kind: int, records: Sequence[dns.Record]) -> A
         server = dns.Record(host, dns.NS, SLOW_TTL, dns.encode_name(view.self.server if zone else host))
         records = [*records, server, _soa(view.self, host)]
     return _chosen(view.self, host, records, kind)
+
+
+def _proof(view: View, name: str, kind: int) -> Answer | None:
+    """Whose an own domain is that is delegated to us. It was proven before it was published here, and its owner's word
+    at the old name server cannot be read any more: ours stands in for it, until it is delegated elsewhere."""
+    label, _, host = name.partition(".")
+    place = view.places.get(host)
+    if label != PROOF_LABEL or place is None or is_within(host, view.self.zone):
+        return None
+    proof = dns.Record(name, dns.TXT, TTL, dns.text(proof_text(place.document.tenant)))
+    return _chosen(view.self, host, [proof], kind)
 
 
 def _delegated(view: View, name: str) -> str:

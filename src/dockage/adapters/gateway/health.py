@@ -32,7 +32,7 @@ class Health:
     def __init__(self, served: Served, upstreams: Upstreams) -> None:
         self._served, self._upstreams = served, upstreams
         self._now = asyncio.get_running_loop().time
-        self._running: set[tuple[bytes, bytes]] = set()
+        self._running: set[Backend] = set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -42,7 +42,7 @@ class Health:
                 for live in self._served.all():
                     for backend in live.backends.values():
                         if self._is_due(live, backend):
-                            self._running.add((live.lease, backend.replica.lease))
+                            self._running.add(backend)
                             backend.checked_at = self._now()
                             tasks.create_task(self._check(live, backend))
 
@@ -56,21 +56,21 @@ class Health:
             and now - backend.answered_at >= every
             and (backend.misses == 1 or now - backend.checked_at >= every)
             and len(self._running) < AT_ONCE
-            and (live.lease, backend.replica.lease) not in self._running
+            and backend not in self._running
         )
 
     async def _check(self, live: Live, backend: Backend) -> None:
         asked_at = self._now()
         try:
             for site in live.document.sites:
-                if backend.replica.container(site.service):
+                if backend.container(site):
                     await self._ask(live, backend, site)
                     break  # one way in stands for the replica
         except (Unavailable, TimeoutError):
             if not backend.gone:
                 live.missed(backend, asked_at, self._now())
         finally:
-            self._running.discard((live.lease, backend.replica.lease))
+            self._running.discard(backend)
 
     async def _ask(self, live: Live, backend: Backend, site: Site) -> None:
         if site.mode == "udp":

@@ -13,7 +13,6 @@ from random import Random
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
-from dockage.domain.identity import LeaseId
 
 from .door import Door
 from .live import Backend, Live
@@ -32,7 +31,7 @@ class Search:
     __slots__ = ("is_second", "tried")
 
     def __init__(self) -> None:
-        self.tried: set[LeaseId] = set()
+        self.tried: set[Backend] = set()
         self.is_second = False
         """All were tried, and those that are up by now are asked again; never a third time."""
 
@@ -93,7 +92,7 @@ def _patience(live: Live, site: Site, search: Search) -> float:
     serving = live.serving(site)
     if live.paused:
         return 0.0
-    if not serving or any(x.replica.lease not in search.tried for x in serving):
+    if not serving or any(x not in search.tried for x in serving):
         return HOLD_SEC
     if search.is_second:
         return 0.0
@@ -104,7 +103,7 @@ def _patience(live: Live, site: Site, search: Search) -> float:
 def _choose(live: Live, site: Site, search: Search, rand: Random) -> Backend | None:
     backend = live.choose(site, search.tried, rand)
     if backend is None and not search.is_second:
-        up = {x.replica.lease for x in live.serving(site) if not x.down}
+        up = {x for x in live.serving(site) if not x.down}
         if up and search.tried >= up:
             search.is_second, search.tried = True, search.tried - up
             backend = live.choose(site, search.tried, rand)

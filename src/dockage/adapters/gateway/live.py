@@ -44,10 +44,10 @@ class Count:
 
 
 class Backend:
-    """One replica."""
+    """One replica; of one whose services have several containers the *nth* of each."""
 
-    def __init__(self, replica: Replica) -> None:
-        self.replica = replica
+    def __init__(self, replica: Replica, nth: int = 0) -> None:
+        self.replica, self.nth = replica, nth
         self.in_flight = 0
         self.misses = 0
         self.answered_at = self.missed_at = self.down_since = 0.0
@@ -64,6 +64,13 @@ class Backend:
     @property
     def down(self) -> bool:
         return self.misses > 0
+
+    def container(self, site: Site) -> str | None:
+        return self.replica.container(site.service, self.nth)
+
+    @property
+    def is_full(self) -> bool:
+        return self.in_flight >= IN_FLIGHT_MAX // max(1, self.replica.width)
 
     def drop_idle(self) -> None:
         for streams in self.idle.values():
@@ -89,7 +96,7 @@ class Live:
 
     def __init__(self, lease: LeaseId, document: Document, count: Count) -> None:
         self.lease, self.document, self.count = lease, document, count
-        self.backends = {replica.lease: Backend(replica) for replica in document.replicas}
+        self.backends = {key: Backend(replica, key[1]) for key, replica in _spots(document)}
         self.busy: dict[tuple[object, ...], int] = {}
         self.total: dict[tuple[object, ...], int] = {}
         """Requests by site."""
@@ -106,12 +113,12 @@ class Live:
     def update(self, lease: LeaseId, document: Document, count: Count) -> None:
         self.lease, self.document, self.count = lease, document, count
         old, self.backends = self.backends, {}
-        for replica in document.replicas:
-            backend = old.pop(replica.lease, None) or Backend(replica)
+        for key, replica in _spots(document):
+            backend = old.pop(key, None) or Backend(replica, key[1])
             if backend.replica.services != replica.services or backend.replica.provider != replica.provider:
                 backend.drop_idle()
             backend.replica = replica
-            self.backends[replica.lease] = backend
+            self.backends[key] = backend
         for gone in old.values():
             gone.leave()
         self._better()
@@ -127,21 +134,16 @@ class Live:
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
-    def choose(self, site: Site, tried: Collection[LeaseId], rand: Random) -> Backend | None:
+    def choose(self, site: Site, tried: Collection[Backend], rand: Random) -> Backend | None:
         """None: nobody is left, or nobody serves this site."""
-        choice = [
-            each
-            for each in self.serving(site)
-            if each.replica.lease not in tried and each.in_flight < IN_FLIGHT_MAX
-        ]
-        return pick(choice, rand)
+        return pick([x for x in self.serving(site) if x not in tried and not x.is_full], rand)
 
     def serving(self, site: Site) -> list[Backend]:
         """Those that are meant to, be they up or not."""
         return [
             each
             for each in self.backends.values()
-            if each.replica.state == "serving" and each.replica.container(site.service)
+            if each.replica.state == "serving" and each.container(site)
         ]
 
     # -- the line --------------------------------------------------------------------------------------
@@ -203,9 +205,15 @@ class Live:
         return Signs(
             self.document.epoch,
             tuple(SiteSign(self.busy.get(key, 0), self.total.get(key, 0)) for key in sites),
-            tuple(ReplicaSign(lease, x.misses, x.in_flight) for lease, x in self.backends.items()),
+            tuple(self._sign(replica.lease) for replica in self.document.replicas),
             self.wanting > 0,
         )
+
+    def _sign(self, lease: LeaseId) -> ReplicaSign:
+        """It is as well as the best of its containers: one that died is its engine's to start again."""
+        of = [x for x in self.backends.values() if x.replica.lease == lease]
+        misses = min((x.misses for x in of), default=0)
+        return ReplicaSign(lease, misses, sum(x.in_flight for x in of))
 
     def entered(self, site: Site, backend: Backend, now: float) -> None:
         key = _key(site)
@@ -219,6 +227,10 @@ class Live:
         self.busy[_key(site)] -= 1
         if self.line:
             self.call_next()
+
+
+def _spots(document: Document) -> list[tuple[tuple[LeaseId, int], Replica]]:
+    return [((x.lease, nth), x) for x in document.replicas for nth in range(max(1, x.width))]
 
 
 def _key(site: Site) -> tuple[object, ...]:

@@ -15,7 +15,6 @@ from random import Random
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
-from dockage.domain.identity import LeaseId
 from dockage.ports import Stream
 from dockage.protocol.clienthello import HELLO_MAX, NoHello, server_name
 from dockage.wire.connection import Connection
@@ -23,7 +22,7 @@ from dockage.wire.splice import splice
 
 from .door import Door
 from .line import Search, find
-from .live import Live, Served
+from .live import Backend, Live, Served
 from .upstream import Upstreams
 
 HELLO_SEC = 5.0
@@ -57,13 +56,13 @@ class Raw:
     async def open_flow(self, port: int) -> Stream:
         """For the datagrams of one address. Raises Unavailable."""
         found = self._served.ports.get(("udp", port))
-        tried: set[LeaseId] = set()
+        tried: set[Backend] = set()
         while found is not None and not found[0].paused:
             live, site = found
             backend = live.choose(site, tried, self._rand)
             if backend is None:
                 break
-            tried.add(backend.replica.lease)
+            tried.add(backend)
             asked_at = self._now()
             try:
                 flow = await self._upstreams.open(backend, site, live.count, kept=False)
@@ -78,7 +77,7 @@ class Raw:
     async def _tunnel(self, live: Live, site: Site, first: bytes, door: Door) -> None:
         search = Search()
         while (backend := await find(live, site, search, door, self._rand)) is not None:
-            search.tried.add(backend.replica.lease)
+            search.tried.add(backend)
             asked_at = self._now()
             live.entered(site, backend, asked_at)
             try:

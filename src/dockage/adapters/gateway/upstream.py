@@ -65,7 +65,7 @@ class Upstreams:
 
     async def open(self, backend: Backend, site: Site, count: Count, *, kept: bool) -> Upstream:
         """*kept*: an idle connection will do. Raises Unavailable."""
-        container = backend.replica.container(site.service)
+        container = backend.container(site)
         if container is None:
             raise Unavailable("tunnel.container", "the replica has no such service")
         place = (container, site.port)

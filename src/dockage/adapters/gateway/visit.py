@@ -70,7 +70,7 @@ class Visit:
             try:
                 return await self._attempt(live, site, backend, request, head, body, repeats)
             except Silent:
-                search.tried.add(backend.replica.lease)
+                search.tried.add(backend)
                 if not repeats:
                     break
         raise Refused(502 if search.tried else 503)
