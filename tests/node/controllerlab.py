@@ -116,7 +116,7 @@ class World:
         from dockage.node.kept import durable, restore
 
         stored = [durable(x) for x in self.state.deployments.values()]
-        self.state = replace(restore(ME, stored), term=self.state.term)
+        self.state = replace(restore(ME, stored), terms=self.state.terms)
 
 
 GOAL = Goal(replicas=1, standby=1, most=1, recipe="r1", ready=True)

@@ -258,7 +258,7 @@ def test_a_ceiling_is_never_passed() -> None:
 
 def test_without_the_term_nothing_is_wanted() -> None:
     world = World(GOAL)
-    world.state = replace(world.state, term=replace(world.state.term, sole=False))
+    world.tell(say.Shared(SHOP, shared=True))
     world.dark = {1}
     assert world.second(100) == []
 

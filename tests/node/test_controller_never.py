@@ -163,7 +163,7 @@ def test_there_are_never_more_that_serve_than_the_most(happenings: list[Any], go
 @given(HAPPENINGS, GOALS)
 def test_nothing_is_done_without_the_term(happenings: list[Any], goal: Goal) -> None:
     world = World(goal)
-    world.state = replace(world.state, term=terms.Term())
+    world.tell(say.Shared(SHOP, shared=True))
     before = len(world.wanted)
     for kind, what in happenings:
         happen(world, kind, what)

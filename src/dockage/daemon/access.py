@@ -1,5 +1,6 @@
 """The provider's door: a stream to an engine, a tunnel or for layers is served to the lease's own tenant only; a tunnel
-also to whom that tenant granted it, such as a gateway, until the tenant fences the grant's epoch."""
+also to whom that tenant granted it, such as a gateway, until the tenant fences the grant's epoch. So may a deputy end
+the lease."""
 
 from __future__ import annotations
 
@@ -11,10 +12,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import LeaseState
+from dockage.domain.reason import Reason
+from dockage.node.events import EndRequested
 from dockage.node.provider import Provider
 from dockage.ports import Clock, ContainerHost, Keys, OpenSource, Stream
 from dockage.protocol import streams
-from dockage.protocol.grants import Grant, open_grant
+from dockage.protocol.grants import Grant, Use, open_grant
 from dockage.wire.frames import write_frame
 
 from .driver import Driver
@@ -26,6 +29,7 @@ STREAMS_PER_LEASE = 512
 TURN_SEC = 2.0
 """How long. Who asks in a burst is late then; to be refused, it would take the lease for dead."""
 ENDED = (LeaseState.ENDING, LeaseState.ENDED)
+BY_DEPUTY = Reason("lease.deputy", "your deputy has taken over: it has ended your own lease")
 BAD_LUCK = frozenset({"grant.expired", "grant.fenced"})
 """What an honest holder comes to show, too: it costs the stream, not the connection."""
 
@@ -56,6 +60,7 @@ class Access:
         reception.serve_kind(streams.Datagrams, self._datagrams)
         reception.serve_kind(streams.Layers, self._layers)
         reception.serve_kind(streams.Fence, self._fence)
+        reception.serve_kind(streams.EndLease, self._end)
 
     async def _engine(self, peer: NodeKey, header: streams.Engine, stream: Stream) -> None:
         self._check_tenant(peer, header.lease)
@@ -91,6 +96,13 @@ class Access:
         await write_frame(stream, streams.encode_header(streams.Fence(header.lease, epoch)))
         await stream.finish()
 
+    async def _end(self, peer: NodeKey, header: streams.EndLease, stream: Stream) -> None:
+        """By a deputy, whose tenant may be on the other side of a cut: what it believes counts no more."""
+        self._open_grant(peer, header.lease, header.grant, "end")
+        await self._driver.tell(EndRequested(header.lease, BY_DEPUTY))
+        await write_frame(stream, streams.encode_header(header))
+        await stream.finish()
+
     # -- who may ---------------------------------------------------------------------------------------
     def _check_tenant(self, peer: NodeKey, lease: LeaseId) -> None:
         if self._tenant(lease) != peer:
@@ -108,7 +120,9 @@ class Access:
         if self._tenant(header.lease) == peer:
             yield
             return
-        grant = self._open_grant(peer, header)
+        grant = self._open_grant(peer, header.lease, header.grant, "tunnel")
+        if not grant.opens(header.port):
+            raise PeerError("grant.other", "the grant is for other ports")
         opened = self._granted.setdefault(header.lease, {})
         opened[stream] = grant.epoch
         try:
@@ -118,19 +132,19 @@ class Access:
             if not opened and self._granted.get(header.lease) is opened:
                 del self._granted[header.lease]
 
-    def _open_grant(self, peer: NodeKey, header: streams.Tunnel | streams.Datagrams) -> Grant:
-        if not header.grant:
+    def _open_grant(self, peer: NodeKey, lease: LeaseId, blob: bytes, use: Use) -> Grant:
+        if not blob:
             raise PeerError("lease.unknown", "no such lease of yours here")
         try:
-            now, fence = self._clock.now(), self._fences.of(header.lease)
-            grant = open_grant(header.grant, peer, header.lease, "tunnel", now, self._keys.verify, fence)
+            now, fence = self._clock.now(), self._fences.of(lease)
+            grant = open_grant(blob, peer, lease, use, now, self._keys.verify, fence)
         except PeerError as error:
             if error.code not in BAD_LUCK:
                 raise
             self._refused[error.code] += 1
             raise Unavailable(error.code, error.message) from None
-        if grant.tenant != self._tenant(header.lease) or not grant.opens(header.port):
-            raise PeerError("grant.other", "the grant is of nobody who rents here, or for other ports")
+        if grant.tenant != self._tenant(lease):
+            raise PeerError("grant.other", "the grant is of nobody who rents here")
         return grant
 
     async def _serve(self, lease: LeaseId, work: Callable[[], Awaitable[None]]) -> None:

@@ -143,7 +143,8 @@ class Keeping:
         for name in names:
             self._missed.pop(name, None)
             await self._hear(name)
-        for name in self.state.deployments.keys() - names:
+        own = {name for name, of in self.state.deployments.items() if not of.charge}
+        for name in own - names:
             if self._stood_still(self._missed.setdefault(name, self._time())):
                 del self._missed[name]
                 self._told.pop(name, None)

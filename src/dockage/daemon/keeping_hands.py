@@ -106,6 +106,8 @@ class Hands:
                 self._jobs.start(lambda: self._end(told.EndRequested(lease, reason)), f"end {short(lease)}")
             case say.Fence(lease=lease, reason=reason):
                 self._jobs.start(lambda: self._end(told.Fenced(lease, reason)), f"fence {short(lease)}")
+            case say.LiftFence(deployment=name, lease=lease):
+                self._jobs.start(lambda: self._lift_fence(name, lease), f"fence {short(lease)}")
             case say.Publish(deployment=name):
                 self.publish(name)
 
@@ -195,6 +197,8 @@ class Hands:
 
     async def _turn(self, name: str, lease: LeaseId) -> None:
         """The old one's place is remembered: it may come back as a standby."""
+        if name not in self.copies.deployments():
+            return  # nobody here has ids and ports of it
         placed = self._placed.get(lease, {})
         for number in range(TURNS):
             try:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from dockage.domain import term as terms
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Duration, Instant, after, since
 
+from . import controller_sharing as sharing
 from . import controller_words as say
 from .controller_plan import (
     CEILING,
@@ -62,8 +62,6 @@ TAKEN_DOWN = Reason("lease.released", "our user took the deployment down")
 def step(state: Controller, event: object, now: Instant) -> tuple[Controller, Wants]:
     """Events of the other minds change nothing here."""
     state, effects = _told(state, event, now)
-    if not state.term.allows(now):
-        return state, ()
     state, more = act(state, now)
     return state, (*effects, *more)
 
@@ -100,11 +98,16 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
             return _on_replica(state, lease, lambda x: _done(x, Stage.STOPPING, Stage.READY, now)), ()
         case say.Failed(lease=lease, reason=reason):
             return _on_failed(state, lease, reason, now), ()
-        case say.TermAsked(epoch=epoch):
-            return replace(state, term=terms.ask(state.term, epoch, now)), ()
+        case say.Charged():
+            return sharing.on_charged(state, event), ()
+        case say.Shared(deployment=name, shared=shared):
+            return _edit(state, name, lambda x: replace(x, shared=shared)), ()
+        case say.TermAsked(deployment=name, epoch=epoch):
+            return sharing.on_asked(state, name, epoch, now), ()
         case say.TermGranted():
-            term = terms.granted(state.term, event.by, event.epoch, event.asked_at, event.witnesses)
-            return replace(state, term=term), ()
+            return sharing.on_granted(state, event)
+        case say.TermLost(deployment=name):
+            return sharing.lost(state, name), ()
         case _:
             return state, ()
 
@@ -280,7 +283,8 @@ def act(state: Controller, now: Instant) -> tuple[Controller, Wants]:
     effects = list[say.AnyWant]()
     blind = is_cut_off(state, now)
     for name in list(state.deployments):
-        of, more = _carry_out(state, state.deployments[name], blind, now)
+        of = sharing.marked(state, state.deployments[name], now)
+        of, more = _carry_out(state, of, blind, now) if state.acts(of, now) else (of, ())
         if of is not state.deployments[name]:
             state = put(state, of)
         effects += more

@@ -136,7 +136,30 @@ class Failed(Told, frozen=True):
 
 
 # -- the term ----------------------------------------------------------------------------------------
+class Shared(Told, frozen=True):
+    """It has a deputy from now on, or none any more."""
+
+    deployment: str
+    shared: bool
+
+
+class Charged(Told, frozen=True):
+    """We are its deputy, and the term is ours."""
+
+    deployment: str
+    goal: Goal
+    epoch: int
+    """Of the term."""
+
+
+class TermLost(Told, frozen=True):
+    """It is somebody else's, or has not been renewed in time by a clock that nobody sets."""
+
+    deployment: str
+
+
 class TermGranted(Told, frozen=True):
+    deployment: str
     by: NodeKey
     epoch: int
     asked_at: Instant
@@ -146,6 +169,7 @@ class TermGranted(Told, frozen=True):
 class TermAsked(Told, frozen=True):
     """We begin to renew or to take the term."""
 
+    deployment: str
     epoch: int
 
 
@@ -165,6 +189,9 @@ AnyTold: TypeAlias = (
     | Started
     | Stopped
     | Failed
+    | Shared
+    | Charged
+    | TermLost
     | TermGranted
     | TermAsked
 )
@@ -231,4 +258,11 @@ class Publish(Want, frozen=True):
     deployment: str
 
 
-AnyWant: TypeAlias = FindPlace | Fit | Start | Stop | Turn | End | Fence | Publish
+class LiftFence(Want, frozen=True):
+    """Grants of older epochs of the deployment are void at this lease."""
+
+    deployment: str
+    lease: LeaseId
+
+
+AnyWant: TypeAlias = FindPlace | Fit | Start | Stop | Turn | End | Fence | Publish | LiftFence

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.spread import Place
-from dockage.domain.term import SOLE, Term
+from dockage.domain.term import Term
 from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, Msat
 
 from .signs import NO_SIGNS, Signs, Verdict, judge
 
 STORY_MAX = 32
+NO_TERM = Term()
 REPLICAS_MAX = 64
 
 
@@ -142,6 +143,12 @@ class Deployment(msgspec.Struct, frozen=True):
     move_to: NodeKey | None = None
     """Where our user wants it; None once it is there."""
     story: tuple[Chapter, ...] = ()
+    shared: bool = False
+    """Somebody else may act for it, too: nothing is done without the term."""
+    charge: bool = False
+    """A tenant's, whose deputy we are: our own user's docker does not know it."""
+    term: int = 0
+    """Epoch of the term in which we acted last."""
 
     def __repr__(self) -> str:
         return (
@@ -185,7 +192,12 @@ class Controller(msgspec.Struct, frozen=True):
     me: NodeKey
     patience: Patience = Patience()
     deployments: Mapping[str, Deployment] = msgspec.field(default_factory=dict)
-    term: Term = SOLE
+    terms: Mapping[str, Term] = msgspec.field(default_factory=dict)
+    """Of what is shared. Not stored: after a restart it is asked for again."""
+
+    def acts(self, of: Deployment, now: Instant) -> bool:
+        """Whether the term is ours."""
+        return not of.shared or self.terms.get(of.name, NO_TERM).allows(now)
 
     def holder(self, lease: LeaseId) -> Deployment | None:
         return next((x for x in self.deployments.values() if lease in x.replicas), None)

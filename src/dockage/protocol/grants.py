@@ -2,7 +2,7 @@
 
 It names everything that it is about: whose word, to whom, which lease, for what, until when, of which epoch. So it can
 neither be passed on nor used for anything else, and nobody has to remember it. One mechanism for layers between
-replicas (``seed``) and for tunnels from a gateway.
+replicas (``seed``), for tunnels from a gateway and for a deputy that ends a lease.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TERM = Duration(24 * HOUR)
 PORTS_MAX = 16
 
 Verify = Callable[[NodeKey, bytes, bytes], bool]
-Use = Literal["layers", "tunnel"]
-"""``layers``: have an image of the lease. ``tunnel``: reach its containers, by TCP and UDP."""
+Use = Literal["layers", "tunnel", "end"]
+"""``layers``: have an image of the lease. ``tunnel``: reach its containers, by TCP and UDP. ``end``: end it."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -82,6 +82,18 @@ class Fence(Header, frozen=True, tag="fence"):
     epoch: int
 
 
+class EndLease(Header, frozen=True, tag="end"):
+    """From the holder of a grant: end this lease as its tenant could. The same frame comes back once it is on disk."""
+
+    lease: LeaseId
+    grant: bytes
+
+
+class Deputy(Header, frozen=True, tag="deputy"):
+    """A linked machine tells its deputy something, or asks for the term: one frame, and one as the answer
+    (``mandates.py``)."""
+
+
 class Publish(Header, frozen=True, tag="publish"):
     """A deployment's document for a gateway: one frame, and one frame as the answer (``documents.py``)."""
 
@@ -121,6 +133,8 @@ AnyHeader: TypeAlias = (
     | Layers
     | Seed
     | Fence
+    | EndLease
+    | Deputy
     | Publish
     | Watch
     | Observe
