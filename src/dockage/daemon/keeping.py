@@ -83,7 +83,8 @@ class Keeping:
         assert self._copies is not None
         return self._copies
 
-    async def saw(self, event: say.GatewaySaw) -> None:
+    async def tell(self, event: say.AnyTold) -> None:
+        """From those who know more than what is heard and looked at here."""
         await self._driver.tell(event)
 
     async def run(self) -> None:
@@ -105,7 +106,7 @@ class Keeping:
     # -- our user ------------------------------------------------------------------------------------
     async def scale(self, name: str, count: int) -> None:
         """Raises UsageError("deployment.unknown" | "deployment.data")."""
-        recipe = await self._engage(name)
+        recipe = await self.engage(name)
         if count > 1 and recipe.volumes:
             raise UsageError(
                 "deployment.data",
@@ -115,7 +116,7 @@ class Keeping:
 
     async def move(self, name: str, to: NodeKey | None) -> None:
         """Raises UsageError("deployment.unknown" | "deployment.data")."""
-        recipe = await self._engage(name)
+        recipe = await self.engage(name)
         if recipe.volumes and not goal_of(recipe_wishes(recipe), recipe, digest(recipe)).expendable:
             raise UsageError(
                 "deployment.data",
@@ -123,8 +124,8 @@ class Keeping:
             )
         await self._driver.tell(say.MoveAsked(name, Reason("move.asked", "our user wants it elsewhere"), to))
 
-    async def _engage(self, name: str) -> Recipe:
-        """The controller keeps it from now on, also if no label says so."""
+    async def engage(self, name: str) -> Recipe:
+        """The controller keeps it from now on, also if no label says so. Raises UsageError("deployment.unknown")."""
         if self._copies is None or name not in self._copies.deployments():
             raise UsageError("deployment.unknown", f"there is no deployment {name}: `dockage ps` lists them")
         recipe = self._copies.recipe(name)

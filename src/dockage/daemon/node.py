@@ -12,6 +12,8 @@ from dockage.node.tenant import Tenant
 from dockage.ports import Clock, ContainerHost, Keys, PeerLink, RelayFigures
 
 from .config import Config
+from .deputies import Deputies
+from .deputising import Deputising
 from .driver import Driver
 from .entrance import Entrance
 from .exposing import Exposing
@@ -57,6 +59,8 @@ class Node:
     """Documents, grants and fences of our deployments."""
     exposing: Exposing
     """Our deployments in public."""
+    deputies: Deputies
+    deputising: Deputising
     indexer: Indexer | None = None
     """Where this node is an index of the market."""
     relay: Callable[[], RelayFigures] | None = None

@@ -54,6 +54,8 @@ from .bundles import Bundles
 from .chainwatch import ChainWatch
 from .config import Config, read_seed
 from .contacts import Contacts
+from .deputies import Deputies
+from .deputising import Deputising
 from .driver import Driver
 from .edge import Edge
 from .entrance import Entrance, Way
@@ -184,6 +186,7 @@ def wire(
     stored, steps = (ground.journal, ground.rows), Steps()
     keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
     loops += [_driving(controller, ()), keeping.run]
+    deputies, deputising = _deputies(ground, loops, machines, keeping, tenant, reach, jobs)
     publisher = Publisher(tenant, reach.open, keys, relayed)
     exposing = _exposing(ground, loops, tenant, rents, keeping, publisher)
     edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, relayed, clock)
@@ -211,6 +214,8 @@ def wire(
         publisher=publisher,
         ingress=ingress,
         exposing=exposing,
+        deputies=deputies,
+        deputising=deputising,
     )
     return node, loops
 
@@ -277,6 +282,23 @@ def _exposing(
 
     loops += [exposing.run, keep_zones]
     return exposing
+
+
+def _deputies(
+    ground: Ground,
+    loops: list[Loop],
+    machines: Machines,
+    keeping: Keeping,
+    tenant: Driver[renting.Tenant],
+    reach: Reach,
+    jobs: Jobs,
+) -> tuple[Deputies, Deputising]:
+    stored = (ground.keys, ground.clock, ground.journal, ground.rows, machines, keeping, tenant, reach.open)
+    allowance = Sat(ground.config.tenant.deputy_sat)
+    deputies, deputising = Deputies(*stored), Deputising(*stored, jobs, allowance)
+    ground.reception.serve_kind(streams.Deputy, deputising.serve)
+    loops += [_driving(deputising.driver, ()), deputising.run, deputies.run]
+    return deputies, deputising
 
 
 def _relayed(ground: Ground, tenant: Driver[renting.Tenant]) -> Relayed:

@@ -1,0 +1,268 @@
+"""Standing in for our user's other machines: mandates are taken and kept, and what the deputy's mind decides is done.
+
+Counterpart: ``deputies.py`` on the tenant's side. The one rule: the state of the mind is looked at, and the controller
+made to agree with it, so that a missed moment is made up for; a yes to a tenant leaves only after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from dockage.domain.errors import PeerError, Unavailable, UsageError
+from dockage.domain.identity import NodeKey, short
+from dockage.domain.reason import Reason
+from dockage.domain.units import Duration, Instant, Msat, Sat, after
+from dockage.node import controller_words as say
+from dockage.node import deputy as mind
+from dockage.node.deputy import Charge, Deputy, Key
+from dockage.node.kept import Controller, Goal
+from dockage.node.tenant import Tenant
+from dockage.ports import Clock, Journal, Keys, Row, Stream
+from dockage.protocol import mandates, streams
+from dockage.protocol.docker.recipe import Recipe, decode
+from dockage.protocol.mandates import AskTerm, Give, Held, Refused, Said, Taken
+from dockage.wire.frames import read_frame, write_frame
+
+from .driver import Driver
+from .keeping import Keeping
+from .keeping_hands import digest
+from .machines import Machines
+from .peers import Opener
+from .tasks import Jobs, every
+from .wishes import goal_of, recipe_wishes
+
+log = structlog.get_logger("dockage.deputising")
+
+KIND = "deputy.charge"
+TICK_SEC = 1.0
+TALK = 10.0
+"""Seconds for one question and its answer."""
+END = 8.0
+"""The same at a provider, whose lease of the tenant is ended."""
+TRIES = 5
+STRANGER = Reason(
+    "deputy.stranger", "this machine is a deputy for linked machines only: `dockage link` first"
+)
+UNKNOWN = Reason("mandate.unknown", "this machine has no mandate for that deployment")
+
+_decoder = msgspec.msgpack.Decoder(Charge)
+
+
+class Steady:
+    """Runs on from where the clock was at the start: a step of the clock ends nobody's term."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._from, self._begun = clock.now(), asyncio.get_running_loop().time()
+
+    def now(self) -> Instant:
+        passed = asyncio.get_running_loop().time() - self._begun
+        return after(self._from, Duration(int(passed * 1_000_000_000)))
+
+
+class Deputising:
+    def __init__(
+        self,
+        keys: Keys,
+        clock: Clock,
+        journal: Journal,
+        rows: Sequence[Row],
+        machines: Machines,
+        keeping: Keeping,
+        tenant: Driver[Tenant],
+        open_stream: Opener,
+        jobs: Jobs,
+        allowance: Sat,
+    ) -> None:
+        self._keys, self._machines, self._keeping, self._tenant = keys, machines, keeping, tenant
+        self._open, self._jobs = open_stream, jobs
+        self._clock = Steady(clock)
+        stored = [_decoder.decode(row.value) for row in rows if row.kind == KIND and row.value]
+        state = mind.restore(keys.node, allowance, stored, self._clock.now())
+        step = cast("Callable[[Deputy, Any, Instant], Any]", mind.step)
+        self.driver = Driver(state, step, changed, journal, lambda _: None, self._clock)
+        self._ended: set[tuple[Key, int]] = set()
+        """Terms at whose beginning the tenant's leases were ended."""
+        self._lock = asyncio.Lock()
+
+    @property
+    def state(self) -> Deputy:
+        return self.driver.newest
+
+    # -- from the tenant -------------------------------------------------------------------------------
+    async def serve(self, peer: NodeKey, _: streams.Deputy, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(TALK):
+                request = mandates.decode_request(await read_frame(stream, mandates.REQUEST_MAX))
+                answer = await self._answer(peer, request)
+                await write_frame(stream, mandates.encode_said(answer))
+                await stream.finish()
+        except TimeoutError:
+            raise Unavailable("peer.slow", f"{short(peer)} takes long to ask its deputy") from None
+
+    async def _answer(self, peer: NodeKey, request: mandates.Request) -> mandates.Answer:
+        if peer not in self._machines:
+            return _refused(STRANGER)
+        match request:
+            case Give(mandate=blob):
+                return await self._take(peer, blob)
+            case AskTerm(name=name):
+                if (peer, name) not in self.state.charges:
+                    return _refused(UNKNOWN)
+                await self.driver.tell(cast("Any", mind.TermAsked(peer, name, request.epoch, request.serves)))
+                await self._agree()
+                return self._said(peer, request)
+
+    async def _take(self, peer: NodeKey, blob: bytes) -> mandates.Answer:
+        me, now = self._keys.node, self._clock.now()
+        mandate, recipe = mandates.open_mandate(blob, peer, me, now, self._keys.verify)
+        why = mind.refusal(self.state, mandate) or (recipe and _unfit(recipe))
+        if why:
+            return _refused(why)
+        await self.driver.tell(cast("Any", mind.Mandated(mandate)))
+        log.info("mandate.taken", tenant=short(peer), deployment=mandate.name, version=mandate.version)
+        await self._agree()
+        return Taken(mandate.version)
+
+    def _said(self, peer: NodeKey, asked: AskTerm) -> Said:
+        charge = self.state.charges[peer, asked.name]
+        witness = charge.witness
+        yes = witness.holder == peer and witness.epoch == asked.epoch
+        return Said(witness.epoch, yes, charge.runs)
+
+    # -- what follows ----------------------------------------------------------------------------------
+    async def run(self) -> None:
+        await self._keeping.attached.wait()
+        await every(TICK_SEC, self._tick, "deputy")
+
+    async def _tick(self) -> None:
+        if not self.state.charges and not self._charged():
+            return
+        for charge in self.state.charges.values():
+            if (spent := self._spent(charge)) != charge.spent:
+                await self.driver.tell(cast("Any", mind.SpentSeen(charge.key, spent)))
+        await self.driver.tell(cast("Any", mind.Ticked()))
+        await self._agree()
+
+    def _spent(self, charge: Charge) -> Msat:
+        leases = self._tenant.state.leases.values()
+        return Msat(sum(x.due for x in leases if x.deployment == charge.name and x.opened_at >= charge.begun))
+
+    def _charged(self) -> set[str]:
+        return {name for name, of in self._controller.deployments.items() if of.charge}
+
+    @property
+    def _controller(self) -> Controller:
+        return self._keeping.state
+
+    async def _agree(self) -> None:
+        """The controller keeps what is ours to keep, lets alone what it must, and ends the rest."""
+        if not self._keeping.attached.is_set():
+            return  # nothing is looked at yet, and so nothing done
+        async with self._lock:
+            charges = {x.name: x for x in self.state.charges.values()}
+            for name in self._charged() - {name for name, x in charges.items() if x.runs}:
+                await self._keeping.tell(say.Unwanted(name))
+            for charge in charges.values():
+                await self._agree_on(charge)
+
+    async def _agree_on(self, charge: Charge) -> None:
+        name = charge.name
+        if charge.acts:
+            recipe = decode(charge.mandate.recipe)
+            self._keeping.hands.recipes[name] = recipe
+            self._end_theirs(charge)
+            goal, of = _goal(recipe, charge), self._controller.deployments.get(name)
+            held = name in self._controller.terms
+            if of is None or not held or of.goal != goal:
+                await self._keeping.tell(say.Charged(name, goal, charge.witness.epoch))
+        elif name in self._controller.terms:
+            await self._keeping.tell(say.TermLost(name))
+
+    def _end_theirs(self, charge: Charge) -> None:
+        """What the tenant holds of it is ended, as far as we reach it: nobody pays for it any more."""
+        term = (charge.key, charge.witness.epoch)
+        if term in self._ended:
+            return
+        self._ended.add(term)
+        log.info("deputy.acts", tenant=short(charge.mandate.tenant), deployment=charge.mandate.name)
+        for held in charge.mandate.leases:
+            self._jobs.start(partial(self._end, charge, held), f"end {short(held.lease)}")
+
+    async def _end(self, charge: Charge, held: Held) -> None:
+        for number in range(TRIES):
+            now = self.state.charges.get(charge.key)
+            if now is None or not now.acts or now.witness.epoch != charge.witness.epoch:
+                return  # the tenant is back
+            try:
+                return await self._ask_end(held)
+            except (Unavailable, TimeoutError) as error:
+                log.info("deputy.lease-left", lease=short(held.lease), why=str(error))
+                await asyncio.sleep(2.0**number)
+
+    async def _ask_end(self, held: Held) -> None:
+        async with asyncio.timeout(END):
+            stream = await self._open(held.provider, END)
+            try:
+                await write_frame(stream, streams.encode_header(streams.EndLease(held.lease, held.grant)))
+                await read_frame(stream, streams.HEADER_MAX)
+            except PeerError as error:
+                raise Unavailable(error.code, error.message) from None
+            finally:
+                stream.abort()
+
+
+def _unfit(recipe: Recipe) -> Reason | None:
+    try:
+        wishes = recipe_wishes(recipe)
+    except UsageError as error:
+        return Reason(error.code, error.message)
+    if recipe.volumes and wishes.data != "expendable":
+        return Reason(
+            "deployment.data",
+            f"{recipe.deployment} has named volumes, which stay with your own leases: dockage.data=expendable says "
+            "that a deputy may begin with empty ones",
+        )
+    return None
+
+
+def _goal(recipe: Recipe, charge: Charge) -> Goal:
+    """Our budget bounds an hour, too: what is left of it. Where that is nothing, only what is free fits."""
+    goal = goal_of(recipe_wishes(recipe), recipe, digest(recipe))
+    mandate = charge.mandate
+    bounds = [x for x in (goal.max_msat_hour, mandate.hourly) if x is not None]
+    if not mandate.budget:
+        bounds.append(Msat(1))
+    return replace(goal, max_msat_hour=min(bounds, default=None), ready=True)
+
+
+def _refused(why: Reason) -> Refused:
+    return Refused(why.code[:60], why.text[:500])
+
+
+def changed(before: Deputy, after: Deputy) -> list[Row]:
+    """The rows in which two states differ. What was spent is counted anew after a restart."""
+    rows = [
+        Row(KIND, _row_key(key), msgspec.msgpack.encode(charge))
+        for key, charge in after.charges.items()
+        if _lasting(before.charges.get(key)) != _lasting(charge)
+    ]
+    gone = before.charges.keys() - after.charges.keys()
+    return rows + [Row(KIND, _row_key(key), b"") for key in sorted(gone)]
+
+
+def _lasting(charge: Charge | None) -> Charge | None:
+    """A renewal is not worth a write of the whole: a tenant has a whole term after our restart anyway."""
+    if charge is None:
+        return None
+    return replace(charge, spent=Msat(0), witness=replace(charge.witness, until=Instant(0)))
+
+
+def _row_key(key: Key) -> bytes:
+    return key[0] + key[1].encode()

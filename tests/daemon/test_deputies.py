@@ -1,0 +1,262 @@
+"""A deputy carries on while the tenant's daemon is away, and gives back when it returns: whole nodes, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.nodes import CONFIG, NEED, Peer, World, until
+from daemon.test_keeping import kept, provider
+from dockage.daemon.config import Tenant
+from dockage.domain.errors import DockageError, UsageError
+from dockage.domain.identity import LeaseId
+from dockage.domain.lease import LeaseState
+from dockage.domain.units import HOUR, Duration, Instant, Sat
+from dockage.node.kept import Stage
+from dockage.protocol import mandates, streams
+from dockage.protocol.grants import Grant, sign_grant
+from dockage.protocol.mandates import AskTerm, Give, Refused, sign_mandate
+from dockage.testing.copies import FakeCopies
+from dockage.wire.frames import read_frame, write_frame
+
+WEEK = Duration(7 * 24 * HOUR)
+NAME = "web"
+GENEROUS = replace(CONFIG, tenant=Tenant(deputy_sat=1000))
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with World() as world:
+        yield world
+
+
+class Pair:
+    """A laptop and a desk that are linked, and a deployment of the laptop at one of two strangers."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def build(self, **labels: str) -> Pair:
+        world = self.world
+        self.providers = [await provider(world, number) for number in (1, 3)]
+        self.laptop = await world.tenant(2, coins=())
+        self.desk = await world.tenant(5, config=GENEROUS)
+        shown = self.desk.node.linking.offer()
+        await self.laptop.node.linking.accept(shown.password)
+        await until(lambda: shown.state == "linked", 5)
+        self.mine, self.theirs = kept(self.laptop), kept(self.desk)
+        self.lease = await self.laptop.rent(NAME, **labels)
+        wishes = {f"dockage.{name.replace('_', '-')}": value for name, value in labels.items()}
+        self.mine.deploy(NAME, self.lease, NEED, wishes)
+        await asyncio.sleep(3)
+        return self
+
+    async def deputise(self, budget: int = 0) -> None:
+        await self.laptop.node.deputies.add(NAME, "machine-5", Sat(budget), None, WEEK)
+
+    def at(self, lease: LeaseId) -> Peer:
+        node = self.laptop.rented(lease).provider
+        return next(x for x in self.providers if x.keys.node == node)
+
+    @property
+    def web(self) -> Any:
+        return self.laptop.node.keeping.state.deployments.get(NAME)
+
+    @property
+    def charge(self) -> Any:
+        return next(iter(self.desk.node.deputising.state.charges.values()), None)
+
+    @property
+    def run(self) -> Any:
+        """As the deputy's controller knows it."""
+        return self.desk.node.keeping.state.deployments.get(self.charge.name) if self.charge else None
+
+    @property
+    def tenant_acts(self) -> bool:
+        state = self.laptop.node.keeping.state
+        return state.acts(state.deployments[NAME], self.world.clock.now())
+
+    def deputy_serves(self) -> bool:
+        return self.run is not None and [x.stage for x in self.run.replicas.values()] == [Stage.SERVING]
+
+    async def leave(self) -> None:
+        """The laptop is closed."""
+        await self.laptop.stop()
+        await until(self.deputy_serves)
+
+    async def come_back(self) -> FakeCopies:
+        self.laptop.start()
+        copies = kept(self.laptop)
+        copies.recipes, copies.leads = self.mine.recipes, self.mine.leads
+        copies.made, copies.running = self.mine.made, set()
+        self.mine = copies
+        return copies
+
+
+@pytest.fixture
+async def pair(world: World) -> Pair:
+    return await Pair(world).build()
+
+
+async def test_the_deputy_carries_on_and_the_tenant_takes_it_back(pair: Pair) -> None:
+    await pair.deputise()
+    assert pair.tenant_acts
+    assert pair.run is None
+    at = pair.at(pair.lease)
+    await pair.leave()
+    await until(lambda: at.sold(pair.lease).state is LeaseState.ENDED)
+    assert at.sold(pair.lease).reason.code == "lease.deputy"
+    [theirs] = pair.run.replicas
+    assert [spot.lease for spot in pair.theirs.running] == [theirs]
+    copies = await pair.come_back()
+    await until(lambda: pair.laptop.node.keeping.state.deployments and pair.tenant_acts)
+    assert not pair.charge.acts
+    await until(
+        lambda: any(x.stage is Stage.SERVING and x.lease != pair.lease for x in pair.web.replicas.values())
+    )
+    await until(lambda: pair.run is None)
+    assert all(x.is_over for x in pair.desk.node.tenant.state.leases.values())
+    assert {spot.lease for spot in copies.running} == set(pair.web.replicas)
+
+
+async def test_a_lost_replica_is_replaced_by_the_deputy_and_paid_for_at_its_own_providers(pair: Pair) -> None:
+    await pair.deputise()
+    await pair.leave()
+    [first] = pair.run.replicas.values()
+    host = next(x for x in pair.providers if x.keys.node == first.place.provider)
+    await host.stop()
+    await until(lambda: first.lease not in pair.run.replicas and pair.deputy_serves())
+
+
+async def test_cut_off_from_its_deputy_the_tenant_does_not_act(pair: Pair) -> None:
+    await pair.deputise()
+    await pair.desk.stop()
+    await asyncio.sleep(20)
+    assert not pair.tenant_acts
+    before = set(pair.web.replicas)
+    await pair.at(pair.lease).stop()
+    await asyncio.sleep(60)
+    assert set(pair.web.replicas) == before
+    assert pair.web.hindrance.code == "controller.term"
+    with pytest.raises(DockageError, match="--force"):
+        await pair.laptop.node.deputies.remove(NAME, force=False)
+    await pair.laptop.node.deputies.remove(NAME, force=True)
+    await until(lambda: pair.lease not in pair.web.replicas)
+
+
+async def test_both_restart_and_nothing_is_forgotten(pair: Pair) -> None:
+    await pair.deputise()
+    await pair.leave()
+    lease = next(iter(pair.run.replicas))
+    theirs = pair.theirs
+    await pair.desk.restart()
+    copies = kept(pair.desk)
+    copies.made, copies.running = theirs.made, theirs.running
+    await until(pair.deputy_serves)
+    assert set(pair.run.replicas) == {lease}
+
+
+async def test_removed_it_has_no_say_any_more(pair: Pair) -> None:
+    await pair.deputise()
+    await pair.laptop.node.deputies.remove(NAME, force=False)
+    assert pair.charge.mandate.is_withdrawn
+    await pair.laptop.stop()
+    await asyncio.sleep(120)
+    assert pair.run is None
+
+
+async def test_taken_down_by_the_tenant_the_deputy_is_told(pair: Pair) -> None:
+    await pair.deputise()
+    pair.mine.recipes.clear()
+    await pair.laptop.node.renting.release(pair.lease)
+    await until(lambda: not pair.laptop.node.deputies.all())
+    assert pair.charge.mandate.is_withdrawn
+
+
+async def test_a_budget_beyond_its_users_word_is_refused_and_the_tenant_acts_on(pair: Pair) -> None:
+    with pytest.raises(UsageError) as caught:
+        await pair.deputise(budget=1001)
+    assert caught.value.code == "mandate.budget"
+    assert pair.tenant_acts
+    assert pair.laptop.node.deputies.all() == []
+
+
+# -- lies ----------------------------------------------------------------------------------------------
+async def say(speaker: Peer, to: Peer, request: Any) -> Any:
+    speaker.node.link.learn(to.keys.node, to.node.link.address())
+    stream = await speaker.node.link.open(to.keys.node)
+    try:
+        await write_frame(stream, streams.encode_header(streams.Deputy()), mandates.encode_said(request))
+        return mandates.decode_answer(await read_frame(stream, 1024))
+    finally:
+        stream.abort()
+
+
+async def test_nobody_but_a_linked_machine_is_listened_to(pair: Pair) -> None:
+    await pair.deputise()
+    thief = await pair.world.tenant(9, coins=(), wallet=False)
+    blob = sign_mandate(pair.charge.mandate, pair.laptop.keys.sign)
+    for lie in (Give(blob), AskTerm(NAME, 99, serves=True)):
+        answer = await say(thief, pair.desk, lie)
+        assert isinstance(answer, Refused)
+        assert answer.code == "deputy.stranger"
+
+
+async def test_another_linked_machine_cannot_speak_for_the_tenant(pair: Pair) -> None:
+    await pair.deputise()
+    other = await pair.world.tenant(9, coins=(), wallet=False)
+    shown = pair.desk.node.linking.offer()
+    await other.node.linking.accept(pair.desk.node.linking.long_form(shown))
+    before = pair.charge
+    assert (await say(other, pair.desk, AskTerm(NAME, 99, serves=True))).code == "mandate.unknown"
+    shown_by_other = sign_mandate(before.mandate, pair.laptop.keys.sign)
+    signed_by_other = sign_mandate(
+        replace(before.mandate, version=before.mandate.version + 1), other.keys.sign
+    )
+    for blob in (shown_by_other, signed_by_other):
+        with pytest.raises(DockageError):
+            await say(other, pair.desk, Give(blob))
+    assert pair.desk.node.reception.refused["mandate.other"] == 2
+    assert pair.charge.mandate == before.mandate
+
+
+async def test_an_older_mandate_of_the_tenant_itself_is_refused(pair: Pair) -> None:
+    await pair.deputise()
+    old = replace(pair.charge.mandate, version=pair.charge.mandate.version - 1)
+    answer = await say(pair.laptop, pair.desk, Give(sign_mandate(old, pair.laptop.keys.sign)))
+    assert answer.code == "mandate.old"
+
+
+async def test_an_older_terms_order_to_end_a_lease_is_refused_by_its_provider(pair: Pair) -> None:
+    """The deputy's grant is from before the tenant took its deployment back."""
+    await pair.deputise()
+    at, epoch = pair.at(pair.lease), pair.web.epoch
+    await until(lambda: pair.charge.mandate.leases)
+    now = pair.world.clock.now()
+    grant = Grant(
+        pair.laptop.keys.node, pair.lease, pair.desk.keys.node, ("end",), epoch - 1, Instant(now + HOUR)
+    )
+    old = sign_grant(grant, pair.laptop.keys.sign)
+    header = streams.encode_header(streams.EndLease(pair.lease, old))
+    with pytest.raises(DockageError):
+        await order(pair.desk, at, header)
+    assert at.node.reception.refused["grant.fenced"] == 1
+    assert at.sold(pair.lease).state is LeaseState.RUNNING
+    [held] = pair.charge.mandate.leases
+    with pytest.raises(DockageError):
+        await order(pair.laptop, at, streams.encode_header(streams.EndLease(pair.lease, held.grant)))
+    assert at.node.reception.refused["grant.other"] == 1, "it was given to the deputy, not to who shows it"
+
+
+async def order(speaker: Peer, at: Peer, header: bytes) -> bytes:
+    speaker.node.link.learn(at.keys.node, at.node.link.address())
+    stream = await speaker.node.link.open(at.keys.node)
+    try:
+        await write_frame(stream, header)
+        return await read_frame(stream, 512)
+    finally:
+        stream.abort()
