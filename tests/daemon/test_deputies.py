@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from daemon.nodes import CONFIG, NEED, Peer, World, until
+from daemon.test_control import control
 from daemon.test_keeping import kept, provider
 from dockage.daemon.config import Tenant
 from dockage.domain.errors import DockageError, UsageError
@@ -18,6 +20,7 @@ from dockage.domain.lease import LeaseState
 from dockage.domain.units import HOUR, Duration, Instant, Sat
 from dockage.node.kept import Stage
 from dockage.protocol import mandates, streams
+from dockage.protocol.docker.recipe import RecipeVolume
 from dockage.protocol.grants import Grant, sign_grant
 from dockage.protocol.mandates import AskTerm, Give, Refused, sign_mandate
 from dockage.testing.copies import FakeCopies
@@ -183,6 +186,35 @@ async def test_a_budget_beyond_its_users_word_is_refused_and_the_tenant_acts_on(
     assert caught.value.code == "mandate.budget"
     assert pair.tenant_acts
     assert pair.laptop.node.deputies.all() == []
+
+
+async def test_without_the_images_or_with_data_it_is_refused(pair: Pair) -> None:
+    async def lacks(_: Any) -> list[str]:
+        return ["app"]
+
+    pair.desk.node.deputising.lacks = lacks
+    with pytest.raises(UsageError, match="the deputy lacks app"):
+        await pair.deputise()
+    volumes = replace(pair.mine.recipes[NAME], volumes=(RecipeVolume("data"),))
+    pair.mine.recipes[NAME] = volumes
+    await until(lambda: NAME not in pair.laptop.node.keeping.hands.recipes or pair.web.goal.holds_data)
+    with pytest.raises(UsageError, match="named volumes"):
+        await pair.deputise()
+
+
+async def test_over_the_control_api(pair: Pair, tmp_path: Path) -> None:
+    async with control(pair.laptop, tmp_path) as laptop, control(pair.desk, tmp_path) as desk:
+        body = {"deployment": NAME, "machine": "machine-5", "budget_sat": 9, "max_spend_sat": 2, "days": 1}
+        mine = await laptop.post("/deputies", body)
+        assert (mine["machine"], mine["budget_sat"], mine["msat_hour_max"]) == ("machine-5", 9, 2000)
+        assert mine["ours"]
+        assert mine["trouble"] is None
+        [charge] = (await desk.get("/deputies"))["charges"]
+        assert (charge["machine"], charge["deployment"], charge["runs"]) == ("machine-2", NAME, False)
+        assert charge["called"] == f"web-{pair.laptop.keys.node.hex()[:8]}"
+        assert (await laptop.ask("POST", "/deputies", {**body, "days": 31}))[0] == 400
+        assert (await laptop.post(f"/deputies/{NAME}/remove"))["deployment"] == NAME
+        assert (await desk.get("/deputies"))["charges"] == []
 
 
 # -- lies ----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ COMMANDS = (
     "ps",
     "scale",
     "move",
+    "deputy",
     "market",
     "top",
     "spend",

@@ -33,7 +33,7 @@ from dockage.node.provider_ending import DRAINED, closing
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 
-from . import control_keeping, control_public, views
+from . import control_deputies, control_keeping, control_public, views
 from .control_gateway import gateway_routes
 from .control_machines import machine_routes
 from .driver import Driver
@@ -122,6 +122,7 @@ class Control:
                 web.post("/v1/drain/cancel", self._cancel_drain),
                 web.post("/v1/leases/{lease}/end", self._end_lease),
                 *control_keeping.routes(self._node),
+                *control_deputies.routes(self._node),
                 *control_public.routes(self._node),
                 web.get("/v1/channels", self._channels),
                 web.post("/v1/channels/{channel}/close", self._close_channel),

@@ -7,7 +7,7 @@ made to agree with it, so that a missed moment is made up for; a yes to a tenant
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from .keeping import Keeping
 from .keeping_hands import digest
 from .machines import Machines
 from .peers import Opener
+from .perform import reason_of
 from .tasks import Jobs, every
 from .wishes import goal_of, recipe_wishes
 
@@ -49,6 +50,11 @@ END = 8.0
 TRIES = 5
 STRANGER = Reason(
     "deputy.stranger", "this machine is a deputy for linked machines only: `dockage link` first"
+)
+HOLDS_DATA = Reason(
+    "deployment.data",
+    "it has named volumes, which stay at your own leases: dockage.data=expendable says that a deputy may begin with "
+    "empty ones",
 )
 UNKNOWN = Reason("mandate.unknown", "this machine has no mandate for that deployment")
 
@@ -87,6 +93,8 @@ class Deputising:
         state = mind.restore(keys.node, allowance, stored, self._clock.now())
         step = cast("Callable[[Deputy, Any, Instant], Any]", mind.step)
         self.driver = Driver(state, step, changed, journal, lambda _: None, self._clock)
+        self.lacks: Callable[[Recipe], Awaitable[Sequence[str]]] = _nothing
+        """Images that are not here."""
         self._ended: set[tuple[Key, int]] = set()
         """Terms at whose beginning the tenant's leases were ended."""
         self._lock = asyncio.Lock()
@@ -122,13 +130,28 @@ class Deputising:
     async def _take(self, peer: NodeKey, blob: bytes) -> mandates.Answer:
         me, now = self._keys.node, self._clock.now()
         mandate, recipe = mandates.open_mandate(blob, peer, me, now, self._keys.verify)
-        why = mind.refusal(self.state, mandate) or (recipe and _unfit(recipe))
+        why = mind.refusal(self.state, mandate) or (await self._unfit(recipe) if recipe else None)
         if why:
             return _refused(why)
         await self.driver.tell(cast("Any", mind.Mandated(mandate)))
         log.info("mandate.taken", tenant=short(peer), deployment=mandate.name, version=mandate.version)
         await self._agree()
         return Taken(mandate.version)
+
+    async def _unfit(self, recipe: Recipe) -> Reason | None:
+        """Why it could not be run here."""
+        try:
+            wishes, missing = recipe_wishes(recipe), await self.lacks(recipe)
+        except (UsageError, Unavailable) as error:
+            return reason_of(error)
+        if recipe.volumes and wishes.data != "expendable":
+            return HOLDS_DATA
+        if missing:
+            names = ", ".join(missing)[:300]
+            return Reason(
+                "image.unknown", f"the deputy lacks {names}: build it there, or docker save and load it"
+            )
+        return None
 
     def _said(self, peer: NodeKey, asked: AskTerm) -> Said:
         charge = self.state.charges[peer, asked.name]
@@ -218,18 +241,8 @@ class Deputising:
                 stream.abort()
 
 
-def _unfit(recipe: Recipe) -> Reason | None:
-    try:
-        wishes = recipe_wishes(recipe)
-    except UsageError as error:
-        return Reason(error.code, error.message)
-    if recipe.volumes and wishes.data != "expendable":
-        return Reason(
-            "deployment.data",
-            f"{recipe.deployment} has named volumes, which stay with your own leases: dockage.data=expendable says "
-            "that a deputy may begin with empty ones",
-        )
-    return None
+async def _nothing(_: Recipe) -> Sequence[str]:
+    return ()
 
 
 def _goal(recipe: Recipe, charge: Charge) -> Goal:

@@ -133,7 +133,7 @@ class Exposing:
 
     # -- what is wanted --------------------------------------------------------------------------------
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
-        names = set(self._keeping.copies.deployments())
+        names = self._keeping.names()
         for name in names:
             self._missed.pop(name, None)
             await self._see(name, tasks)
@@ -164,7 +164,7 @@ class Exposing:
         self._tell_zone(name)
 
     def _wanted(self, name: str) -> Wanted:
-        recipe = self._keeping.copies.recipe(name)
+        recipe = self._keeping.recipe(name)
         doors, wishes = recipe_doors(recipe), recipe_wishes(recipe)
         of = self._keeping.state.deployments.get(name)
         found = shown(of) if of is not None else self._alone(name)

@@ -83,6 +83,20 @@ class Keeping:
         assert self._copies is not None
         return self._copies
 
+    def names(self) -> set[str]:
+        """What our user has, and what we run as a deputy."""
+        charges = {name for name, of in self.state.deployments.items() if of.charge}
+        return charges | set(self.copies.deployments())
+
+    def recipe(self, name: str) -> Recipe:
+        """Of one of ``names``, as it is now. Raises UsageError("recipe.unknown" | "recipe.incomplete")."""
+        of = self.state.deployments.get(name)
+        if of is None or not of.charge:
+            return self.copies.recipe(name)
+        if name not in self._hands.recipes:
+            raise UsageError("recipe.unknown", f"what {name} is will be known in a moment")
+        return self._hands.recipes[name]
+
     async def tell(self, event: say.AnyTold) -> None:
         """From those who know more than what is heard and looked at here."""
         await self._driver.tell(event)

@@ -452,6 +452,7 @@ async def _attached(node: Node, front: DockerFront) -> None:
     """The controller keeps what is in the front's books, so they must be read first."""
     await front.ready.wait()
     node.keeping.attach(front)
+    node.deputising.lacks = front.lacks
 
 
 def _front(home: Path, config: Config, node: Node, journal: Journal, stack: AsyncExitStack) -> DockerFront:

@@ -186,7 +186,7 @@ def wire(
     stored, steps = (ground.journal, ground.rows), Steps()
     keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
     loops += [_driving(controller, ()), keeping.run]
-    deputies, deputising = _deputies(ground, loops, machines, keeping, tenant, reach, jobs)
+    deputies = _deputies(ground, loops, machines, keeping, tenant, reach, jobs)
     publisher = Publisher(tenant, reach.open, keys, relayed)
     exposing = _exposing(ground, loops, tenant, rents, keeping, publisher)
     edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, relayed, clock)
@@ -207,15 +207,11 @@ def wire(
         notice,
         ground.host,
         history,
-        *(machines, own, linking, entrance, keeping),
+        *(machines, own, linking, entrance, keeping, publisher, exposing, *deputies),
         indexer=indexer,
         relay=ground.relay,
         steps=steps,
-        publisher=publisher,
         ingress=ingress,
-        exposing=exposing,
-        deputies=deputies,
-        deputising=deputising,
     )
     return node, loops
 

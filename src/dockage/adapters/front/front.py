@@ -20,7 +20,7 @@ import structlog
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.ports import Clock, ImageStore, Journal, Leases, Placed, Progress, Spot
-from dockage.protocol.docker.front_errors import status_of
+from dockage.protocol.docker.front_errors import ApiError, status_of
 from dockage.protocol.docker.recipe import Recipe, recipe_of
 from dockage.wire.frames import PIECE
 from dockage.wire.http import HttpServer, Request, error_body
@@ -151,6 +151,20 @@ class DockerFront:
     def recipe(self, deployment: str) -> Recipe:
         """All that is needed to set *deployment* up again elsewhere. Raises as ``recipe_of`` does."""
         return recipe_of(self._books.shelf, deployment)
+
+    async def lacks(self, recipe: Recipe) -> Sequence[str]:
+        """The images of *recipe* that are not here, as the user calls them. Raises Unavailable."""
+        missing = list[str]()
+        for image, reference in recipe.images.items():
+            if image not in [await self._image_id(ref) for ref in (image, reference)]:
+                missing.append(reference)
+        return missing
+
+    async def _image_id(self, reference: str) -> str:
+        try:
+            return str((await self._local.image(reference)).get("Id"))
+        except ApiError:
+            return ""
 
     async def replay(
         self, recipe: Recipe, lease: LeaseId, progress: Progress, *, start: bool = True
