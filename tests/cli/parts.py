@@ -25,6 +25,8 @@ from dockage.cli.errors import NotRunning
 from dockage.cli.process import wait_until
 from dockage.daemon.config import Config, load
 from dockage.daemon.control import Control
+from dockage.daemon.deputies import Deputies, Mine
+from dockage.daemon.deputising import Deputising
 from dockage.daemon.driver import Driver
 from dockage.daemon.exposing import Exposing
 from dockage.daemon.history import History
@@ -59,17 +61,20 @@ from dockage.domain.pricing import FIELDS, PRESETS, parts, price
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import GENESIS, Statement
-from dockage.domain.units import GIB, MIB, SECOND, Instant, Msat, Sat
+from dockage.domain.term import Witness
+from dockage.domain.units import GIB, HOUR, MIB, SECOND, Duration, Instant, Msat, Sat
 from dockage.domain.usage import Meter, Reading, Usage
 from dockage.node import provider as selling
 from dockage.node import records
 from dockage.node import tenant as renting
+from dockage.node.deputy import Charge
 from dockage.node.effects import AnyEffect
 from dockage.node.events import Candidate
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider import SoldLease
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports import Clock, Journal, PeerLink, Row, Stream
+from dockage.protocol.mandates import Mandate
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.clock import START, ManualClock
 from dockage.testing.directory import MemoryDirectory, offer_of, sealed_offer
@@ -201,14 +206,30 @@ async def node(home: Path, **sections: Any) -> Node:
     publisher = Publisher(tenant, link.open, ME, Relayed([], journal, []))
     outlets = Outlets(rents, tenant, clock, journal, [], keeping.hands.place)
     zones = Zones(directory, ME, clock, 0)
+    own = _own(config, journal, link, clock)
+    deputies = (ME, clock, journal, standing_in(), own[0], keeping, tenant, link.open)
     return Node(
         *(home, config, Instant(START - 3700 * SECOND), ME, clock, link, reception, tenant, market),
         *(rents, rail, provider, notice, host, History(journal, clock)),
-        *_own(config, journal, link, clock),
+        *own,
         keeping,
+        deputies=Deputies(*deputies),
+        deputising=Deputising(*deputies, Jobs(), Sat(9000)),
         publisher=publisher,
         exposing=Exposing(ME.node, keeping, tenant, outlets, publisher, zones, clock),
     )
+
+
+def standing_in() -> list[Row]:
+    """The laptop is the deputy of our shop, and we are its of a blog."""
+    until = Instant(START + 50 * 3600 * SECOND)
+    mine = Mine("shop", TENANT.node, Sat(500), None, Duration(7 * 24 * HOUR), b"", 1, expires=until)
+    word = Mandate(TENANT.node, ME.node, "blog", 1, until, Sat(2000), None, (), b"what runs")
+    charge = Charge(word, Witness(3, ME.node, START), START, runs=True, spent=Msat(1_234_000))
+    return [
+        Row("deputy.mine", b"shop", msgspec.msgpack.encode(mine)),
+        Row("deputy.charge", TENANT.node + b"blog", msgspec.msgpack.encode(charge)),
+    ]
 
 
 def _keeping(journal: Journal, clock: ManualClock, tenant: Driver[Tenant], rents: Renting) -> Keeping:

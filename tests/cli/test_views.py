@@ -43,6 +43,27 @@ def test_spend_shows_what_runs_and_what_it_costs(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("node")
+def test_deputies_of_ours_and_whose_we_are(call: Call) -> None:
+    lines = [line.split("  ") for line in call("deputy").stdout.splitlines()]
+    assert [[cell.strip() for cell in line if cell] for line in lines] == [
+        ["DEPLOYMENT", "DEPUTY", "BUDGET", "GOOD FOR", "STATE"],
+        ["shop", "laptop (faa8e185)", "500 sat", "2 d 2 h", "unknown: the deputy does not answer"],
+        ["DEPUTY OF", "DEPLOYMENT", "SPENT", "GOOD FOR", "STATE"],
+        [
+            "laptop (faa8e185)",
+            "blog",
+            "1,234 sat of 2000 sat",
+            "2 d 2 h",
+            "runs here as blog-faa8e185, 0 replicas",
+        ],
+    ]
+    assert value(call("deputy", "list", "--json"))["budget_sat_max"] == 9000
+    refused = call("deputy", "add", "nothing", "laptop")
+    assert (refused.exit_code, refused.stderr.split(":")[0]) == (1, "error")
+    assert "no deployment nothing" in refused.stderr
+
+
+@pytest.mark.usefixtures("node")
 def test_ended_leases_are_shown_on_demand_and_say_why(call: Call) -> None:
     assert "blog" not in call("spend").stdout
     everything = call("spend", "--all").stdout
