@@ -48,8 +48,8 @@ def wish(tenant: Peer, **more: Any) -> Wish:
 
 
 async def ask(tenant: Peer, **how: Any) -> Answer:
-    near = how.pop("near", False)
-    return await tenant.node.renting.queries.ask(Query(wish(tenant, **how), near=near))
+    query = {name: how.pop(name) for name in ("near", "per_net") if name in how}
+    return await tenant.node.renting.queries.ask(Query(wish(tenant, **how), **query))
 
 
 def providers(answer: Answer) -> list[NodeKey]:
@@ -225,7 +225,8 @@ class Loaded:
         return self._shard
 
 
-async def test_an_offer_that_is_left_out(world: World) -> None:
+@pytest.mark.parametrize("per_net", [0, 1])
+async def test_an_offer_that_is_left_out(world: World, per_net: int) -> None:
     """No signature shows it: the shard that is read beside the index does."""
     provider = await world.provider(policy=FREE_POLICY)
     await asyncio.sleep(SETTLED / 1e9 + 1)
@@ -233,7 +234,7 @@ async def test_an_offer_that_is_left_out(world: World) -> None:
     tenant = await world.tenant(coins=(), wallet=False)
     queries = tenant.node.renting.queries
     queries._rand = Loaded(provider)  # type: ignore[assignment]
-    answer = await ask(tenant)
+    answer = await ask(tenant, per_net=per_net)
     assert (providers(answer), answer.indexes) == ([provider.keys.node], ())
     assert queries._indexes.refused == {"index.hides": 1}
 

@@ -9,10 +9,14 @@ from msgspec.structs import replace
 
 from daemon.nodes import NEED, Peer, World
 from dockage.daemon.queries import SELECTED_MAX
+from dockage.daemon.renting import PER_NET, silently
+from dockage.daemon.wishes import Wishes
 from dockage.domain.errors import Unavailable
+from dockage.domain.identity import NodeKey
 from dockage.domain.offer import Wish
 from dockage.domain.pricing import PRESETS, scaled
 from dockage.domain.query import Excerpt, Query
+from dockage.domain.spread import Place, lines_of
 from dockage.domain.units import Instant
 from dockage.protocol.records import LIFETIME, SHARDS, OfferBody, offers_topic, seal
 from dockage.testing.directory import offer_of
@@ -27,12 +31,12 @@ async def world() -> AsyncIterator[World]:
         yield world
 
 
-async def crowded(world: World, region: str) -> list[bytes]:
+async def crowded(world: World, region: str, address: str = "127.0.0.1:4711") -> list[NodeKey]:
     """Providers' keys, the cheapest first."""
     now, keys = world.clock.now(), [MemoryKeys(6000 + number) for number in range(COUNT)]
     for number, each in enumerate(keys):
         offer = replace(offer_of(each, region), tariff=scaled(PRESETS["fair"], 100 + number, 100))
-        body = OfferBody(now, Instant(now + LIFETIME), offer, "", ("127.0.0.1:4711",))
+        body = OfferBody(now, Instant(now + LIFETIME), offer, "", (address.format(number),))
         await world.board.publish(
             offers_topic(region, each.node[0] % SHARDS), seal("offer", each.node, body, each.sign)
         )
@@ -67,6 +71,28 @@ async def test_a_part_of_which_the_holders_show_too_little_is_read_whole(
     monkeypatch.setattr(world.board, "select", hiding)
     found, _ = await ask(tenant, 8)
     assert found == keys[:8]
+
+
+async def test_who_floods_the_market_with_cheap_offers_of_one_network_is_not_all_that_is_seen(
+    world: World,
+) -> None:
+    tenant = await world.tenant(coins=(), wallet=False)
+    region = tenant.node.market.regions[0]
+    await crowded(world, region, "198.41.0.{}:4711")
+    now, other = world.clock.now(), MemoryKeys(9000)
+    dear = replace(offer_of(other, region), tariff=scaled(PRESETS["fair"], 900, 100))
+    body = OfferBody(now, Instant(now + LIFETIME), dear, "", ("198.41.1.1:4711",))
+    topic = offers_topic(region, other.node[0] % SHARDS)
+    await world.board.publish(topic, seal("offer", other.node, body, other.sign))
+
+    seen = await tenant.node.renting.fitting(NEED, Wishes(), silently)
+    assert other.node in [offer.provider for offer in seen]
+    assert len(seen) == PER_NET + 1
+    first = Place(seen[0].provider, lines_of(["198.41.0.1:4711"]))
+    apart = await tenant.node.renting.fitting(NEED, Wishes(), silently, beside=[first])
+    assert [offer.provider for offer in apart] == [other.node]
+    left = await tenant.node.renting.fitting(NEED, Wishes(), silently, avoid=[seen[0].provider])
+    assert seen[0].provider not in [offer.provider for offer in left]
 
 
 async def test_our_own_machines_are_found_where_no_market_answers(

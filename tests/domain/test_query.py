@@ -67,9 +67,9 @@ def test_a_maximum_price_and_levels_are_kept() -> None:
 
 def test_operators_and_networks_that_one_has_already_are_left_out() -> None:
     offers = [offer(n) for n in (1, 2, 3, 4)]
-    nets = ["10.0.0", "10.0.1", "10.0.1", "10.0.2"]
+    nets = ["080808", "080809", "080809", "08080a"]
     assert chosen(offers, Query(WISH, avoid=(offers[0].provider,)), nets) == [1, 2, 3]
-    assert chosen(offers, Query(WISH, avoid_nets=("10.0.1",)), nets) == [0, 3]
+    assert chosen(offers, Query(WISH, avoid_nets=("080809",)), nets) == [0, 3]
     assert chosen(offers, Query(WISH, per_net=1), nets) == [0, 1, 3]
 
 
@@ -114,7 +114,17 @@ def test_many_prices_are_those_of_each(limits: Resources, tariff: Tariff) -> Non
     assert hourly_ceilings(limits)(tariff) == hourly_ceiling(one, limits)
 
 
+def test_of_networks_that_nobody_knows_there_may_be_any_number() -> None:
+    assert chosen([offer(n) for n in range(4)], Query(WISH, per_net=1), ["", "080808", "", "080808"]) == [
+        0,
+        1,
+        2,
+    ]
+
+
 def test_a_network_is_a_24_or_a_48_or_a_relay() -> None:
-    assert network_of(("198.51.100.7:4711", "10.0.0.1:1"), "") == "198.51.100"
-    assert network_of(("[2001:db8:5::1]:4711",), "") == "2001:db8:5"
-    assert network_of((), "http://relay.example:3340") == "http://relay.example:3340"
+    assert network_of(("198.41.0.4:4711", "10.0.0.1:1"), "") == "c62900"
+    assert network_of(("10.0.0.1:1", "198.41.0.4:4711"), "http://relay.example:3340") == "c62900"
+    assert network_of(("[2606:4700:5::1]:4711",), "") == "260647000005"
+    assert network_of(("192.168.1.2:4711",), "http://relay.example:3340") == "http://relay.example:3340"
+    assert network_of(("127.0.0.1:4711",), "") == ""

@@ -55,19 +55,27 @@ class Beside:
         """Rent *lease* as *want* says. Raises UsageError("market.nothing-apart") besides what renting raises."""
         self.set_aside(lease, True)
         wishes = _narrowed(read_wishes(labels), want)
-        offers = self._apart(await self._renting.fitting(need, wishes, progress), want)
-        chosen = offers[:CANDIDATES_MAX]
-        candidates = tuple([await self._renting.candidate(offer, need, wishes) for offer in chosen])
+        offers = (await self._apart(need, wishes, want, progress))[:CANDIDATES_MAX]
+        candidates = tuple([await self._renting.candidate(offer, need, wishes) for offer in offers])
         await self._renting.rent(lease, want.deployment, need, candidates, progress)
 
-    def _apart(self, offers: tuple[Offer, ...], want: FindPlace) -> tuple[Offer, ...]:
+    async def _apart(
+        self, need: Resources, wishes: Wishes, want: FindPlace, progress: Progress
+    ) -> tuple[Offer, ...]:
         taken = [self._places.get(place.provider, place) for place in want.beside]
-        fit = [offer for offer in offers if offer.provider not in want.avoid or offer.provider == want.to]
-        found = spread([(offer, self.place(offer.provider)) for offer in fit], taken)
+        avoid = [key for key in want.avoid if key != want.to]
+        try:
+            fit = await self._renting.fitting(need, wishes, progress, beside=taken, avoid=avoid)
+        except UsageError as error:
+            if error.code != "market.nothing-fits":
+                raise
+            fit = await self._renting.fitting(need, wishes, progress)  # says so if nothing at all does
+        others = [offer for offer in fit if offer.provider not in avoid]
+        found = spread([(offer, self.place(offer.provider)) for offer in others], taken)
         if not found:
             raise UsageError(
                 "market.nothing-apart",
-                f"{len(offers)} offers fit, but none of another operator and network than the deployment's other "
+                f"{len(fit)} offers fit, but none of another operator and network than the deployment's other "
                 "replicas, or it failed us a moment ago",
             )
         return found

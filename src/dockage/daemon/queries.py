@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
@@ -167,9 +168,10 @@ class Queries:
     def _is_honest(self, reply: Reply, shard: Sequence[Found], query: Query) -> bool:
         shown = {record.key: record.seq for record in reply.records}
         reach = None if reply.is_whole else max(_ranks(map(self.market.found, reply.records), query.wish))
+        full = _full(reply, query)
         settled = Instant(self._clock.now() - SETTLED)
         for found, rank in zip(shard, _ranks(shard, query.wish), strict=True):
-            if found.seen > settled or not _is_due(rank, reach, found, query):
+            if found.seen > settled or not _is_due(rank, reach, found, query, full):
                 continue
             if shown.get(found.offer.provider, 0) < found.seen:
                 self._indexes.blame(reply.by, "index.hides")
@@ -177,10 +179,17 @@ class Queries:
         return True
 
 
-def _is_due(rank: Rank, reach: Rank | None, found: Found, query: Query) -> bool:
+def _full(reply: Reply, query: Query) -> frozenset[str]:
+    """Networks that no (further) offer of is due: those that the asker has, or of which the reply shows enough."""
+    shown = Counter(network_of(record.body.direct, record.body.relay) for record in reply.records)
+    enough = (net for net, count in shown.items() if net and query.per_net and count >= query.per_net)
+    return frozenset((*query.avoid_nets, *enough))
+
+
+def _is_due(rank: Rank, reach: Rank | None, found: Found, query: Query, full: frozenset[str]) -> bool:
     """Whether an honest answer that reaches as far as *reach* shows it."""
-    if found.offer.provider in query.avoid or query.avoid_nets or query.per_net:
-        return False  # which network a provider is in changes with its address: no proof of anything
+    if found.offer.provider in query.avoid or network_of(found.address.direct, found.address.relay) in full:
+        return False
     return (query.near or not rank.misfits) and (reach is None or rank < reach)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import structlog
+from msgspec.structs import replace
 
 from dockage.domain.channel import Channel
 from dockage.domain.errors import Unavailable, UsageError
@@ -19,9 +20,10 @@ from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED, LeaseState
 from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody
 from dockage.domain.pricing import ceiling
-from dockage.domain.query import Query
+from dockage.domain.query import AVOID_MAX, Query
 from dockage.domain.reason import Reason
 from dockage.domain.resources import INGRESS, Resources
+from dockage.domain.spread import Place
 from dockage.domain.units import HOUR, Instant, Msat
 from dockage.node import events as told
 from dockage.node.events import Candidate, ChannelPlan
@@ -46,6 +48,8 @@ OBTAIN_TIMEOUT = 3600.0
 """Confirmations take as long as they take; the user may always press Ctrl-C."""
 RELEASE_TIMEOUT = 10.0
 CANDIDATES_MAX = 8
+PER_NET = 16
+"""Offers of one /24, /48 or relay among those that are looked at: a quarter."""
 UNFINISHED = frozenset({LeaseState.QUOTING, LeaseState.FUNDING, LeaseState.OPENING})
 
 
@@ -232,11 +236,21 @@ class Renting:
         return best, await self.candidate(best, need, wishes), len(others)
 
     async def fitting(
-        self, need: Resources, wishes: Wishes, progress: Progress, *, ingress: bool = False
+        self,
+        need: Resources,
+        wishes: Wishes,
+        progress: Progress,
+        *,
+        ingress: bool = False,
+        beside: Sequence[Place] = (),
+        avoid: Iterable[NodeKey] = (),
     ) -> tuple[Offer, ...]:
+        """The offers that fit, best first, without those of *avoid* or of the operators and networks of *beside*; few
+        of one network, so that who floods the market with cheap ones is not all that is seen of it."""
         wish = self.wish(need, wishes, ingress=ingress)
         if not wishes.provider:
-            answer = await patiently(lambda: self.queries.ask(Query(wish, near=True)), progress)
+            query = _apart(Query(wish, near=True, per_net=PER_NET), beside, avoid)
+            answer = await patiently(lambda: self.queries.ask(query), progress)
             self.seen(tuple(answer.found))
             return choose(answer.found, wish, self._risk())
         everything = await patiently(lambda: self.queries.market.search(wishes.region), progress)
@@ -306,6 +320,13 @@ def info(lease: RentedLease) -> LeaseInfo:
         end.at if end else Instant(0),
         str(end.reason) if end else "",
     )
+
+
+def _apart(query: Query, beside: Sequence[Place], avoid: Iterable[NodeKey]) -> Query:
+    """As much of it as a query can say; ``beside.py`` looks again."""
+    keys = dict.fromkeys([*(place.provider for place in beside), *avoid])
+    lines = dict.fromkeys(line for place in beside for line in sorted(place.lines))
+    return replace(query, avoid=tuple(keys)[:AVOID_MAX], avoid_nets=tuple(lines)[:AVOID_MAX])
 
 
 def _why_failed(lease: RentedLease) -> UsageError:

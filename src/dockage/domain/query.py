@@ -16,6 +16,7 @@ import msgspec
 from .identity import NodeKey
 from .offer import Offer, Wish, hourly_ceilings, misfits
 from .pricing import Tariff
+from .spread import line_of
 from .units import Msat
 
 MOST_MAX = 256
@@ -48,7 +49,7 @@ class Query(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     avoid_nets: tuple[str, ...] = ()
     """Networks (``network_of``) that it has already."""
     per_net: int = 0
-    """At most so many offers of one network in a page; 0: any number."""
+    """At most so many offers of one network in a page, if it is known; 0: any number."""
 
     @property
     def asks_nets(self) -> bool:
@@ -89,15 +90,9 @@ class Excerpt(NamedTuple):
 
 
 def network_of(direct: Iterable[str], relay: str) -> str:
-    """The /24 (IPv4) or /48 (IPv6) of a provider's first address, or its relay: who shares it may be one operator, and
-    falls with it."""
-    first = next(iter(direct), "")
-    if not first:
-        return relay[:NET_MAX]
-    host, _, _ = first.rpartition(":")
-    if host.startswith("["):
-        return ":".join(host.strip("[]").split(":")[:3])[:NET_MAX]
-    return ".".join(host.split(".")[:3])[:NET_MAX]
+    """The /24 (IPv4) or /48 (IPv6) of a provider's first public address in hex (``spread.line_of``), else its relay:
+    who shares it may be one operator, and falls with it. "": nobody knows."""
+    return next((line for address in direct if (line := line_of(address))), relay[:NET_MAX])
 
 
 def rank_of(offer: Offer, wish: Wish, price_of: Callable[[Tariff], Msat]) -> Rank:
@@ -144,7 +139,7 @@ def _best(found: list[Entry], query: Query) -> list[Entry]:
     best = []
     for entry in sorted(found):
         taken[entry[2]] = taken.get(entry[2], 0) + 1
-        if taken[entry[2]] <= query.per_net:
+        if taken[entry[2]] <= query.per_net or not entry[2]:
             best.append(entry)
             if len(best) > query.most:
                 break

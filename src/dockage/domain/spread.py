@@ -24,21 +24,21 @@ class Place(msgspec.Struct, frozen=True):
     region: str = ""
 
 
+def line_of(address: str) -> str:
+    """The network of an ``ip:port``, in hex; "" of a private or loopback one, which say nothing: every home has
+    192.168.1.x."""
+    try:
+        ip = ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return ""
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return ip.packed[: 6 if isinstance(ip, IPv6Address) else 3].hex() if ip.is_global else ""
+
+
 def lines_of(direct: Iterable[str]) -> frozenset[str]:
-    """The networks of ``ip:port`` addresses. Private and loopback ones say nothing: every home has 192.168.1.x."""
-    found = set[str]()
-    for text in direct:
-        host = text.rpartition(":")[0].strip("[]")
-        try:
-            address = ip_address(host)
-        except ValueError:
-            continue
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if address.is_global:
-            size = 6 if isinstance(address, IPv6Address) else 3
-            found.add(address.packed[:size].hex())
-    return frozenset(found)
+    """The networks of a provider's addresses, as far as they tell."""
+    return frozenset(line for address in direct if (line := line_of(address)))
 
 
 def apart(one: Place, other: Place) -> bool:
