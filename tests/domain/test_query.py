@@ -33,8 +33,8 @@ def offer(number: int, percent: int = 100, cpu: int = 4000, **more: object) -> O
 
 def chosen(offers: Sequence[Offer], query: Query, nets: Sequence[str] = ()) -> list[int]:
     """Their numbers."""
-    nets = nets or [f"10.0.{number}" for number in range(len(offers))]
-    return [number for number, _ in pick(offers, query, nets).chosen]
+    nets = nets or [f"0a00{number:02x}" for number in range(len(offers))]
+    return [number for number, _ in pick(offers, query, nets.__getitem__).chosen]
 
 
 def test_the_cheapest_that_fits_comes_first() -> None:

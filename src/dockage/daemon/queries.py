@@ -188,7 +188,7 @@ def _full(reply: Reply, query: Query) -> frozenset[str]:
 
 def _is_due(rank: Rank, reach: Rank | None, found: Found, query: Query, full: frozenset[str]) -> bool:
     """Whether an honest answer that reaches as far as *reach* shows it."""
-    if found.offer.provider in query.avoid or network_of(found.address.direct, found.address.relay) in full:
+    if found.offer.provider in query.avoid or _net(found) in full:
         return False
     return (query.near or not rank.misfits) and (reach is None or rank < reach)
 
@@ -205,9 +205,13 @@ def _ranks(found: Iterable[Found], wish: Wish) -> list[Rank]:
 
 
 def _ranked(found: Sequence[Found], query: Query) -> tuple[Found, ...]:
-    nets = [network_of(x.address.direct, x.address.relay) for x in found]
-    picked = pick([x.offer for x in found], replace(query, most=max(1, len(found))), nets)
+    all_ = replace(query, most=max(1, len(found)))
+    picked = pick([x.offer for x in found], all_, lambda number: _net(found[number]))
     return tuple(found[number] for number, _ in picked.chosen)
+
+
+def _net(found: Found) -> str:
+    return network_of(found.address.direct, found.address.relay)
 
 
 def _with(own: Iterable[Found], others: Iterable[Found]) -> list[Found]:

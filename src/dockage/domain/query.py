@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from itertools import repeat
 from typing import NamedTuple
 
 import msgspec
@@ -25,8 +24,8 @@ AVOID_MAX = 64
 NET_MAX = 64
 """Characters of a network's name."""
 
-Entry = tuple[tuple[int, Msat, NodeKey], int, str]
-"""Place, number and network."""
+Entry = tuple[tuple[int, Msat, NodeKey], int]
+"""Place and number."""
 
 
 class Rank(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, order=True):
@@ -102,45 +101,47 @@ def rank_of(offer: Offer, wish: Wish, price_of: Callable[[Tariff], Msat]) -> Ran
     return Rank(len(misfits(seen, wish, price)), price, seen.provider)
 
 
-def pick(offers: Iterable[Offer], query: Query, nets: Iterable[str] = repeat("")) -> Picked:
-    """The best of *offers* for *query*, at most ``most``. *nets*: ``network_of`` each, needed if ``query.asks_nets``.
+def pick(offers: Iterable[Offer], query: Query, net_of: Callable[[int], str] = lambda _: "") -> Picked:
+    """The best of *offers* for *query*, at most ``most``. *net_of*: the ``network_of`` an offer by its number, asked
+    for few of them and only if the query says something of networks.
 
     There are tens of thousands: without ``near``, what is most often in the way and cheapest to see is looked at first,
     and places are plain tuples in the order of a Rank."""
     wish, near, limits, most = query.wish, query.near, query.wish.limits, query.wish.max_msat_hour
     cpu, memory, price_of = limits.cpu_milli, limits.memory_bytes, hourly_ceilings(limits)
-    avoid, avoid_nets = frozenset(query.avoid), frozenset(query.avoid_nets)
+    avoid = frozenset(query.avoid)
     behind = (query.after.misfits, query.after.msat_hour, query.after.provider) if query.after else None
     found: list[Entry] = []
     known = fitting = 0
-    for number, (offer, net) in enumerate(zip(offers, nets, strict=False)):
+    for number, offer in enumerate(offers):
         known += 1
         free = offer.free
         if not near and (free.cpu_milli < cpu or free.memory_bytes < memory):
             continue
         seen = offer.as_seen_by(wish.tenant) if offer.free_for else offer
         price = price_of(seen.tariff)
-        if (not near and most is not None and price > most) or offer.provider in avoid or net in avoid_nets:
+        if (not near and most is not None and price > most) or offer.provider in avoid:
             continue
         place = len(misfits(seen, wish, price)), price, seen.provider
         fitting += not place[0]
         if (near or not place[0]) and (behind is None or place > behind):
-            found.append((place, number, net))
-    best = _best(found, query)
-    chosen = tuple((number, Rank(*place)) for place, number, _ in best[: query.most])
+            found.append((place, number))
+    best = _spread(found, query, net_of) if query.asks_nets else heapq.nsmallest(query.most + 1, found)
+    chosen = tuple((number, Rank(*place)) for place, number in best[: query.most])
     return Picked(chosen, len(best) > query.most, fitting, known)
 
 
-def _best(found: list[Entry], query: Query) -> list[Entry]:
-    """One more than asked for, where there is one: it shows that there is a next page."""
-    if not query.per_net:
-        return heapq.nsmallest(query.most + 1, found)
+def _spread(found: list[Entry], query: Query, net_of: Callable[[int], str]) -> list[Entry]:
+    """The best, without networks to avoid and with few of each; one more than asked for, where there is one: it shows
+    that there is a next page."""
+    heapq.heapify(found)
     taken: dict[str, int] = {}
-    best = []
-    for entry in sorted(found):
-        taken[entry[2]] = taken.get(entry[2], 0) + 1
-        if taken[entry[2]] <= query.per_net or not entry[2]:
+    best: list[Entry] = []
+    while found and len(best) <= query.most:
+        entry = heapq.heappop(found)
+        net = net_of(entry[1])
+        taken[net] = taken.get(net, 0) + 1
+        is_full = net and query.per_net and taken[net] > query.per_net
+        if net not in query.avoid_nets and not is_full:
             best.append(entry)
-            if len(best) > query.most:
-                break
     return best

@@ -6,7 +6,6 @@ Counterparts: ``order_book.py`` and ``dht_node.py`` hold, ``index_messages.py`` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 from dockage.domain.query import Query, Rank, network_of, pick
@@ -27,8 +26,7 @@ class Page(NamedTuple):
 
 def select(records: Sequence[Record], query: Query, budget: int) -> Page:
     """*records* are live offers. Up to *budget* bytes."""
-    nets = _nets(records) if query.asks_nets else repeat("")
-    picked = pick([record.body.offer for record in records], query, nets)
+    picked = pick([record.body.offer for record in records], query, lambda number: _net(records[number]))
     blobs: list[bytes] = []
     last, size = None, 0
     for number, rank in picked.chosen:
@@ -41,8 +39,8 @@ def select(records: Sequence[Record], query: Query, budget: int) -> Page:
     return Page(tuple(blobs), more, last, picked.fitting, picked.known)
 
 
-def _nets(records: Iterable[Record]) -> Iterable[str]:
-    return (network_of(record.body.direct, record.body.relay) for record in records)
+def _net(record: Record) -> str:
+    return network_of(record.body.direct, record.body.relay)
 
 
 def live(records: Iterable[Record], now: Instant) -> list[Record]:
