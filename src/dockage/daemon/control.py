@@ -64,6 +64,8 @@ class Need(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gateways: Annotated[int, msgspec.Meta(ge=0, le=GATEWAYS_MAX)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
     """Of offers in an answer."""
+    per_network: Annotated[int, msgspec.Meta(ge=0, le=MOST_MAX)] = 0
+    """Of one /24, /48 or relay; 0: any number."""
 
 
 class Sending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -210,7 +212,7 @@ class Control:
         need = await _body(request, Need)
         limits, wishes = _wanted(need)
         wish = self._node.renting.wish(limits, wishes)
-        query = Query(wish, near=True, most=MOST_MAX)
+        query = Query(wish, near=True, most=MOST_MAX, per_net=need.per_network)
         answer = await patiently(lambda: self._node.renting.queries.ask(query, need.limit), silently)
         found = answer.found
         now = self._node.clock.now()

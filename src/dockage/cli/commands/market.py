@@ -58,6 +58,13 @@ SORTS: dict[str, Callable[[Json], Any]] = {
     help="How many offers to ask for.",
 )
 @click.option(
+    "--per-network",
+    type=click.IntRange(0, 256),
+    default=0,
+    metavar="N",
+    help="At most N of one /24, /48 or relay: likely one operator. 0: all.",
+)
+@click.option(
     "--histogram",
     is_flag=True,
     help="How many offers at which price, instead of the offers; with --json both.",
@@ -72,6 +79,7 @@ def command(
     sort: str,
     fits: bool,
     limit: int,
+    per_network: int,
     histogram: bool,
     watch: bool,
     **size: Any,
@@ -81,7 +89,7 @@ def command(
     The price is the worst case: every limit used to the full, network aside. You pay for what is used. RISK is what
     your own node has seen of a provider; the order is by price times (1 + risk).
     """
-    wanted = {**need(**size), "limit": limit}
+    wanted = {**need(**size), "limit": limit, "per_network": per_network}
 
     def ask() -> Json:
         answer = session.client.post("market", body=wanted)
