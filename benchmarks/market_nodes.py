@@ -33,7 +33,8 @@ from dockage.ports import Stream
 from dockage.protocol import streams
 from dockage.protocol.records import LIFETIME, OfferBody, open_record, seal
 from dockage.testing.keys import MemoryKeys
-from dockage.wire.frames import write_frame
+from dockage.wire.ahead import Headed
+from dockage.wire.frames import frame
 
 REGION = "earth"
 
@@ -69,9 +70,7 @@ class Part:
         return cls(keys, await IrohLink.create(keys.seed), server=server)
 
     async def _open(self, peer: NodeKey) -> Stream:
-        stream = await self.link.open(peer, 5.0)
-        await write_frame(stream, streams.encode_header(streams.Directory()))
-        return stream
+        return Headed(await self.link.open(peer, 5.0), frame(streams.encode_header(streams.Directory())))
 
     async def _serve(self, peer: NodeKey, _: Any, stream: Stream) -> None:
         await self.directory.serve_stream(peer, stream)

@@ -34,7 +34,8 @@ from dockage.protocol.index_messages import (
     encode,
 )
 from dockage.protocol.records import IndexBody, Record, indexes_topic, open_record
-from dockage.wire.frames import read_frame, write_frame
+from dockage.wire.ahead import Ahead, Headed
+from dockage.wire.frames import frame, read_frame, write_frame
 
 log = structlog.get_logger("dockage.indexes")
 
@@ -199,17 +200,15 @@ class Indexes:
             try:
                 await write_frame(stream, encode(request))
                 await stream.finish()
-                return decode_answer(await read_frame(stream, ANSWER_MAX))
+                return decode_answer(await read_frame(Ahead(stream), ANSWER_MAX))
             finally:
                 stream.abort()
 
     async def _open_stream(self, index: NodeKey) -> Stream:
-        stream = await self._link.open(index, ASK_SEC)
-        await write_frame(stream, _HEADER)
-        return stream
+        return Headed(await self._link.open(index, ASK_SEC), _HEADER)
 
 
-_HEADER = streams.encode_header(streams.Index())
+_HEADER = frame(streams.encode_header(streams.Index()))
 
 
 def _is_wanted(rank: Rank, query: Query) -> bool:

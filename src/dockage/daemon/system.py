@@ -69,7 +69,8 @@ from dockage.protocol.images import Source
 from dockage.protocol.pairing import NAME_MAX
 from dockage.protocol.probe import Image
 from dockage.protocol.proof import Proven
-from dockage.wire.frames import write_frame
+from dockage.wire.ahead import Headed
+from dockage.wire.frames import frame
 
 from . import config as settings
 from . import gateway, logs, nat
@@ -392,12 +393,10 @@ def _is_elsewhere(address: str) -> bool:
 def _directory(
     config: Config, keys: FileKeys, clock: SystemClock, link: IrohLink, reception: Reception
 ) -> KademliaDirectory:
-    header = streams.encode_header(streams.Directory())
+    header = frame(streams.encode_header(streams.Directory()))
 
     async def open_stream(peer: NodeKey) -> Stream:
-        stream = await link.open(peer, 5.0)
-        await write_frame(stream, header)
-        return stream
+        return Headed(await link.open(peer, 5.0), header)
 
     directory = KademliaDirectory(
         node=keys.node,

@@ -14,6 +14,7 @@ from dockage.protocol.dht_messages import ANSWER_MAX, Answer, Request, decode_an
 from dockage.protocol.dht_node import DhtNode
 from dockage.protocol.dht_operations import Operation, Question
 from dockage.protocol.kademlia import SOFT
+from dockage.wire.ahead import Ahead
 from dockage.wire.frames import read_frame, write_frame
 
 from .limits import Limits
@@ -93,6 +94,6 @@ class Asker:
         try:
             await write_frame(stream, encode(request))
             await stream.finish()
-            return decode_answer(await read_frame(stream, ANSWER_MAX))
+            return decode_answer(await read_frame(Ahead(stream), ANSWER_MAX))
         finally:
             stream.abort()
