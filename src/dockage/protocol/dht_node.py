@@ -38,6 +38,8 @@ RANKED_FOR_ONE = 128
 """Offers that are ranked for the price of one request: some 0.3 ms."""
 SAMPLE = 3
 """The closest to a random id that a refresh takes in."""
+MEASURED = 8
+"""The closest to it whose distance tells how dense the market is."""
 RANDOM_ORDERS = range(BITS - 3, BITS + 1)
 """Buckets so far that an id in them is as good as any."""
 
@@ -221,21 +223,20 @@ class DhtNode:
         """Of one bucket: those silent for longest are asked for a random id in it; see ``refreshed``."""
         self._refreshed[order] = now
         target = self.table.within(order, self._rand.randbytes(32))
-        lookup = self._lookup(target, now, width=SAMPLE)
+        lookup = self._lookup(target, now, width=MEASURED)
         return Walk(lookup, Find(self.me, target), self.table.silent(order, CHECKED))
 
     def refreshed(self, order: int, walk: Walk, now: Instant) -> None:
         """The closest that the walk found live fill the bucket, and tell how dense the market is."""
-        closest = walk.lookup.closest()[:SAMPLE]
-        for contact in closest:
+        for contact in walk.lookup.closest()[:SAMPLE]:
             self.table.chosen(contact, now)
         if order in RANDOM_ORDERS:
-            self.density.seen(walk.lookup.distances()[:SAMPLE])
+            self.density.seen(walk.lookup.distances()[:MEASURED])
 
     def due(self, now: Instant) -> int | None:
         """The bucket to refresh now, if any: the farthest first, where most of all lookups begin."""
         for order in self.table.orders():
-            patience = self._upkeep.refresh if self.table.size(order) >= HALF else self._upkeep.refill
+            patience = self._upkeep.refresh if self.table.drawn(order) >= HALF else self._upkeep.refill
             if now - self._refreshed.get(order, -self._upkeep.refresh) >= patience:
                 return order
         return None
@@ -275,6 +276,7 @@ class DhtNode:
         def avoid(key: NodeKey) -> bool:
             return key == self.key or self.table.is_dead(key, now)
 
-        radius = self.density.radius if width == K else 0
+        expected = self.density.radius
+        radius = expected if width == K else 0
         start = self.table.closest(target)
-        return Lookup(target, start, self.space, avoid, width=width, radius=radius)
+        return Lookup(target, start, self.space, avoid, width=width, radius=radius, expected=expected)

@@ -1,8 +1,9 @@
 """The contacts of one node, K for each order of distance from its own id, and how dense the market is.
 
-Old live contacts are preferred: who comes later cannot push them out. A free place is no prize for whoever calls
-first or names its friends most often: far buckets are filled only to half by such, the rest goes to the closest of
-random ids (``chosen``), where hostile nodes win no more often than they are many.
+A place is no prize for whoever calls first or names its friends most often: far buckets are filled only to half by
+such, and they give way to the closest of random ids (``chosen``), where hostile nodes win no more often than they are
+many. Nor is it for life: honest nodes leave and hostile ones do not, so in a full bucket the newest drawn takes the
+place of the one who was drawn longest ago. Precedent: "new" and "tried" of Bitcoin Core (Heilman et al. 2015).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class RoutingTable:
         """The bucket of each contact."""
         self._heard: dict[NodeKey, Instant] = {}
         self._dead: dict[NodeKey, Instant] = {}
+        self._drawn: dict[NodeKey, Instant] = {}
+        """When it was last among the closest to an id that we drew."""
         self._missed: set[NodeKey] = set()
         """Who was too slow the last time."""
 
@@ -70,8 +73,22 @@ class RoutingTable:
         return self._take(contact, now, self._is_open)
 
     def chosen(self, contact: Contact, now: Instant) -> bool:
-        """*contact* is alive, and was the closest to an id that we drew: it may have any free place."""
-        return self._take(contact, now, lambda order: len(self._buckets.get(order, ())) < K)
+        """*contact* is alive, and among the closest to an id that we drew. In a far bucket it may have any free place
+        beyond the first half, and otherwise that of whoever only called, or was drawn longest ago: those who never
+        leave, as hostile nodes do not, would have them all in the end."""
+        is_taken = self._take(contact, now, self._has_room)
+        if is_taken:
+            self._drawn[contact.key] = now
+        return is_taken
+
+    def _has_room(self, order: int) -> bool:
+        bucket = self._buckets.get(order, {})
+        if len(bucket) < HALF or self.is_near(order):
+            return len(bucket) < K
+        first = min(bucket, key=lambda key: (self._drawn.get(key, 0), self._heard[key]))
+        if len(bucket) == K or first not in self._drawn:
+            self._remove(first)
+        return True
 
     def _take(self, contact: Contact, now: Instant, is_open: Callable[[int], bool]) -> bool:
         key = contact.key
@@ -87,7 +104,7 @@ class RoutingTable:
         self._dead.pop(key, None)
         entry = Entry(self._space.number(contact), key, self._space.network(contact), contact)
         order = (entry.number ^ self._own_id).bit_length()
-        if not is_open(order) or self._is_crowded(order, entry.network):
+        if self._is_crowded(order, entry.network) or not is_open(order):
             return False
         self._buckets.setdefault(order, {})[key] = entry
         self._order[key], self._heard[key] = order, now
@@ -143,6 +160,7 @@ class RoutingTable:
         order = self._order.pop(key, None)
         if order is not None:
             del self._buckets[order][key], self._heard[key]
+            self._drawn.pop(key, None)
             self._missed.discard(key)
             if not self._buckets[order]:
                 del self._buckets[order]
@@ -157,6 +175,14 @@ class RoutingTable:
 
     def size(self, order: int) -> int:
         return len(self._buckets.get(order, ()))
+
+    def drawn(self, order: int) -> int:
+        """Of those in the bucket so many came by ``chosen``; of a near one, all count."""
+        return (
+            self.size(order)
+            if self.is_near(order)
+            else sum(k in self._drawn for k in self._buckets.get(order, ()))
+        )
 
     def within(self, order: int, chance: bytes) -> bytes:
         """An id in that bucket, random as *chance* is."""
