@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.nodes import CONFIG, FREE_POLICY, NEED, Peer, World, until
+from dockage.daemon import indexing
 from dockage.daemon.queries import SETTLED, Answer
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
@@ -85,7 +86,12 @@ async def test_a_lease_is_rented_by_way_of_an_index(world: World) -> None:
     assert tenant.rented(await tenant.rent()).state == "running"
 
 
-async def test_what_does_not_fit_comes_last_and_only_if_asked_for(world: World) -> None:
+@pytest.mark.parametrize("many", [indexing.MANY, 1])
+async def test_what_does_not_fit_comes_last_and_only_if_asked_for(
+    world: World, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the book is so large that a thread ranks it, or not."""
+    monkeypatch.setattr(indexing, "MANY", many)
     await index(world)
     small, large = await world.provider(1, SMALL), await world.provider(3, FREE_POLICY)
     tenant = await world.tenant(coins=(), wallet=False)

@@ -28,7 +28,7 @@ from dockage.protocol.index_messages import (
     decode_request,
     encode,
 )
-from dockage.protocol.order_book import OrderBook
+from dockage.protocol.order_book import OrderBook, page
 from dockage.protocol.records import LIFETIME, IndexBody, indexes_topic, offers_topics, seal
 from dockage.wire.frames import read_frame, write_frame
 
@@ -40,6 +40,8 @@ EXCHANGE_SEC = 5.0
 """For one request and its answer."""
 SERVED_MAX = 64
 """Requests at once."""
+MANY = 4096
+"""Offers whose ranking would hold up everybody else for 5 ms and more: it is done in a thread."""
 RATE, BURST = 10, 60
 """Requests a second of one peer; an announcement counts one for each record."""
 
@@ -120,13 +122,16 @@ class Indexer:
         now = Instant(int(asyncio.get_running_loop().time() * SECOND))
         if not self._allowance.take(peer, cost, now):
             raise PeerError("index.flood", "more requests than one peer is answered")
-        await write_frame(stream, encode(self._answer(request)))
+        await write_frame(stream, encode(await self._answer(request)))
         await stream.finish()
 
-    def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         now = self._clock.now()
         match request:
             case Ask(query=query):
-                return self.book.select(query, now)
+                held = self.book.held(query, now)
+                if len(held) < MANY:
+                    return page(held, query)
+                return await asyncio.to_thread(page, held, query)
             case Announce(records=records):
                 return Taken(tuple(self._take(blob, now) for blob in records))

@@ -14,7 +14,7 @@ from dockage.domain.units import Instant
 
 from .index_messages import PAGE_BYTES, Selection
 from .record_store import RecordStore, StoreLimits
-from .records import Verify, offers_topics, open_record, tag
+from .records import Record, Verify, offers_topics, open_record, tag
 from .selecting import live, select
 
 BOOK = StoreLimits(per_topic=16_384, total=65_536)
@@ -49,9 +49,16 @@ class OrderBook:
         self._store.expire(now)
         self._tags = {record.tag for record in self._store}
 
-    def select(self, query: Query, now: Instant, budget: int = PAGE_BYTES) -> Selection:
-        """One page, up to *budget* bytes."""
+    def held(self, query: Query, now: Instant) -> list[Record]:
+        """The live offers of the regions that are asked about."""
         regions = (query.wish.region,) if query.wish.region else self._regions
         topics = (topic for region in regions for topic in offers_topics(region))
-        records = [record for topic in topics for record in live(self._store.under(topic), now)]
-        return Selection(*select(records, query, budget))
+        return [record for topic in topics for record in live(self._store.under(topic), now)]
+
+    def select(self, query: Query, now: Instant, budget: int = PAGE_BYTES) -> Selection:
+        return page(self.held(query, now), query, budget)
+
+
+def page(held: Sequence[Record], query: Query, budget: int = PAGE_BYTES) -> Selection:
+    """One page, up to *budget* bytes. Touches nothing but its arguments: a large book's is made in a thread."""
+    return Selection(*select(held, query, budget))

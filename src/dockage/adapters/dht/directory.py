@@ -17,6 +17,7 @@ from typing import TypeVar
 from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.query import Excerpt, Query
+from dockage.domain.units import SECOND, Instant
 from dockage.ports import Address, Clock, Stream
 from dockage.protocol.dht_node import RANDOM_ORDERS, DhtNode
 from dockage.protocol.dht_operations import Puts, Question, Search
@@ -55,6 +56,7 @@ class KademliaDirectory:
         self._node = DhtNode(node, Space(bound), verify, rand, server=server, upkeep=limits.upkeep)
         self._asker = Asker(self._node, open_stream, learn, seen, limits)
         self._server = Server(self._node, clock, seen, limits)
+        self._moved = Instant(-SECOND)
         self._seeds: dict[str, dict[NodeKey, Contact]] = {}
         self._repairs: deque[Question] = deque(maxlen=limits.repairs)
         self._has_repairs = asyncio.Event()
@@ -98,7 +100,8 @@ class KademliaDirectory:
     async def serve_stream(self, peer: NodeKey, stream: Stream) -> None:
         """One request of *peer* on *stream*, whose opening frame was read already."""
         if self._node.is_server:
-            self._move()
+            if ticks() - self._moved >= SECOND:  # the link takes a tenth of an answer to say where we are
+                self._move()
             await self._server.serve(peer, stream)
         else:
             stream.abort()
@@ -144,6 +147,7 @@ class KademliaDirectory:
         return next((contact for contact in made if self._node.space.admits(contact)), None)
 
     def _move(self) -> None:
+        self._moved = ticks()
         self._node.move(self._contact(self._node.key, self._address()))
 
     async def _enter(self, seeds: Iterable[Contact] | None = None) -> None:

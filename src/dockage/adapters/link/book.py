@@ -24,6 +24,9 @@ class AddressBook:
 
     def learn(self, peer: NodeKey, address: Address) -> None:
         old = self._known.pop(peer, Address("", ()))
+        if old.relay == address.relay and old.direct[: len(address.direct)] == address.direct:
+            self._known[peer] = old  # as each question to a market node says again
+            return
         direct = dict.fromkeys(filter(is_socket_address, (*address.direct[:64], *old.direct)))
         relay = address.relay if is_relay_url(address.relay) else old.relay
         self._known[peer] = Address(relay, tuple(direct)[: self._limits.addresses_per_peer])
