@@ -7,16 +7,19 @@ One task reads and one task writes at a time. Made by ``loop.create_connection(C
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from dockage.domain.errors import Unavailable
 
-READ_AHEAD = 64 << 10
-"""Bytes that are kept unread before the other end has to wait."""
+from .frames import PIECE
 
 
 class Connection(asyncio.Protocol):
     transport: asyncio.Transport
+    read_ahead = 64 << 10
+    """Bytes that are kept unread before the other end has to wait."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -89,7 +92,7 @@ class Connection(asyncio.Protocol):
             self._data = b""
         else:
             data, self._data = data[:size], data[size:]
-        if self._held and len(self._data) <= READ_AHEAD // 2:
+        if self._held and len(self._data) <= self.read_ahead // 2:
             self._held = False
             self.transport.resume_reading()
         return data
@@ -97,6 +100,11 @@ class Connection(asyncio.Protocol):
     def cut(self) -> None:
         """Now, whatever is under way."""
         self.transport.abort()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Open both ways, as far as anybody can tell, and nothing unread."""
+        return not (self._ended or self._lost or self._data or self.transport.is_closing())
 
     def _check(self) -> None:
         if self._lost:
@@ -108,7 +116,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data = self._data + data if self._data else data
-        if len(self._data) > READ_AHEAD and not self._held:
+        if len(self._data) > self.read_ahead and not self._held:
             self._held = True
             self.transport.pause_reading()
         self._wake()
@@ -135,3 +143,28 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._readable is not None and not self._readable.done():
             self._readable.set_result(None)
+
+
+class Broad(Connection):
+    """For few that carry much: larger pieces are fewer steps over the peer link."""
+
+    read_ahead = PIECE
+
+
+class Accepted(Broad):
+    """One that a server takes: *begin* is told of it. Made by ``loop.create_server`` and its like."""
+
+    def __init__(self, begin: Callable[[Connection], None]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._begin(self)
+
+
+async def connect_unix(path: Path, limit: float) -> Broad:
+    """Raises OSError, and TimeoutError after *limit* seconds."""
+    async with asyncio.timeout(limit):
+        _, connection = await asyncio.get_running_loop().create_unix_connection(Broad, str(path))
+    return connection

@@ -6,21 +6,33 @@ lower of both. ``EngineClient`` is for the event loop; ``BlockingEngine`` is for
 
 from __future__ import annotations
 
+import asyncio
 import http.client
-import json
 import socket
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
-import aiohttp
+import msgspec
 
-from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.errors import PeerError, Unavailable, UsageError
+
+from .connection import Connection, connect_unix
+from .http import HttpClient
 
 API_NEWEST = (1, 44)
 """What we were written against; engine 29 speaks nothing older, 20.10 nothing newer than 1.41."""
 QUICK = 30.0
 """Seconds for one call. A kill or a removal of a busy container takes up to 10."""
+CONNECT = 5.0
+ANSWER_MAX = 64 << 20
+"""The list of images of an engine with thousands of them takes 10 MiB."""
+CALLS_MAX = 16
+"""Of our own at once; the others wait."""
+KEPT = 16
+"""Connections that wait for their next exchange. The engine takes 0.5 ms for a new one."""
 
 Params = dict[str, str]
 
@@ -35,14 +47,14 @@ class Answer(NamedTuple):
 
     def json(self) -> Any:
         """None for an empty body."""
-        return json.loads(self.body) if self.body else None
+        return msgspec.json.decode(self.body) if self.body else None
 
     @property
     def message(self) -> str:
         """The engine's own words about a refusal."""
         try:
-            return str(json.loads(self.body)["message"])
-        except (ValueError, LookupError, TypeError):
+            return str(msgspec.json.decode(self.body)["message"])
+        except (msgspec.MsgspecError, ValueError, LookupError, TypeError):
             return self.body[:200].decode(errors="replace")
 
 
@@ -51,13 +63,43 @@ class EngineClient:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._session: aiohttp.ClientSession | None = None
+        self._kept: list[tuple[Connection, HttpClient]] = []
+        self._calls = asyncio.Semaphore(CALLS_MAX)
         self._prefix = ""
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session, self._prefix = None, ""
+        while self._kept:
+            self._kept.pop()[0].abort()
+        await asyncio.sleep(0)  # closing takes a turn of the loop
+        self._prefix = ""
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[HttpClient]:
+        """For one exchange; kept for the next one if its answer was read to its end. Raises
+        Unavailable("engine.unreachable")."""
+        connection, client = self._take() or await self._connect()
+        try:
+            yield client
+        finally:
+            if client.may_ask_again and len(self._kept) < KEPT:
+                self._kept.append((connection, client))
+            else:
+                connection.abort()
+
+    def _take(self) -> tuple[Connection, HttpClient] | None:
+        while self._kept:
+            connection, client = self._kept.pop()
+            if connection.is_quiet:
+                return connection, client
+            connection.abort()
+        return None
+
+    async def _connect(self) -> tuple[Connection, HttpClient]:
+        try:
+            connection = await connect_unix(self.path, CONNECT)
+        except (OSError, TimeoutError) as error:
+            raise unreachable(self.path, error) from error
+        return connection, HttpClient(connection)
 
     async def call(
         self,
@@ -95,27 +137,22 @@ class EngineClient:
 
     async def _send(self, method: str, path: str, params: Params, body: object, timeout: float) -> Answer:
         tar = isinstance(body, AsyncIterable)
-        payload: dict[str, Any] = {"data": body} if tar else {} if body is None else {"json": body}
-        headers = {"Content-Type": "application/x-tar"} if tar else {}
+        kind = "application/x-tar" if tar else "application/json"
+        headers = (("content-type", kind),) if body is not None else ()
+        data = aiter(body) if isinstance(body, AsyncIterable) else _encoded(body)
+        target = path + ("?" + urlencode(params) if params else "")
         try:
-            async with self._open().request(
-                method,
-                "http://engine" + path,
-                params=params,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout),
-                **payload,
-            ) as response:
-                return Answer(response.status, await response.read())
-        except (OSError, aiohttp.ClientError, TimeoutError) as error:
+            async with asyncio.timeout(timeout), self._calls, self.connected() as client:
+                response = await client.request(method, target, headers, data)
+                return Answer(response.status, await response.read_body(ANSWER_MAX))
+        except (PeerError, TimeoutError) as error:
             raise unreachable(self.path, error) from error
+        except Unavailable as error:
+            raise error if error.code == "engine.unreachable" else unreachable(self.path, error) from error
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.UnixConnector(path=str(self.path), limit=16)
-            # with Accept-Encoding the engine gzips archives and nobody unpacks them
-            self._session = aiohttp.ClientSession(connector=connector, skip_auto_headers=["Accept-Encoding"])
-        return self._session
+
+def _encoded(body: object) -> bytes | None:
+    return msgspec.json.encode(body) if body is not None else None
 
 
 def negotiate(version: Any) -> str:

@@ -44,9 +44,11 @@ async def listing(exchange: Exchange) -> None:
 
 async def _sized(exchange: Exchange, item: dict[str, Any]) -> dict[str, Any]:
     """The engine sees only links where a container's layer lies on the lease's disk."""
+    if "SizeRootFs" not in item:
+        return item  # nobody asked
     written = await exchange.room.written(exchange.lease, str(item["Id"]))
     seen = item.get("SizeRw")  # left out of a list where it is 0, there and in what we answer
-    if written is None or "SizeRootFs" not in item:
+    if written is None:
         return item
     right = {"SizeRw": written, "SizeRootFs": item["SizeRootFs"] - (seen or 0) + written}
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -48,7 +47,6 @@ class Exchange:
     place: Place
     room: LeaseRoom
     engine: EngineClient
-    socket: Path
     state: LeaseState
 
     @property

@@ -40,7 +40,6 @@ class EngineGate:
     """Serves the leases of one engine. Made anywhere, used in one event loop, closed there."""
 
     def __init__(self, engine_socket: Path, room: LeaseRoom) -> None:
-        self._socket = engine_socket
         self._room = room
         self._engine = EngineClient(engine_socket)
         self._states: dict[LeaseId, LeaseState] = {}
@@ -121,7 +120,7 @@ class EngineGate:
         state.running += 1
         try:
             found = match(request.method, request.target)
-            exchange = Exchange(server, request, found, place, self._room, self._engine, self._socket, state)
+            exchange = Exchange(server, request, found, place, self._room, self._engine, state)
             await HANDLERS[found.route.action](exchange)
         finally:
             state.running -= 1
@@ -146,7 +145,7 @@ async def _path(exchange: Exchange) -> str:
 
 async def _relay(exchange: Exchange) -> None:
     path = await _path(exchange)
-    async with relay.connected(exchange) as client:
+    async with exchange.engine.connected() as client:
         await relay.pass_on(exchange, await relay.ask(exchange, client, path))
 
 
@@ -160,7 +159,7 @@ async def _hijack(exchange: Exchange) -> None:
 
 async def _lines(exchange: Exchange) -> None:
     path, place = await _path(exchange), exchange.place
-    async with relay.connected(exchange) as client:
+    async with exchange.engine.connected() as client:
         response = await relay.ask(exchange, client, path, query=await _event_query(exchange))
         await relay.pass_on(exchange, response, lambda line: views.event(place, line))
 

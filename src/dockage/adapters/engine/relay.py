@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from urllib.parse import urlencode
 
 import msgspec
@@ -12,32 +11,13 @@ import msgspec
 from dockage.protocol.docker.names import scrub
 from dockage.protocol.docker.refusal import Refused
 from dockage.wire import relay
-from dockage.wire.engine import unreachable
-from dockage.wire.frames import PIECE
 from dockage.wire.http import HttpClient, Response
 from dockage.wire.relay import SHOWN, Rewrite, both_ways
-from dockage.wire.splice import SocketStream
 
 from .exchange import Exchange
 
-CONNECT = 5.0
 PATIENCE = 3700.0
 """Seconds until an answer begins: ``stop?t=3600`` takes its time."""
-
-
-@asynccontextmanager
-async def connected(exchange: Exchange) -> AsyncIterator[HttpClient]:
-    """A connection of its own to the engine, closed at the end whatever happens."""
-    try:
-        async with asyncio.timeout(CONNECT):
-            reader, writer = await asyncio.open_unix_connection(str(exchange.socket), limit=PIECE)
-    except (OSError, TimeoutError) as error:
-        raise unreachable(exchange.socket, error) from error
-    stream = SocketStream(reader, writer)
-    try:
-        yield HttpClient(stream)
-    finally:
-        stream.abort()
 
 
 async def ask(
@@ -84,7 +64,7 @@ async def hijack(exchange: Exchange, path: str, query: dict[str, str], body: byt
     engine itself."""
     upgrade = (("connection", "Upgrade"), ("upgrade", "tcp")) if exchange.request.wants_upgrade else ()
     kind = (("content-type", "application/json"),) if body is not None else ()
-    async with connected(exchange) as client:
+    async with exchange.engine.connected() as client:
         response = await ask(exchange, client, path, query=query, headers=(*upgrade, *kind), body=body)
         if response.upgraded is None:
             await pass_on(exchange, response)
@@ -96,6 +76,6 @@ async def upload(exchange: Exchange, path: str) -> None:
     """The request's body as it comes, with its length if it has one."""
     given = exchange.request.headers
     kept = tuple((name, given.get(name)) for name in ("content-type", "content-length") if given.get(name))
-    async with connected(exchange) as client:
+    async with exchange.engine.connected() as client:
         response = await ask(exchange, client, path, headers=kept, body=exchange.server.body())
         await pass_on(exchange, response)

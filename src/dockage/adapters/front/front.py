@@ -22,9 +22,8 @@ from dockage.domain.identity import LeaseId
 from dockage.ports import Clock, ImageStore, Journal, Leases, Placed, Progress, Spot
 from dockage.protocol.docker.front_errors import ApiError, status_of
 from dockage.protocol.docker.recipe import Recipe, recipe_of
-from dockage.wire.frames import PIECE
+from dockage.wire.connection import Accepted, Connection
 from dockage.wire.http import HttpServer, Request, error_body
-from dockage.wire.splice import SocketStream
 from dockage.wire.tasks import spawn
 
 from . import routes
@@ -51,20 +50,22 @@ BACKLOG = 128
 LINGER = 5.0
 
 
-class ClientStream(SocketStream):
+class ClientStream(Accepted):
     """A client's socket. One that closed altogether (the CLI was killed), and not only its stdin, must end what it
     was attached to: at a silent container nobody would notice otherwise."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        super().__init__(reader, writer)
-        self._poll = select.poll()
-        self._poll.register(writer.get_extra_info("socket").fileno(), 0)  # POLLHUP is always reported
-
     async def read(self, limit: int) -> bytes:
         data = await super().read(limit)
-        if not data and self._poll.poll(0):
+        if not data and self._has_hung_up():
             raise Unavailable("socket.closed", "the client closed its socket")
         return data
+
+    def _has_hung_up(self) -> bool:
+        if self.transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)  # POLLHUP is always reported
+        return bool(poll.poll(0))
 
 
 class DockerFront:
@@ -102,10 +103,8 @@ class DockerFront:
         listener = _listening(self._path)
         async with asyncio.TaskGroup() as tasks:
             parts = self._parts = self._assemble(tasks)
-            server = await asyncio.start_unix_server(
-                lambda reader, writer: self._accept(tasks, parts, reader, writer),
-                sock=listener,
-                limit=PIECE,
+            server = await asyncio.get_running_loop().create_unix_server(
+                lambda: ClientStream(lambda client: self._accept(tasks, parts, client)), sock=listener
             )
             try:
                 self._resume(parts)
@@ -188,21 +187,14 @@ class DockerFront:
         await adopt(self._parts, deployment, placed)
 
     # -- clients -------------------------------------------------------------------------------------
-    def _accept(
-        self,
-        tasks: asyncio.TaskGroup,
-        parts: Parts,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
+    def _accept(self, tasks: asyncio.TaskGroup, parts: Parts, client: Connection) -> None:
         if self.clients >= CLIENTS_MAX:
-            writer.transport.abort()
-            return
+            return client.cut()
         self.clients += 1
-        if not spawn(tasks, self._serve_client(ClientStream(reader, writer), parts)):
-            writer.transport.abort()
+        if not spawn(tasks, self._serve_client(client, parts)):
+            client.cut()
 
-    async def _serve_client(self, stream: SocketStream, parts: Parts) -> None:
+    async def _serve_client(self, stream: Connection, parts: Parts) -> None:
         server = HttpServer(stream)
         try:
             while request := await self._next(server):

@@ -21,10 +21,9 @@ from dockage.ports import ImageStore, Stream
 from dockage.protocol.docker import front_images
 from dockage.protocol.docker.front_errors import ApiError, no_image
 from dockage.protocol.docker.front_replies import parse_version
-from dockage.wire.frames import PIECE
+from dockage.wire.connection import connect_unix
 from dockage.wire.http import HttpClient, Request
 from dockage.wire.relay import both_ways, json_lines
-from dockage.wire.splice import SocketStream
 
 from .call import Call
 from .engines import message_of
@@ -136,14 +135,12 @@ class LocalEngine:
         if self._socket is None:
             raise ApiError(501, NO_ENGINE)
         try:
-            async with asyncio.timeout(CONNECT):
-                reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=PIECE)
+            return await connect_unix(self._socket, CONNECT)
         except (OSError, TimeoutError) as error:
             self._ping = {}  # it may come back as another version
             raise Unavailable(
                 "engine.unreachable", f"the local Docker engine does not answer on {self._socket}: {error}"
             ) from error
-        return SocketStream(reader, writer)
 
 
 def stored(store: ImageStore, ref: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from dockage.domain.errors import DockageError
 from dockage.ports import Leases, Stream
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import Container, Publish
-from dockage.wire.frames import PIECE
-from dockage.wire.splice import SocketStream, splice
+from dockage.wire.connection import Accepted, Connection
+from dockage.wire.splice import splice
 from dockage.wire.tasks import spawn
 from dockage.wire.udp import UdpListener
 
@@ -111,11 +111,10 @@ class Published:
         raise _busy(container, f"{publish.protocol}4 {host}:{wanted[0]}", failure)
 
     async def _listen_tcp(self, id_: str, inner: int, host: str, port: int) -> TcpListener:
-        server = await asyncio.start_server(
-            lambda reader, writer: self._accept(id_, inner, reader, writer),
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Accepted(lambda client: self._accept(id_, inner, client)),
             host,
             port,
-            limit=PIECE,
             backlog=BACKLOG,
             start_serving=False,
         )
@@ -133,17 +132,14 @@ class Published:
 
         return UdpListener(host, port, self._tasks, open_stream)
 
-    def _accept(
-        self, id_: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def _accept(self, id_: str, port: int, client: Connection) -> None:
         if self._connections >= CONNECTIONS_MAX:
-            writer.transport.abort()
-            return
+            return client.cut()
         self._connections += 1
-        if not spawn(self._tasks, self._serve(id_, port, SocketStream(reader, writer))):
-            writer.transport.abort()
+        if not spawn(self._tasks, self._serve(id_, port, client)):
+            client.cut()
 
-    async def _serve(self, id_: str, port: int, client: SocketStream) -> None:
+    async def _serve(self, id_: str, port: int, client: Connection) -> None:
         try:
             container = self._where.get(id_)
             if container is None:

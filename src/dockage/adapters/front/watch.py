@@ -118,6 +118,8 @@ class Watch:
         if newest is None or newest.remote != container.remote or newest.ended:
             return
         seen = replace(newest, seen=msgspec.json.encode(doc))
+        if seen.seen == newest.seen:
+            return
         before = views.state_of(msgspec.json.decode(newest.seen))
         if before != views.state_of(doc) or newest.seen == b"{}":
             self._books.keep(seen)

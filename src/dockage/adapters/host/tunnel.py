@@ -14,9 +14,10 @@ from typing import Any
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.ports import LEASE_LABEL, Stream
+from dockage.wire.connection import Connection
 from dockage.wire.datagrams import Flow, UdpSocket
 from dockage.wire.engine import EngineClient
-from dockage.wire.splice import SocketStream, splice
+from dockage.wire.splice import splice
 
 REFERENCE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 CONNECT_MAX = 5.0
@@ -49,12 +50,13 @@ class Tunnels:
         address = await self._address(lease, container, port)
         try:
             async with asyncio.timeout(CONNECT_MAX):
-                reader, writer = await asyncio.open_connection(address, port)
+                loop = asyncio.get_running_loop()
+                _, inside = await loop.create_connection(Connection, address, port)
         except (OSError, TimeoutError) as error:
             self._addresses.pop((lease, container), None)
             why = f"nothing answers on port {port} of {container[:40]} ({error or 'silence'})"
             raise Unavailable("tunnel.closed", why) from error
-        await splice(stream, SocketStream(reader, writer), to_right=count.add_into, to_left=count.add_out)
+        await splice(stream, inside, to_right=count.add_into, to_left=count.add_out)
 
     async def serve_datagrams(
         self, lease: LeaseId, container: str, port: int, stream: Stream, count: Count
