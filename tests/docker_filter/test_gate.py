@@ -44,19 +44,18 @@ class Notary:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.serving: set[SocketStream] = set()
+        self.serving: set[asyncio.Task[Any] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream = SocketStream(reader, writer)
         server = HttpServer(stream)
-        self.serving.add(stream)
+        self.serving.add(asyncio.current_task())
         while request := await server.read_request():
             body = await server.read_body()
             self.asked.append((request.method, request.target, dict(request.headers), body))
             await self._answer(server, request.target)
         stream.abort()
         await writer.wait_closed()
-        self.serving.discard(stream)
 
     async def _answer(self, server: HttpServer, target: str) -> None:
         answer: Any = {"ApiVersion": "1.41"} if target == "/version" else {}
@@ -96,8 +95,9 @@ async def door() -> AsyncIterator[Door]:
     gate = EngineGate(folder / "s", cast(LeaseRoom, Room()))
     yield Door(gate, notary)
     await gate.close()
-    while notary.serving:  # the gate keeps its connections until then
-        await asyncio.sleep(0.001)
+    await asyncio.wait_for(
+        asyncio.gather(*filter(None, notary.serving)), 60
+    )  # its connections are kept until then
     server.close()
     shutil.rmtree(folder)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import termios
 from pathlib import Path
 
 import docker
@@ -59,8 +60,11 @@ async def test_docker_py(tenant: Tenant) -> None:
 
 
 async def test_an_interactive_terminal(tenant: Tenant) -> None:
+    """Of an unusual size, which reaches the container by a request of its own."""
     ours, theirs = pty.openpty()
-    command = ["run", "--rm", "-it", *LIMITS, IMAGE, "sh", "-c", "stty size; read line; echo got $line"]
+    termios.tcsetwinsize(theirs, (17, 93))
+    wait = 'until [ "$(stty size)" = "17 93" ]; do sleep 0.1; done'
+    command = ["run", "--rm", "-it", *LIMITS, IMAGE, "sh", "-c", f"{wait}; read line; echo got $line"]
     process = await asyncio.create_subprocess_exec(
         "docker", *command, stdin=theirs, stdout=theirs, stderr=theirs, env=tenant.env, start_new_session=True
     )

@@ -75,6 +75,7 @@ class Renting:
         self._network, self._counts, self._planner = network, counts, planner
         self._architecture, self._risk = architecture, risk
         self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._shown: dict[LeaseId, tuple[RentedLease, LeaseInfo]] = {}
         self.aside: set[LeaseId] = set()
         """Replicas that our user's own commands do not go to (``beside.py``)."""
         self.seen: Callable[[tuple[Found, ...]], None] = lambda _: None
@@ -111,7 +112,13 @@ class Renting:
             pass  # the mind goes on asking, and pays nothing meanwhile
 
     def all(self) -> Sequence[LeaseInfo]:
-        return [info(x) for x in self._driver.state.leases.values() if not x.is_over]
+        """Asked several times at each request of a client: what did not change is not worked out again."""
+        before, self._shown = self._shown, {}
+        for lease in self._driver.state.leases.values():
+            if not lease.is_over:
+                known = before.get(lease.id)
+                self._shown[lease.id] = known if known and known[0] is lease else (lease, info(lease))
+        return [shown for _, shown in self._shown.values()]
 
     async def engine(self, lease: LeaseId) -> Stream:
         return await self._open(self._open_stream, lease, Engine(lease))
