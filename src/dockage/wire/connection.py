@@ -13,13 +13,12 @@ from typing import cast
 
 from dockage.domain.errors import Unavailable
 
-from .frames import PIECE
+READ_AHEAD = 64 << 10
+"""Bytes that are kept unread before the other end has to wait."""
 
 
 class Connection(asyncio.Protocol):
     transport: asyncio.Transport
-    read_ahead = 64 << 10
-    """Bytes that are kept unread before the other end has to wait."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -92,7 +91,7 @@ class Connection(asyncio.Protocol):
             self._data = b""
         else:
             data, self._data = data[:size], data[size:]
-        if self._held and len(self._data) <= self.read_ahead // 2:
+        if self._held and len(self._data) <= READ_AHEAD // 2:
             self._held = False
             self.transport.resume_reading()
         return data
@@ -116,7 +115,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data = self._data + data if self._data else data
-        if len(self._data) > self.read_ahead and not self._held:
+        if len(self._data) > READ_AHEAD and not self._held:
             self._held = True
             self.transport.pause_reading()
         self._wake()
@@ -145,13 +144,7 @@ class Connection(asyncio.Protocol):
             self._readable.set_result(None)
 
 
-class Broad(Connection):
-    """For few that carry much: larger pieces are fewer steps over the peer link."""
-
-    read_ahead = PIECE
-
-
-class Accepted(Broad):
+class Accepted(Connection):
     """One that a server takes: *begin* is told of it. Made by ``loop.create_server`` and its like."""
 
     def __init__(self, begin: Callable[[Connection], None]) -> None:
@@ -163,8 +156,8 @@ class Accepted(Broad):
         self._begin(self)
 
 
-async def connect_unix(path: Path, limit: float) -> Broad:
+async def connect_unix(path: Path, limit: float) -> Connection:
     """Raises OSError, and TimeoutError after *limit* seconds."""
     async with asyncio.timeout(limit):
-        _, connection = await asyncio.get_running_loop().create_unix_connection(Broad, str(path))
+        _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, str(path))
     return connection
