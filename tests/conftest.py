@@ -19,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from bitcoin.node import Node
+    from hostlab import Lab
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / os.environ.get("DOCKAGE_DEV", ".dev")
@@ -42,6 +43,13 @@ def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="dk-"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def lab(engine_lab: Lab) -> Iterator[Lab]:
+    """Each folder's ``engine_lab``, with this thread in its network."""
+    with engine_lab.inside():
+        yield engine_lab
 
 
 @pytest.fixture(scope="session")

@@ -131,6 +131,17 @@ class Lab:
         run("ip", "netns", "del", self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, suffix: str = "", programs: Path | None = None) -> Iterator[Lab]:
+        """*suffix*: another suite of the same run has a laboratory, too."""
+        lab = cls(suffix, programs)
+        try:
+            lab.open()
+            yield lab
+        finally:
+            lab.close()
+
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -134,18 +134,8 @@ ENGINES = ("own", "current")
 def engine_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     if request.param == "current" and not CURRENT.exists():
         pytest.skip("no current engine: run script/setup")
-    lab = Lab(programs=CURRENT if request.param == "current" else None)
-    lab.name = f"dke{os.getpid()}{request.param[0]}"  # another suite of the same run has a laboratory too
-    with contextlib.ExitStack() as undo:
-        undo.callback(lab.close)
-        lab.open()
+    with Lab.opened(f"e{request.param[0]}", CURRENT if request.param == "current" else None) as lab:
         yield lab
-
-
-@pytest.fixture
-def lab(engine_lab: Lab) -> Iterator[Lab]:
-    with engine_lab.inside():
-        yield engine_lab
 
 
 @pytest.fixture

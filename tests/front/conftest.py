@@ -6,7 +6,6 @@ One engine plays both sides, the tenant's own (it holds the images) and the prov
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import tempfile
@@ -31,18 +30,8 @@ from hostlab import SESSION, Lab
 
 @pytest.fixture(scope="session")
 def engine_lab() -> Iterator[Lab]:
-    lab = Lab()
-    lab.name = f"dkf{os.getpid()}"
-    with contextlib.ExitStack() as undo:
-        undo.callback(lab.close)
-        lab.open()
+    with Lab.opened("f") as lab:
         yield lab
-
-
-@pytest.fixture
-def lab(engine_lab: Lab) -> Iterator[Lab]:
-    with engine_lab.inside():
-        yield engine_lab
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,10 +16,7 @@ from hostlab import CURRENT, SESSION, Lab
 
 @pytest.fixture(scope="session")
 def engine_lab() -> Iterator[Lab]:
-    lab = Lab()
-    with contextlib.ExitStack() as undo:
-        undo.callback(lab.close)
-        lab.open()
+    with Lab.opened() as lab:
         yield lab
 
 
@@ -29,17 +25,8 @@ def current_lab() -> Iterator[Lab]:
     """The same with an engine of 28 or newer."""
     if not CURRENT.exists():
         pytest.skip("no current engine: run script/setup")
-    lab = Lab("c", CURRENT)
-    with contextlib.ExitStack() as undo:
-        undo.callback(lab.close)
-        lab.open()
+    with Lab.opened("c", CURRENT) as lab:
         yield lab
-
-
-@pytest.fixture
-def lab(engine_lab: Lab) -> Iterator[Lab]:
-    with engine_lab.inside():
-        yield engine_lab
 
 
 @pytest.fixture

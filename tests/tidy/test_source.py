@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
+BY_NAME = (
+    "dockage.cli.main",
+    "dockage.cli.background",
+    "dockage.cli.commands.",
+    "dockage.adapters.secp.",
+    "dockage.testing.",
+    "dockage.sim.",
+)
 FOREIGN = (
     # Joined here, so that this file is not the one that names them.
     "/wo" + "rk/",
@@ -64,6 +73,39 @@ def test_every_module_says_what_it_is() -> None:
         if tree.body and ast.get_docstring(tree) is None:
             silent.append(str(path.relative_to(ROOT)))
     assert silent == []
+
+
+def test_every_module_is_used() -> None:
+    """By the program itself: what is found by name (``BY_NAME``) apart, and what tests are made from."""
+    used = set()
+    for path in python_files():
+        used |= set(imported(path))
+    unused = [name for name in map(module_of, python_files()) if name not in used]
+    assert [name for name in unused if not name.startswith(BY_NAME)] == []
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules and names, absolutely; a package is used with what is in it."""
+    package = ".".join(path.relative_to(ROOT / "src").parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names):
+                found = [alias.name for alias in names]
+            case ast.ImportFrom(module, names, level):
+                above = package.rsplit(".", level - 1)[0] if level else ""
+                base = ".".join(part for part in (above, module) if part)
+                found = [f"{base}.{alias.name}" for alias in names]
+            case _:
+                continue
+        for name in found:
+            while name:
+                yield name
+                name = name.rpartition(".")[0]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")

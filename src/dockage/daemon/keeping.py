@@ -7,7 +7,7 @@ for a moment at a lease that answers; what a dying machine does to containers is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -21,7 +21,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.rest import Asked
 from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
-from dockage.node.kept import Controller, Deployment, Goal, Stage
+from dockage.node.kept import Controller, Goal, Stage
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports import Clock, Copies
 from dockage.protocol.docker.recipe import Recipe
@@ -277,7 +277,3 @@ class Keeping:
 
 def _price(lease: RentedLease) -> Msat:
     return ceiling(lease.limits, lease.tariff, HOUR)
-
-
-def deployment_of(deployments: Mapping[str, Deployment], name: str) -> Deployment | None:
-    return next((of for key, of in deployments.items() if key.lower() == name.lower()), None)

@@ -21,7 +21,6 @@ SECOND = Duration(1_000_000_000)
 MINUTE = Duration(60 * SECOND)
 HOUR = Duration(60 * MINUTE)
 
-KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 

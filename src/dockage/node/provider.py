@@ -18,7 +18,7 @@ from dockage.domain.lease import Ending, LeaseState
 from dockage.domain.offer import Offer
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
-from dockage.domain.units import Instant, Msat, Sat, whole_sat
+from dockage.domain.units import Instant, Msat, Sat
 from dockage.protocol import messages as say
 
 from . import effects as want
@@ -115,10 +115,6 @@ def owed(state: Provider, tenant: NodeKey) -> Sat:
 def income(state: Provider) -> Sat:
     """Everything ever signed to us, settled or not; what a double-spent funding carried is not counted."""
     return Sat(sum(c.paid for c in state.channels.values() if c.state is not ChannelState.ABANDONED))
-
-
-def due_total(state: Provider) -> Sat:
-    return Sat(sum(whole_sat(account.due) for account in state.accounts.values()))
 
 
 def step(state: Provider, event: told.AnyEvent, now: Instant) -> tuple[Provider, Effects]:

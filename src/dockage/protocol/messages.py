@@ -13,7 +13,7 @@ import msgspec
 
 from dockage.domain.channel import RESERVE, SETUP_MAX, ChannelState
 from dockage.domain.errors import PeerError
-from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.identity import ChannelId, LeaseId
 from dockage.domain.lease import LeaseState
 from dockage.domain.offer import Quote
 from dockage.domain.reason import Reason
@@ -346,8 +346,3 @@ def _sane_ids(message: AnyMessage) -> bool:
 
 def must_be_signed(message: AnyMessage) -> bool:
     return isinstance(message, SIGNED)
-
-
-def signer_matters(tenant: NodeKey, quote: Quote) -> bool:
-    """A quote is for the tenant it names and for nobody else."""
-    return quote.tenant == tenant

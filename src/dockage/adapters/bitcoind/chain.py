@@ -26,7 +26,6 @@ KNOWN_MAX = 4096
 OUTPUTS_TRIED = 8
 NETWORKS = ("regtest", "signet", "testnet4", "test", "main")
 
-INVALID_ADDRESS_OR_KEY = -5
 ALREADY_IN_UTXO_SET = -27
 MISC = -1
 

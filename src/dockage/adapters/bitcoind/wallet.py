@@ -24,7 +24,6 @@ second channel could not be opened before the next block."""
 
 WALLET_NOT_FOUND = -18
 ALREADY_LOADED = -35
-WALLET_ERROR = -4
 INSUFFICIENT = -6
 UNLOCK_NEEDED = -13
 
