@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
-from dockage.domain.units import MINUTE, SECOND
+from dockage.domain.units import MINUTE, SECOND, Msat
 from dockage.node import controller_words as say
 from dockage.node.deputy import CHARGES_MAX, Deputy, Mandated, TermAsked, refusal, step
 
@@ -138,9 +138,10 @@ def test_given_anew_after_it_was_withdrawn_it_counts_from_nothing() -> None:
     pair = Pair()
     pair.spend(99_000)
     pair.hear(Mandated(mandate(version=2, recipe=b"")))
-    pair.hear(Mandated(mandate(version=3)))
+    pair.hear(Mandated(mandate(version=3), Msat(99_000)))
     assert pair.charge.spent == 0
-    assert pair.charge.begun == START
+    pair.spend(99_500)
+    assert pair.charge.spent == 500
 
 
 def test_a_budget_beyond_what_our_own_user_allows_is_refused() -> None:

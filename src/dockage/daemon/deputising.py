@@ -107,16 +107,20 @@ class Deputising:
     async def serve(self, peer: NodeKey, _: streams.Deputy, stream: Stream) -> None:
         try:
             async with asyncio.timeout(TALK):
-                request = mandates.decode_request(await read_frame(stream, mandates.REQUEST_MAX))
-                answer = await self._answer(peer, request)
+                answer = await self._hear(peer, stream)
                 await write_frame(stream, mandates.encode_said(answer))
                 await stream.finish()
         except TimeoutError:
             raise Unavailable("peer.slow", f"{short(peer)} takes long to ask its deputy") from None
 
-    async def _answer(self, peer: NodeKey, request: mandates.Request) -> mandates.Answer:
+    async def _hear(self, peer: NodeKey, stream: Stream) -> mandates.Answer:
         if peer not in self._machines:
-            return _refused(STRANGER)
+            return _refused(STRANGER)  # before a megabyte of its words is taken in
+        return await self._answer(
+            peer, mandates.decode_request(await read_frame(stream, mandates.REQUEST_MAX))
+        )
+
+    async def _answer(self, peer: NodeKey, request: mandates.Request) -> mandates.Answer:
         match request:
             case Give(mandate=blob):
                 return await self._take(peer, blob)
@@ -133,7 +137,8 @@ class Deputising:
         why = mind.refusal(self.state, mandate) or (await self._unfit(recipe) if recipe else None)
         if why:
             return _refused(why)
-        await self.driver.tell(cast("Any", mind.Mandated(mandate)))
+        spent = self._spent(mind.own_name(mandate))
+        await self.driver.tell(cast("Any", mind.Mandated(mandate, spent)))
         log.info("mandate.taken", tenant=short(peer), deployment=mandate.name, version=mandate.version)
         await self._agree()
         return Taken(mandate.version)
@@ -168,14 +173,13 @@ class Deputising:
         if not self.state.charges and not self._charged():
             return
         for charge in self.state.charges.values():
-            if (spent := self._spent(charge)) != charge.spent:
+            if (spent := self._spent(charge.name)) != charge.before + charge.spent:
                 await self.driver.tell(cast("Any", mind.SpentSeen(charge.key, spent)))
         await self.driver.tell(cast("Any", mind.Ticked()))
         await self._agree()
 
-    def _spent(self, charge: Charge) -> Msat:
-        leases = self._tenant.state.leases.values()
-        return Msat(sum(x.due for x in leases if x.deployment == charge.name and x.opened_at >= charge.begun))
+    def _spent(self, name: str) -> Msat:
+        return Msat(sum(x.due for x in self._tenant.state.leases.values() if x.deployment == name))
 
     def _charged(self) -> set[str]:
         return {name for name, of in self._controller.deployments.items() if of.charge}

@@ -34,8 +34,8 @@ class Charge(msgspec.Struct, frozen=True):
 
     mandate: Mandate
     witness: Witness
-    begun: Instant
-    """Leases that are older do not count against the budget."""
+    before: Msat
+    """What our leases for it had cost by then, under earlier mandates: that does not count against the budget."""
     runs: bool = False
     """We have taken over, and our copies are not to be ended yet."""
     yielded_at: Instant = Instant(0)
@@ -52,8 +52,7 @@ class Charge(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """As our own controller calls it: ours may have one of the same name."""
-        return f"{self.mandate.name[:48]}-{self.mandate.tenant.hex()[:8]}"
+        return own_name(self.mandate)
 
     @property
     def acts(self) -> bool:
@@ -64,6 +63,11 @@ class Charge(msgspec.Struct, frozen=True):
     def left(self) -> Msat:
         """Of the budget."""
         return Msat(max(0, msat(self.mandate.budget) - self.spent))
+
+
+def own_name(mandate: Mandate) -> str:
+    """As our own controller calls it: ours may have one of the same name."""
+    return f"{mandate.name[:48]}-{mandate.tenant.hex()[:8]}"
 
 
 class Deputy(msgspec.Struct, frozen=True):
@@ -78,6 +82,8 @@ class Mandated(msgspec.Struct, frozen=True):
     """Checked, and not refused by ``refusal``."""
 
     mandate: Mandate
+    spent: Msat = Msat(0)
+    """As in ``SpentSeen``."""
 
 
 class TermAsked(msgspec.Struct, frozen=True):
@@ -88,7 +94,7 @@ class TermAsked(msgspec.Struct, frozen=True):
 
 
 class SpentSeen(msgspec.Struct, frozen=True):
-    """What our leases for it have cost since ``begun``."""
+    """All that our leases for it have ever cost."""
 
     key: Key
     spent: Msat
@@ -128,12 +134,13 @@ def refusal(state: Deputy, mandate: Mandate) -> Reason | None:
 def step(state: Deputy, event: object, now: Instant) -> tuple[Deputy, tuple[()]]:
     """Raises PeerError("mandate.unknown")."""
     match event:
-        case Mandated(mandate=mandate):
-            return _put(state, _on_mandate(state, mandate, now)), ()
+        case Mandated():
+            return _put(state, _on_mandate(state, event, now)), ()
         case TermAsked():
             return _put(state, _on_asked(state, event, now)), ()
         case SpentSeen(key=key, spent=spent) if key in state.charges:
-            return _put(state, _on_spent(state.charges[key], spent)), ()
+            charge = state.charges[key]
+            return _put(state, _on_spent(charge, Msat(spent - charge.before))), ()
         case Ticked():
             return _on_tick(state, now), ()
         case _:
@@ -144,12 +151,13 @@ def _put(state: Deputy, charge: Charge) -> Deputy:
     return replace(state, charges={**state.charges, charge.key: charge})
 
 
-def _on_mandate(state: Deputy, mandate: Mandate, now: Instant) -> Charge:
+def _on_mandate(state: Deputy, event: Mandated, now: Instant) -> Charge:
     """One that is withdrawn is kept until it would have expired: an older one must not come back."""
+    mandate = event.mandate
     known = state.charges.get((mandate.tenant, mandate.name))
     if known is None or (known.mandate.is_withdrawn and not mandate.is_withdrawn):
         epoch = known.witness.epoch if known else 0
-        return Charge(mandate, Witness(epoch, mandate.tenant, after(now, LENGTH)), now)
+        return Charge(mandate, Witness(epoch, mandate.tenant, after(now, LENGTH)), event.spent)
     if mandate.is_withdrawn:
         return replace(_ended(known), mandate=mandate)
     return _on_spent(replace(known, mandate=mandate, spent_out=False), known.spent)
