@@ -69,7 +69,7 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "DOCKAGE_LOG": "debug"},
+                env={**os.environ, "DOCKAGE_LOG": "debug", "PYTHONFAULTHANDLER": "1"},
                 start_new_session=True,
             )
 
@@ -118,11 +118,21 @@ class NodeProcess:
             connection.request(method, path, json.dumps(body) if body is not None else None)
             response = connection.getresponse()
             answer = json.loads(response.read() or b"null")
+        except TimeoutError:
+            self.ask_where()
+            raise
         finally:
             connection.close()
         if response.status >= 400:
             raise Failed(f"{answer['message']} ({answer['code']})")
         return answer
+
+    def ask_where(self) -> None:
+        """A node that does not answer says in its log where each of its threads is; that is its end."""
+        if self.process is not None and not self.process_ended():
+            self.process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
 
     @property
     def key(self) -> str:

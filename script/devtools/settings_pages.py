@@ -43,9 +43,9 @@ LABELS_HEAD = """\
 
 What Docker has no word for is said by labels, on a container (`docker run --label`) or on a service of a compose
 project (`labels:`). The first container of a deployment decides where its lease is rented; without labels the
-cheapest offer that fits is taken. `dockage.public` and `dockage.host` are about the service that they stand on
-([an app on the internet](../howto/on-the-internet.md)); all others are about the whole deployment.
-A label that begins with `dockage.` and is not listed here is refused.
+cheapest offer that fits is taken. `dockage.public`, `dockage.host` and `dockage.reserved-cpus` are about
+the service that they stand on ([an app on the internet](../howto/on-the-internet.md)); all others are about the whole
+deployment. A label that begins with `dockage.` and is not listed here is refused.
 
 ```yaml
 services:

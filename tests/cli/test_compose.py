@@ -56,6 +56,33 @@ def test_a_project_needs_the_sum_of_its_containers(shop: compose.Files) -> None:
     assert project.labels == {"dockage.region": "earth"}
 
 
+RESERVED = """
+name: shop
+services:
+  web:
+    image: a
+    labels: {dockage.reserved-cpus: "0.25", dockage.region: earth}
+    deploy: {replicas: 2, resources: {limits: {cpus: "2", memory: 512M}, reservations: {memory: 128M}}}
+  db: {image: b, cpus: 1, mem_limit: 64m, mem_reservation: 32m}
+"""
+
+
+def test_less_may_be_reserved_than_the_limits(shop: compose.Files, tmp_path: Path) -> None:
+    project = compose.read(written(tmp_path, RESERVED))
+    assert project.need.hard == Resources(5000, (2 * 512 + 64) * MIB, 3 * DEFAULT_CONTAINER.disk_bytes)
+    assert (project.need.reserved.cpu_milli, project.need.reserved.memory_bytes) == (1500, 288 * MIB)
+    question = project.question()
+    assert (question["cpu_soft_milli"], question["memory_soft_bytes"]) == (3500, 800 * MIB)
+    assert project.labels == {"dockage.region": "earth"}  # the other one is the service's own
+
+
+@pytest.mark.parametrize("cores", ["a", "-1", "1e3", ".5", "0.2501", "12345", "٣"])
+def test_what_is_no_number_of_cores_is_refused(shop: compose.Files, tmp_path: Path, cores: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compose.read(written(tmp_path, RESERVED.replace("0.25", cores)))
+    assert caught.value.code == "label.number"
+
+
 def test_only_the_services_asked_for_count(shop: compose.Files) -> None:
     assert compose.read(shop, ["bare"]).need == DEFAULT_CONTAINER
 

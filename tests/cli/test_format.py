@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dockage.cli import format as show
 from dockage.cli.options import CORES, SIZE
 from dockage.cli.table import facts, table
+from dockage.domain.resources import Resources
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,10 @@ def test_a_table_has_no_trailing_blanks() -> None:
 
 def test_facts_leave_out_what_is_not_there() -> None:
     assert facts([("one", "1"), ("none", ""), ("three", "3")]) == "one    1\nthree  3"
+
+
+def test_what_is_reserved_is_said_where_it_is_not_all_of_it() -> None:
+    limits = Resources(2000, 512 << 20, 1 << 30)
+    assert show.limits(limits) == "2 cores, 512 MiB memory, 1 GiB disk"
+    soft = limits.reserving(250, 128 << 20)
+    assert show.limits(soft) == "2 cores, 512 MiB memory (0.25 and 128 MiB reserved), 1 GiB disk"

@@ -17,7 +17,8 @@ services:
     image: dockage/web:bookworm
     pull_policy: never
     ports: ["127.0.0.1:{port}:80"]
-    deploy: {{resources: {{limits: {{cpus: "0.5", memory: 64M}}}}}}
+    labels: {{dockage.reserved-cpus: "0.125"}}
+    deploy: {{resources: {{limits: {{cpus: "0.5", memory: 64M}}, reservations: {{memory: 16M}}}}}}
 """
 
 
@@ -53,6 +54,7 @@ def test_sell_buy_look_and_take_down(
     assert [c["Service"] for c in buyer.value("ps", *files)["containers"]] == ["web"]
     lease = buyer.value("spend")["leases"][0]
     assert (lease["deployment"], lease["state"], lease["provider"]) == ("tea", "running", sold["node"])
+    assert (lease["limits"]["cpu_soft_milli"], lease["limits"]["memory_soft_bytes"]) == (375, 48 << 20)
     assert seller.value("earnings")["running"] == 1
 
     again = buyer.value("up", *files)  # nothing to do, and nothing is rented twice

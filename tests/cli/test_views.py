@@ -136,6 +136,7 @@ def test_why_tells_the_story_of_a_deployment(call: Call) -> None:
         "deployment           blog\n"
         f"provider             {CHEAP.node.hex()}\n"
         "state                ended after 9 min 00 s\n"
+        "limits               0.5 cores, 256 MiB memory, 1 GiB disk\n"
         "why                  nothing was heard of the provider for too long (provider.silent)\n"
         "refused by 96cf7bf0  no room left (capacity.full)\n"
         "due                  1.241 sat\n"

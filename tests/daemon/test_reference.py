@@ -35,6 +35,7 @@ VALUES = {
     "scale-requests": "10",
     "sleep-after": "60",
     "public": "80",
+    "reserved-cpus": "0.25",
     "host": "shop.example.org",
     "gateways": "2",
     "max-spend": "90",

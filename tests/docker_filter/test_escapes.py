@@ -174,13 +174,13 @@ CLI_DEFAULTS: dict[str, Any] = {
 """As docker 28 sends ``docker run -p 8080:80 web sleep 1``."""
 
 
-def made(body: dict[str, Any], **given: Any) -> Creation:
+def made(body: dict[str, Any], place: Place = PLACE, **given: Any) -> Creation:
     assert refusals(body) == []
     need = wants(body)
     networks = {each: PLACE.network if each == "bridge" else f"engine-{each}" for each in need.networks}
     containers = {each: f"id-of-{each}" for each in need.containers}
     found = Resolved("sha256:" + "0" * 64, need.volumes, (), containers, networks)._replace(**given)
-    return creation(body, "web", PLACE, found)
+    return creation(body, "web", place, found)
 
 
 def test_what_the_cli_sends_by_default_is_made() -> None:
@@ -234,6 +234,12 @@ def test_a_tmpfs_is_never_larger_than_the_memory() -> None:
     limit = 64 * MIB
     assert config["Tmpfs"] == {"/a": f"size={limit}", "/b": f"mode=755,size={limit}", "/c": f"size={limit}"}
     assert config["ShmSize"] == limit
+
+
+def test_where_memory_that_nobody_reserved_runs_out_those_who_did_not_reserve_theirs_go_first() -> None:
+    soft = PLACE._replace(limits=Resources(2000, GIB, GIB, memory_soft_bytes=1))
+    assert made(host(OomScoreAdj=5)).body["HostConfig"]["OomScoreAdj"] == 5
+    assert made(host(OomScoreAdj=5), soft).body["HostConfig"]["OomScoreAdj"] == 1000
 
 
 @pytest.mark.parametrize("wish", [{"Memory": 2 * GIB}, {"NanoCpus": 3 * 10**9}, {"CpuQuota": 300_000}])

@@ -140,6 +140,13 @@ def test_half_a_core_is_short_and_a_core_is_not() -> None:
     assert is_short(msgspec.structs.replace(probe(0.1), beside=None), LIMITS) is None
 
 
+def test_what_was_not_reserved_was_not_promised() -> None:
+    half = LIMITS.reserving(LIMITS.cpu_milli // 2, 0)
+    assert is_short(probe(0.5), LIMITS) is True
+    assert is_short(probe(0.5), half) is False
+    assert is_short(probe(0.25), half) is True
+
+
 @settings(max_examples=300)
 @given(
     cores=st.sampled_from([100, 500, 1000, 2000, 8000]),

@@ -100,6 +100,23 @@ def test_a_port_that_cannot_be_tunnelled_is_refused(port: str) -> None:
     assert refused.value.status == 400
 
 
+def test_what_a_body_reserves_is_what_its_lease_keeps_free() -> None:
+    body: dict[str, Any] = {
+        "Labels": {"dockage.reserved-cpus": "0.5"},
+        "HostConfig": {"NanoCpus": 2_000_000_000, "Memory": 256 * MIB, "MemoryReservation": 64 * MIB},
+    }
+    need = create.need(body)
+    assert need == Resources(2000, 256 * MIB, DEFAULT_CONTAINER.disk_bytes, 1500, 192 * MIB)
+    assert create.need({**body, "Labels": {}}).reserved.cpu_milli == 2000
+    # a second container brings what it needs, and what it wants to be sure of
+    second = Resources(1000, 64 * MIB, 0)
+    grown = need + create.shortfall([need, second], need)
+    assert grown.reserved == need.reserved + second
+    # of a lease that is large enough only more is reserved
+    assert create.shortfall([need.hard], need) == Resources(0, 0, 0, -1500, -192 * MIB)
+    assert create.shortfall([need], need.hard) == Resources()
+
+
 def test_networks_volumes_and_peers_of_a_body() -> None:
     body = {
         "HostConfig": {

@@ -95,6 +95,31 @@ def test_v1_limits_and_reading(v1: Path) -> None:
     gauge.close()
 
 
+def test_a_lease_weighs_what_it_has_reserved(v1: Path, tmp_path: Path) -> None:
+    """So that it gets that where all want more than there is, and its memory is the last to be taken back."""
+    soft = LIMITS.reserving(500, 16 * MIB)
+    cgroup.detect(v1).make(NAME, soft)
+    assert text(v1, "cpu", NAME, "cpu.shares") == "512"
+    assert text(v1, "memory", NAME, "memory.soft_limit_in_bytes") == str(16 * MIB)
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "cgroup.controllers").write_text("")
+    cgroup.detect(second).make(NAME, soft)
+    assert text(second, NAME, "cpu.weight") == "20"
+    assert text(second, NAME, "memory.low") == str(16 * MIB)
+    assert {"CPUQuota=150.0%", "CPUWeight=20", f"MemoryLow={16 * MIB}"} < set(unit_text(soft).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("cpu", "shares"),
+    [(Resources(), 1024), (Resources(1000), 1024), (Resources(1), 2), (Resources(1_000_000), 262144)],
+)
+def test_a_weight_is_always_one_that_the_kernel_takes(v1: Path, cpu: Resources, shares: int) -> None:
+    cgroup.detect(v1).make(NAME, cpu)
+    assert text(v1, "cpu", NAME, "cpu.shares") == str(shares)
+    assert 1 <= cgroup.weight(cpu) <= 10_000
+
+
 def test_a_tiny_share_is_the_kernels_minimum(v2: Path) -> None:
     cgroup.detect(v2).make(NAME, Resources(cpu_milli=1))
     assert text(v2, NAME, "cpu.max") == "1000 100000"
@@ -139,6 +164,22 @@ async def test_removal_takes_children_and_the_empty_parent_and_may_be_repeated(v
     await layout.remove(NAME)
     assert os.listdir(v1 / "cpu" / "dockage") == ["another"]
     assert os.listdir(v1 / "freezer") == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "folder", "file", "thawed"),
+    [(cgroup.V1, f"freezer/{NAME}", "freezer.state", "THAWED"), (cgroup.V2, NAME, "cgroup.freeze", "0")],
+)
+def test_all_of_a_lease_is_thawed(
+    tmp_path: Path, layout: type[cgroup.Layout], folder: str, file: str, thawed: str
+) -> None:
+    groups = [tmp_path / folder, tmp_path / folder / "container"]
+    groups[1].mkdir(parents=True)
+    for group in groups:
+        (group / file).write_text("frozen")
+    layout(tmp_path).thaw(NAME)  # type: ignore[call-arg]
+    layout(tmp_path).thaw("dockage/another")  # type: ignore[call-arg]
+    assert [text(group, file) for group in groups] == [thawed, thawed]
 
 
 async def test_a_slice_is_a_unit_file_that_keeps_its_counters(tmp_path: Path) -> None:

@@ -46,10 +46,12 @@ async def test_preparing_again_changes_the_limits_and_nothing_else(
     before = lab.traces()
     await host.prepare(lease, LIMITS + LIMITS)
     assert changes(before, lab.traces()) == []
-    group = Path("/sys/fs/cgroup/memory/dockage") / lease.hex()
+    group, shares = Path("/sys/fs/cgroup/memory/dockage") / lease.hex(), Path("/sys/fs/cgroup/cpu/dockage")
     assert int((group / "memory.limit_in_bytes").read_text()) == 128 * MIB
-    await host.prepare(lease, LIMITS)
+    await host.prepare(lease, LIMITS.reserving(500, 32 * MIB))
     assert int((group / "memory.limit_in_bytes").read_text()) == 64 * MIB
+    assert int((group / "memory.soft_limit_in_bytes").read_text()) == 32 * MIB
+    assert int((shares / lease.hex() / "cpu.shares").read_text()) == 512
 
 
 async def test_a_new_daemon_finds_and_ends_what_a_crashed_one_left(

@@ -134,6 +134,26 @@ async def test_a_paused_lease_uses_no_cpu(lab: Lab, host: DockerHost, lease_of: 
     lab.docker("rm", "-f", *busy)
 
 
+def freezer(lease: LeaseId, container: str) -> Path:
+    return Path("/sys/fs/cgroup/freezer/dockage", lease.hex(), container, "freezer.state")
+
+
+def freeze(state: Path) -> None:
+    state.write_text("FROZEN")
+
+
+async def test_what_is_frozen_behind_the_engines_back_is_removed_with_its_lease(
+    lab: Lab, host: DockerHost, lease_of: Leases
+) -> None:
+    """As an exec's beginnings are, where its container is paused in that moment (engine 20.10)."""
+    lease = lease_of(1)
+    await host.prepare(lease, LIMITS)
+    container = lab.run(lease, "-d", IMAGE, "sleep", "600")
+    freeze(freezer(lease, container))
+    await host.teardown(lease)
+    assert container not in lab.docker("ps", "-aq", "--no-trunc")
+
+
 async def test_where_layers_have_no_disk_of_their_own_they_are_walked(
     lab: Lab, host: DockerHost, lease_of: Leases
 ) -> None:

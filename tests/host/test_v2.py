@@ -103,8 +103,11 @@ def hold(size: int) -> None:
 @inside
 def test_the_kernel_takes_the_limits(layout: cgroup.Layout) -> None:
     assert layout.version == 2
-    said = {name: (group() / name).read_text().strip() for name in ("cpu.max", "memory.max", "pids.max")}
+    names = ("cpu.max", "cpu.weight", "memory.max", "memory.low", "pids.max")
+    said = {name: (group() / name).read_text().strip() for name in names}
     assert said == {
+        "cpu.weight": "20",
+        "memory.low": str(24 * MIB),
         "cpu.max": "50000 100000",
         "memory.max": str(24 * MIB),
         "pids.max": str(cgroup.PIDS_MAX),

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 from dockage.domain.lease import LeaseState
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
+from dockage.domain.units import GIB, MIB, SECOND
+from dockage.domain.usage import Usage
 from dockage.node import provider as mind_of
 from dockage.testing.playbook import Playbook, Refused, Wait
 from node.parts import *
@@ -337,6 +339,65 @@ def test_an_operator_who_takes_capacity_back_offers_nothing_and_not_less() -> No
     state = replace(mind.state, policy=replace(FREE_POLICY, capacity=Resources()))
     assert mind_of.free(state) == Resources()
     assert mind_of.offer(state, PROVIDER).is_sane
+
+
+# -- reserving less than the limits ---------------------------------------------------------------------
+SOFT = Resources(4000, 512 * MIB, 1 * GIB, cpu_soft_milli=3500, memory_soft_bytes=412 * MIB)
+"""All four cores of the machine, half a core of them reserved."""
+
+
+def soft_lease() -> Any:
+    mind = feed(provider(FREE_POLICY), says(say.OpenLease(free_quote(limits=SOFT), SIG64)))
+    return feed(mind, told.HostPrepared(LEASE, reading(0)))
+
+
+def test_what_a_tenant_has_not_reserved_is_sold_to_others() -> None:
+    mind = soft_lease()
+    assert mind_of.free(mind.state) == FREE_POLICY.capacity - SOFT.reserved
+    ask = say.OpenLease(free_quote(LEASE2, limits=replace(LIMITS, cpu_milli=3500), tenant=OTHER), SIG64)
+    assert Playbook(mind) >> says(ask, OTHER) << want.Prepare(LEASE2, replace(LIMITS, cpu_milli=3500))
+
+
+def test_what_it_has_reserved_is_not() -> None:
+    ask = say.OpenLease(free_quote(LEASE2, limits=replace(LIMITS, cpu_milli=3501), tenant=OTHER), SIG64)
+    assert Playbook(soft_lease()) >> says(ask, OTHER) << refusal(LEASE2, "provider.full", OTHER)
+
+
+def test_a_lease_begins_only_where_all_of_its_limits_fit() -> None:
+    more = replace(SOFT, cpu_milli=4001)
+    assert (
+        Playbook(provider(FREE_POLICY)) >> says(say.AskQuote(LEASE, more)) << refusal(LEASE, "provider.full")
+    )
+
+
+def test_a_lease_that_reserves_more_later_needs_the_room_for_it() -> None:
+    mind = soft_lease()
+    ask = say.OpenLease(free_quote(LEASE2, limits=replace(LIMITS, cpu_milli=3000), tenant=OTHER), SIG64)
+    mind = feed(mind, says(ask, OTHER))
+    enough, more = replace(SOFT, cpu_soft_milli=3000), replace(SOFT, cpu_soft_milli=2999)
+    assert (
+        Playbook(mind)
+        >> says(say.GrowLease(LEASE, more))
+        << refusal(LEASE, "provider.full")
+        >> says(say.GrowLease(LEASE, enough))
+        << want.Prepare(LEASE, enough)
+    )
+
+
+def test_only_what_is_reserved_is_billed_as_reserved() -> None:
+    mind = soft_lease()
+    assert (
+        Playbook(mind)
+        >> reads(0, 0)
+        << billed(seq=1)
+        >> Wait(1)
+        >> reads(1, 2)
+        << billed(
+            usage=Like(
+                Usage, cpu_ns=2 * SECOND, cpu_reserved_ns=SECOND // 2, memory_reserved_mib_ms=100 * 1000
+            )
+        )
+    )
 
 
 # -- lies --------------------------------------------------------------------------------------------

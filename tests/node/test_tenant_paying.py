@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from dockage.domain import channel as channels
 from dockage.domain.lease import LeaseState
+from dockage.domain.usage import full_use
 from dockage.node import tenant as mind_of
 from dockage.testing.playbook import Playbook, Refused, Wait
 from node.parts import *
@@ -268,6 +269,22 @@ def test_a_provider_that_cannot_know_that_we_left_is_not_paid_and_not_accused() 
     for seconds in (2, 3, 40):
         running = feed(running, states(lie), now=at(seconds))
     assert [x.reason.code for x in lease(running).breaches] == ["statement.impossible"]
+
+
+def test_more_reserved_than_was_asked_for_is_impossible() -> None:
+    mind = renting()
+    soft = LIMITS.reserving(500, 64 * MIB)
+    changed(mind, leases={LEASE: replace(lease(mind), limits=soft)})
+    honest = full_use(soft, Duration(20 * SECOND))
+    for field in ("cpu_reserved_ns", "memory_reserved_mib_ms"):
+        lie = replace(Usage(), **{field: 2 * getattr(honest, field)})
+        running = feed(renting(), now=START)
+        changed(running, leases={LEASE: replace(lease(running), limits=soft)})
+        feed(running, states(statement(1, usage=lie, due=price(lie, SAT_A_SECOND))), now=at(20))
+        assert lease(running).dispute.code == "statement.impossible"
+    told_honestly = replace(honest, cpu_ns=0, memory_mib_ms=0, disk_mib_ms=0)
+    feed(mind, states(statement(1, usage=told_honestly, due=price(told_honestly, SAT_A_SECOND))), now=at(20))
+    assert lease(mind).dispute is None
 
 
 def test_what_was_used_under_larger_limits_is_believed_after_shrinking() -> None:

@@ -15,6 +15,7 @@ import click
 from dockage.domain.doors import read_doors
 from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 from dockage.protocol.docker import volume_create
+from dockage.protocol.docker.front_create import RESERVED_CPUS, reserving
 from dockage.protocol.docker.refusal import Refused
 
 from . import complete, docker
@@ -24,7 +25,7 @@ from .errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 WISH = "dockage."
-OF_A_SERVICE = (WISH + "public", WISH + "host")
+OF_A_SERVICE = (WISH + "public", WISH + "host", RESERVED_CPUS)
 """Labels that say something of their own service only."""
 MANY: Mapping[str, int] = {}
 """As many as the files say."""
@@ -58,6 +59,8 @@ class Project(NamedTuple):
             "cpu_milli": self.need.cpu_milli,
             "memory_bytes": self.need.memory_bytes,
             "disk_bytes": self.need.disk_bytes,
+            "cpu_soft_milli": self.need.cpu_soft_milli,
+            "memory_soft_bytes": self.need.memory_soft_bytes,
             "labels": self.labels,
             "gateways": self.gateways,
         }
@@ -108,31 +111,31 @@ def read(which: Files, services: Sequence[str] = (), scale: Mapping[str, int] = 
     if unknown := [name for name in scale if name not in found]:
         raise UsageError("compose.scale", f"there is no service {unknown[0]} to scale")
     counts = {name: scale.get(name, _replicas(service)) for name, service in found.items()}
-    need = sum((_times(_need(service), counts[name]) for name, service in found.items()), Resources())
+    need = sum((_need(service) * counts[name] for name, service in found.items()), Resources())
     labels, public = _labels(found), _public(found)
     return Project(config["name"], counts, need + _volumes(config, found), labels, public)
 
 
 def _need(service: Json) -> Resources:
-    limits = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
+    resources = (service.get("deploy") or {}).get("resources") or {}
+    limits, kept = resources.get("limits") or {}, resources.get("reservations") or {}
     cpus = float(limits.get("cpus") or service.get("cpus") or 0)
     quota, period = int(service.get("cpu_quota") or 0), int(service.get("cpu_period") or 0) or 100_000
     milli = round(cpus * 1000) or max(0, quota) * 1000 // period
     memory = int(limits.get("memory") or service.get("mem_limit") or 0)
-    return Resources(
+    need = Resources(
         milli or DEFAULT_CONTAINER.cpu_milli,
         memory if memory > 0 else DEFAULT_CONTAINER.memory_bytes,
         DEFAULT_CONTAINER.disk_bytes,
     )
+    label = str((service.get("labels") or {}).get(RESERVED_CPUS, ""))
+    reserved = int(kept.get("memory") or service.get("mem_reservation") or 0)
+    return reserving(need, label, reserved)
 
 
 def _replicas(service: Json) -> int:
     given = (service.get("deploy") or {}).get("replicas")
     return int(service.get("scale", 1) if given is None else given)
-
-
-def _times(need: Resources, count: int) -> Resources:
-    return Resources(need.cpu_milli * count, need.memory_bytes * count, need.disk_bytes * count)
 
 
 def _volumes(config: Json, services: Mapping[str, Json]) -> Resources:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dockage.domain.resources import Resources
 
 MONTH_HOURS = 720
 """A month of 30 days."""
@@ -41,6 +45,14 @@ def size(count: int) -> str:
     tenths = (count * 10 + 1024**power // 2) // 1024**power
     whole, rest = divmod(tenths, 10)
     return f"{whole}.{rest} {_SIZES[power]}" if rest and whole < 100 else f"{whole} {_SIZES[power]}"
+
+
+def limits(of: Resources) -> str:
+    """What is reserved is only said where it is not all of it."""
+    kept, text = of.reserved, f"{cores(of.cpu_milli)} cores, {size(of.memory_bytes)} memory"
+    if kept != of:
+        text += f" ({cores(kept.cpu_milli)} and {size(kept.memory_bytes)} reserved)"
+    return f"{text}, {size(of.disk_bytes)} disk"
 
 
 def traffic(used: Mapping[str, int]) -> str:

@@ -85,8 +85,7 @@ class Beside:
         mine = self._tenant.state.leases.get(lease)
         if mine is None or mine.state not in METERED:
             raise Unavailable("lease.ended", f"the lease {short(lease)} does not run")
-        names = need.__struct_fields__
-        more = Resources(*(max(0, getattr(need, x) - getattr(mine.limits, x)) for x in names))
+        more = mine.limits.covering(need) - mine.limits
         if more != Resources():
             await self._renting.grow(mine, more)
 

@@ -6,7 +6,6 @@ is hearsay and only tried; what answers is kept on disk (protocol/contact_book.p
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -16,6 +15,7 @@ from dockage.ports import Address, Clock, Journal, Row
 from dockage.protocol.contact_book import ContactBook
 from dockage.protocol.kademlia import Contact, Space
 
+from .ondisk import on_disk
 from .tasks import every
 
 log = structlog.get_logger("dockage.contacts")
@@ -78,7 +78,7 @@ class Contacts:
             for direct in address.direct[:1]:
                 self._book.answered(Contact(key, direct, address.relay), now)
         if (blob := self._book.dump()) != self._saved:
-            await asyncio.to_thread(self._journal.write, [Row(KIND, b"", blob)])
+            await on_disk(self._journal.write, [Row(KIND, b"", blob)])
             self._saved = blob
 
     async def keep_up(self) -> None:

@@ -60,6 +60,9 @@ class Need(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu_milli: int = 1000
     memory_bytes: int = 512 << 20
     disk_bytes: int = 1 << 30
+    cpu_soft_milli: int = 0
+    """Of ``cpu_milli``, what need not be kept free for it."""
+    memory_soft_bytes: int = 0
     labels: dict[str, str] = {}
     gateways: Annotated[int, msgspec.Meta(ge=0, le=GATEWAYS_MAX)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 500
@@ -449,7 +452,7 @@ async def _need(request: web.Request) -> tuple[Resources, Wishes]:
 
 
 def _wanted(need: Need) -> tuple[Resources, Wishes]:
-    limits = Resources(need.cpu_milli, need.memory_bytes, need.disk_bytes)
+    limits = Resources(*(getattr(need, name) for name in Resources.__struct_fields__))
     if not limits.is_sane:
         raise UsageError("control.malformed", "a need is neither negative nor beyond any machine")
     return limits, read_wishes(need.labels)

@@ -21,6 +21,8 @@ from dockage.node.effects import AnyEffect, worth_performing
 from dockage.node.events import AnyEvent
 from dockage.ports import Clock, Journal, Row
 
+from .ondisk import on_disk
+
 log = structlog.get_logger("dockage.driver")
 
 S = TypeVar("S")
@@ -138,7 +140,7 @@ class Driver(Generic[S]):
         self._next_commit = asyncio.get_running_loop().time() + PACE_SEC
         try:
             # In a thread: an fsync takes a millisecond or twenty, and tunnels share this loop.
-            await asyncio.to_thread(self._journal.write, rows)
+            await on_disk(self._journal.write, rows)
         except Exception as error:
             log.critical("journal.failed", why=str(error), rows=len(rows))
             batch.end(Unavailable("journal.failed", f"the journal cannot be written: {error}"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
 from dockage.domain.identity import LeaseId
 from dockage.ports import Journal, Row
+
+from .ondisk import on_disk
 
 KIND = "fence"
 
@@ -24,5 +25,5 @@ class Fences:
         if epoch > self.of(lease):
             self._epochs[lease] = epoch  # at once: what is refused too early does no harm
             row = Row(KIND, lease, epoch.to_bytes(8, "big"))
-            await asyncio.to_thread(self._journal.write, [row])
+            await on_disk(self._journal.write, [row])
         return self.of(lease)

@@ -30,6 +30,7 @@ from dockage.protocol.documents import (
 from dockage.wire.frames import read_frame, write_frame
 
 from .driver import Driver
+from .ondisk import on_disk
 from .ownership import Ownership
 from .peers import Reception
 
@@ -80,7 +81,7 @@ class Ingress:
                 await self._gateway.publish(lease, open_document(blob, self._clock.now(), self._keys.verify))
             except DockageError as error:
                 log.info("gateway.not-again", lease=short(lease), code=error.code)
-                await asyncio.to_thread(self._journal.forget, [(DOCUMENT, lease)])
+                await on_disk(self._journal.forget, [(DOCUMENT, lease)])
         self._kept.clear()
         await self._gateway.serve()
 
@@ -99,7 +100,7 @@ class Ingress:
     async def drop(self, name: str) -> Sequence[LeaseId]:
         """Never serve *name* (a host name, or a tenant's key in hex); the leases that were cut off."""
         self._dropped.add(name)
-        await asyncio.to_thread(self._journal.write, [Row(DROP, name.encode(), b"")])
+        await on_disk(self._journal.write, [Row(DROP, name.encode(), b"")])
         cut = tuple(self._gateway.drop(self._dropped))
         log.info("gateway.dropped", name=name, leases=[short(lease) for lease in cut])
         return cut
@@ -109,7 +110,7 @@ class Ingress:
         if name not in self._dropped:
             raise UsageError("gateway.not-dropped", f"{name} is not dropped: see `dockage gateway`")
         self._dropped.discard(name)
-        await asyncio.to_thread(self._journal.forget, [(DROP, name.encode())])
+        await on_disk(self._journal.forget, [(DROP, name.encode())])
         self._gateway.drop(self._dropped)
 
     # -- tenants ---------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ class Ingress:
             await self._gateway.publish(lease, document)
         except (UsageError, Unavailable) as error:
             return Refused(error.code, error.message)
-        await asyncio.to_thread(self._journal.write, [Row(DOCUMENT, lease, blob)])
+        await on_disk(self._journal.write, [Row(DOCUMENT, lease, blob)])
         return Taken(document.epoch)
 
     async def _watch(self, peer: NodeKey, header: streams.Watch, stream: Stream) -> None:

@@ -32,6 +32,7 @@ from dockage.wire.frames import read_frame, write_frame
 
 from .beside import Beside
 from .driver import Driver
+from .ondisk import on_disk
 from .peers import Opener
 from .perform import reason_of
 from .steps import Steps
@@ -216,7 +217,7 @@ class Hands:
         await self._tenant.tell(event)
         self._beside.set_aside(event.lease, False)
         self._placed.pop(event.lease, None)
-        await asyncio.to_thread(self._journal.write, [Row(COPY, event.lease, b"")])
+        await on_disk(self._journal.write, [Row(COPY, event.lease, b"")])
 
     async def _lift_fence(self, name: str, lease: LeaseId) -> None:
         """Grants of older epochs are void from now on."""
@@ -240,7 +241,7 @@ class Hands:
     async def _remember(self, lease: LeaseId, placed: Placed) -> None:
         self._placed[lease] = placed
         names = msgspec.msgpack.encode({id_: spot.remote for id_, spot in placed.items()})
-        await asyncio.to_thread(self._journal.write, [Row(COPY, lease, names)])
+        await on_disk(self._journal.write, [Row(COPY, lease, names)])
 
 
 def _read(row: Row) -> tuple[LeaseId, Placed]:

@@ -6,7 +6,6 @@ in here but by a code that our user carried from one machine to the other.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import msgspec
@@ -16,6 +15,8 @@ from dockage.domain.errors import UsageError
 from dockage.domain.identity import NodeKey, short
 from dockage.domain.units import Instant
 from dockage.ports import Address, Journal, PeerLink, Row
+
+from .ondisk import on_disk
 
 log = structlog.get_logger("dockage.machines")
 
@@ -80,7 +81,7 @@ class Machines:
     async def remove(self, key: NodeKey) -> None:
         """Its leases here, and ours there, go on until they are ended."""
         if self._known.pop(key, None) is not None:
-            await asyncio.to_thread(self._journal.forget, [(KIND, key)])
+            await on_disk(self._journal.forget, [(KIND, key)])
             log.info("machine.unlinked", machine=short(key))
             await self.changed()
 
@@ -96,9 +97,7 @@ class Machines:
     async def _keep(self, machine: Machine) -> None:
         self._known[machine.key] = machine
         self._link.learn(machine.key, machine.address)
-        await asyncio.to_thread(
-            self._journal.write, [Row(KIND, machine.key, msgspec.msgpack.encode(machine))]
-        )
+        await on_disk(self._journal.write, [Row(KIND, machine.key, msgspec.msgpack.encode(machine))])
 
 
 async def _nothing() -> None:

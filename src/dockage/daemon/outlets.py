@@ -6,7 +6,6 @@ lease is written down before anybody is asked for it, so that no crash leaves on
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 
@@ -30,6 +29,7 @@ from dockage.node.tenant import Tenant
 from dockage.ports import Clock, Journal, Progress, Row
 
 from .driver import Driver
+from .ondisk import on_disk
 from .renting import CANDIDATES_MAX, Renting
 from .wishes import Wishes
 
@@ -157,11 +157,11 @@ class Outlets:
     async def _keep(self, outlet: Outlet) -> None:
         self._known[outlet.lease] = outlet
         row = Row(KIND, outlet.lease, msgspec.msgpack.encode(outlet))
-        await asyncio.to_thread(self._journal.write, [row])
+        await on_disk(self._journal.write, [row])
 
     async def _forget(self, lease: LeaseId) -> None:
         self._known.pop(lease, None)
-        await asyncio.to_thread(self._journal.forget, [(KIND, lease)])
+        await on_disk(self._journal.forget, [(KIND, lease)])
 
 
 def _decode(value: bytes) -> Outlet:

@@ -6,7 +6,6 @@ Only what both say can be charged, and a little for what one has stated and the 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -16,6 +15,8 @@ from dockage.domain.statement import Statement
 from dockage.domain.units import MIB
 from dockage.domain.usage import Usage
 from dockage.ports import Journal, Row
+
+from .ondisk import on_disk
 
 KIND = "relayed"
 SLACK = 256 * MIB
@@ -41,7 +42,7 @@ class Relayed:
         if not set(replicas) <= self._partners.get(ingress, set()):
             self._join(ingress, replicas)
             row = Row(KIND, ingress, msgspec.msgpack.encode(sorted(self._partners[ingress])))
-            await asyncio.to_thread(self._journal.write, [row])
+            await on_disk(self._journal.write, [row])
 
     def _join(self, ingress: LeaseId, replicas: Sequence[LeaseId]) -> None:
         self._partners.setdefault(ingress, set()).update(replicas)

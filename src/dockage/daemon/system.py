@@ -80,6 +80,7 @@ from .control import Control
 from .home import locked
 from .metrics import Metrics, listen
 from .node import Node
+from .ondisk import on_disk
 from .peers import Reception
 from .presence import lan_missing
 from .rail import Rail, Role
@@ -221,7 +222,7 @@ async def _link(config: Config, keys: FileKeys, rows: Sequence[Row], journal: Jo
         link = await IrohLink.create(keys.seed, config.node.bind, relayed)
     if link.address().direct:
         _, _, bound = link.address().direct[0].rpartition(":")
-        await asyncio.to_thread(journal.write, [Row(LINK_PORT, b"", bound.encode())])
+        await on_disk(journal.write, [Row(LINK_PORT, b"", bound.encode())])
     return link
 
 

@@ -7,13 +7,14 @@ which ``statement.IN_FLIGHT`` allows for.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 import msgspec
 
 from dockage.domain.identity import LeaseId
 from dockage.ports import Journal, Row
+
+from .ondisk import on_disk
 
 KIND = "tunnel-count"
 
@@ -53,4 +54,4 @@ class TunnelCounts:
         ]
         self._dirty.clear()
         if rows:
-            await asyncio.to_thread(self._journal.write, rows)
+            await on_disk(self._journal.write, rows)

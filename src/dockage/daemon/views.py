@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 
 def resources(of: Resources) -> Json:
-    return {"cpu_milli": of.cpu_milli, "memory_bytes": of.memory_bytes, "disk_bytes": of.disk_bytes}
+    return {name: getattr(of, name) for name in of.__struct_fields__}
 
 
 def usage(of: Usage) -> Json:

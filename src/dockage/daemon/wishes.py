@@ -63,6 +63,10 @@ class Wishes(msgspec.Struct, frozen=True):
     """``dockage.public``: the ports of this service that are to be public, with a name and TLS at a gateway: ``80`` (or
     ``80/http``: the gateway ends TLS), ``443/tls`` (it passes TLS on to the container), ``5432/tcp`` and ``27015/udp``
     (a port of the gateway; ``27015:27015/udp`` asks for that one); several with commas."""
+    reserved_cpus: int | None = None
+    """``dockage.reserved-cpus``: of this service's CPU limit, so many cores (``0.25``) are to be kept free for it;
+    ``0`` for none. The rest may be sold to others while it is not used. Without this label all of the limit is
+    reserved. For memory Docker has a word: ``--memory-reservation``, in compose ``reservations.memory``."""
     host: str = ""
     """``dockage.host``: names of your own for it, such as ``shop.example.org``, with commas; let their DNS lead to the
     gateways. Without it the service has a name in each gateway's zone."""
@@ -108,6 +112,8 @@ def _read(name: str, value: str) -> dict[str, object]:
         case "public":
             read_doors("service", value)
             return {name: value}
+        case "reserved-cpus":
+            return {"reserved_cpus": create.reserved_milli(value)}
         case "host":
             return {name: ",".join(read_hosts(value))}
         case "gateways":

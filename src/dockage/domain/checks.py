@@ -185,8 +185,8 @@ def is_short(probe: Probe, limits: Resources) -> bool | None:
 
 
 def promised_milli(limits: Resources) -> int:
-    """As far as a probe can ask for it."""
-    return min(1000 * PROCESSES_MAX, limits.cpu_milli)
+    """As far as a probe can ask for it. What is not reserved was promised to nobody."""
+    return min(1000 * PROCESSES_MAX, limits.reserved.cpu_milli)
 
 
 def starvation(checks: Checks, limits: Resources) -> Reason | None:

@@ -87,20 +87,20 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def full_use(limits: Resources, time: Duration) -> Usage:
     """The most that a lease of *limits* can use in *time*, network aside."""
-    ms = time // MILLISECOND
-    cpu, memory = limits.cpu_milli * ms * 1000, limits.memory_bytes * ms // MIB
+    ms, kept = time // MILLISECOND, limits.reserved
     return Usage(
-        cpu_ns=cpu,
-        memory_mib_ms=memory,
+        cpu_ns=limits.cpu_milli * ms * 1000,
+        memory_mib_ms=limits.memory_bytes * ms // MIB,
         disk_mib_ms=limits.disk_bytes * ms // MIB,
-        cpu_reserved_ns=cpu,
-        memory_reserved_mib_ms=memory,
+        cpu_reserved_ns=kept.cpu_milli * ms * 1000,
+        memory_reserved_mib_ms=kept.memory_bytes * ms // MIB,
     )
 
 
-def advance(meter: Meter, reading: Reading, reserved: Resources, gap_max: Duration = GAP_MAX) -> Meter:
-    """Bring *meter* up to *reading*. The first reading opens the meter and bills nothing."""
-    last = meter.last
+def advance(meter: Meter, reading: Reading, limits: Resources, gap_max: Duration = GAP_MAX) -> Meter:
+    """Bring *meter* up to *reading*. The first reading opens the meter and bills nothing. Of *limits* only what is
+    reserved is billed by itself."""
+    last, reserved = meter.last, limits.reserved
     if last is None:
         return Meter(meter.usage, reading)
     if reading.boot == last.boot and reading.boottime_ns < last.boottime_ns:

@@ -142,7 +142,7 @@ class TenantPolicy(msgspec.Struct, frozen=True):
     """How long a disagreement that may heal pauses payment before we leave."""
     check_every: Duration = Duration(0)
     """Mean time between two looks at a lease from inside; 0 = none."""
-    check_soon: Duration = Duration(8 * SECOND)
+    check_soon: Duration = Duration(7 * SECOND)
     """Within this comes the next one at the beginning, and while something looks wrong."""
     check_limit: Duration = Duration(60 * SECOND)
     """For one look; one that does not come is asked for again after it."""

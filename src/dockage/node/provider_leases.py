@@ -42,20 +42,14 @@ UNCONFIRMED = Reason("channel.unconfirmed", "the channel's funding is not deep e
 
 
 def free(state: Provider) -> Resources:
-    """What is left to rent; never negative, also where the operator has taken capacity back."""
+    """What is left to rent: the capacity less what is reserved. A lease begins where all of its limits fit in; what it
+    has not reserved may be sold to others afterwards. Never negative, also where the operator took capacity back."""
     left = state.policy.capacity
     for lease in state.leases.values():
         if lease.state is not LeaseState.ENDED:
-            left = left - (lease.limits if lease.growing is None else larger(lease.limits, lease.growing))
-    return larger(left, Resources())
-
-
-def larger(one: Resources, other: Resources) -> Resources:
-    return Resources(
-        max(one.cpu_milli, other.cpu_milli),
-        max(one.memory_bytes, other.memory_bytes),
-        max(one.disk_bytes, other.disk_bytes),
-    )
+            most = lease.limits if lease.growing is None else lease.limits.covering(lease.growing)
+            left = left - most.reserved
+    return left.covering(Resources())
 
 
 # -- selling -----------------------------------------------------------------------------------------
@@ -181,8 +175,8 @@ def on_grow(
     mine = owned(state, peer, lease)
     if mine.state is not LeaseState.RUNNING or mine.limits == limits or mine.growing == limits:
         return state, (want.Send(peer, notice(mine, now)),)
-    more = larger(limits - mine.limits, Resources())
-    lacking = more.lacking(free(store(state, replace(mine, growing=None))))
+    grown = (limits - mine.limits).hard.covering(limits.reserved - mine.limits.reserved)
+    lacking = grown.covering(Resources()).lacking(free(store(state, replace(mine, growing=None))))
     if lacking:
         reason = Reason("provider.full", f"not enough left to grow: {', '.join(lacking)}")
         return state, (want.Send(peer, say.Refusal(lease, reason)),)

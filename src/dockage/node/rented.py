@@ -131,13 +131,7 @@ class RentedLease(msgspec.Struct, frozen=True):
     @property
     def most(self) -> Resources:
         """While a growth is being granted, either limit may already be in force."""
-        if self.wanted is None:
-            return self.limits
-        return Resources(
-            max(self.limits.cpu_milli, self.wanted.cpu_milli),
-            max(self.limits.memory_bytes, self.wanted.memory_bytes),
-            max(self.limits.disk_bytes, self.wanted.disk_bytes),
-        )
+        return self.limits if self.wanted is None else self.limits.covering(self.wanted)
 
     def elapsed(self, now: Instant) -> Duration:
         """Chargeable time under the present limits."""

@@ -121,7 +121,7 @@ def nobody_signed_more_than_was_agreed(town: Town) -> None:
 def nobody_sells_what_it_has_not(town: Town) -> None:
     for node, state in providers(town):
         held = [x for x in state.leases.values() if x.state is not LeaseState.ENDED]
-        total = sum(x.limits.cpu_milli for x in held)
+        total = sum(x.limits.reserved.cpu_milli for x in held)
         need(town, total <= state.policy.capacity.cpu_milli, f"{node} sold {total} milli-cores")
 
 

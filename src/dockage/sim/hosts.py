@@ -143,8 +143,8 @@ class Host:
             net_out_bytes=carried,
             internet_out_bytes=carried // 2,
             replica_out_bytes=carried // 4,
-            cpu_reserved_ns=room.limits.cpu_milli * ms * 1000,
-            memory_reserved_mib_ms=-(-room.limits.memory_bytes * ms // MIB),
+            cpu_reserved_ns=room.limits.reserved.cpu_milli * ms * 1000,
+            memory_reserved_mib_ms=-(-room.limits.reserved.memory_bytes * ms // MIB),
         )
         room.touched = now
         self.history[lease] = room.used

@@ -52,6 +52,7 @@ limits = st.sampled_from(
         Resources(1000, 512 * MIB, 1 * GIB),
         Resources(2000, 512 * MIB, 1 * GIB),
         Resources(),
+        Resources(2000, 512 * MIB, 1 * GIB, 1500, 256 * MIB),
         Resources(9000, 1, 1),
     ]
 )

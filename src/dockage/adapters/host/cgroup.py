@@ -78,6 +78,10 @@ class Layout(Protocol):
 
     def make(self, name: str, limits: Resources) -> None: ...
 
+    def thaw(self, name: str) -> None:
+        """Whatever is frozen in the group goes on, also what the engine does not know to be: an exec that began while
+        its container was paused. No signal ends a frozen process on v1."""
+
     async def remove(self, name: str) -> None: ...
 
     def gauge(self, name: str) -> Gauge:
@@ -107,7 +111,11 @@ class V1:
             _make_folder(self._root / controller / name)
         _write(self._root / "cpu" / name / "cpu.cfs_period_us", PERIOD_US)
         _write(self._root / "cpu" / name / "cpu.cfs_quota_us", _quota_us(limits) or -1)
+        _write(self._root / "cpu" / name / "cpu.shares", _shares(limits))
         self._limit_memory(self._root / "memory" / name, limits.memory_bytes or -1)
+        _write(
+            self._root / "memory" / name / "memory.soft_limit_in_bytes", limits.reserved.memory_bytes or -1
+        )
         _write(self._root / "pids" / name / "pids.max", PIDS_MAX)
 
     def _limit_memory(self, group: Path, limit: int) -> None:
@@ -117,6 +125,9 @@ class V1:
         now = int(files[0].read_text())
         for path in reversed(files) if limit == -1 or limit > now else files:
             _write(path, limit)
+
+    def thaw(self, name: str) -> None:
+        _thaw(self._root / "freezer" / name, "freezer.state", "THAWED")
 
     async def remove(self, name: str) -> None:
         """In every hierarchy: the engine's runtime made the parent there too, and never removes it."""
@@ -151,7 +162,9 @@ class V2:
 
     def limit(self, group: Path, limits: Resources) -> None:
         _write(group / "cpu.max", f"{_quota_us(limits) or 'max'} {PERIOD_US}")
+        _write(group / "cpu.weight", weight(limits))
         _write(group / "memory.max", limits.memory_bytes or "max")
+        _write(group / "memory.low", limits.reserved.memory_bytes)
         if (group / "memory.swap.max").exists():
             _write(group / "memory.swap.max", 0)
         _write(group / "pids.max", PIDS_MAX)
@@ -161,6 +174,9 @@ class V2:
         for controller in self.CONTROLLERS:
             with contextlib.suppress(OSError):
                 (group / "cgroup.subtree_control").write_text(f"+{controller}")
+
+    def thaw(self, name: str) -> None:
+        _thaw(self._root / name, "cgroup.freeze", "0")
 
     async def remove(self, name: str) -> None:
         await _remove_all([self._root / name])
@@ -181,6 +197,16 @@ def _quota_us(limits: Resources) -> int:
     return max(1000, limits.cpu_milli * PERIOD_US // 1000) if limits.cpu_milli else 0
 
 
+def weight(limits: Resources) -> int:
+    """The same on v2, 1 to 10,000: as the OCI runtime converts it."""
+    return 1 + (_shares(limits) - 2) * 9999 // 262142
+
+
+def _shares(limits: Resources) -> int:
+    """Where all want more than there is, each lease gets what it has reserved. 1024 for a core, as the engine's."""
+    return min(262144, max(2, limits.reserved.cpu_milli * 1024 // 1000)) if limits.cpu_milli else 1024
+
+
 def _make_folder(path: Path) -> None:
     for _ in range(3):  # another provider's teardown may take the empty parent away in between
         with contextlib.suppress(FileNotFoundError):
@@ -197,6 +223,12 @@ def _write(path: Path, value: object) -> None:
             why = f"{path.name} cannot become {value}: the lease's containers hold or reserve more than that"
             raise UsageError("lease.shrink", why) from error
         raise Unavailable("cgroup.refused", f"{path} cannot be written ({error}); run as root") from error
+
+
+def _thaw(group: Path, file: str, value: str) -> None:
+    for folder, _, _ in os.walk(group):
+        with contextlib.suppress(OSError):  # it is going away under us
+            Path(folder, file).write_text(value)
 
 
 async def _remove_all(groups: Iterable[Path]) -> None:

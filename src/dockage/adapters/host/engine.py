@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from dockage.domain.errors import Unavailable
@@ -67,12 +68,15 @@ class LeaseEngine:
             if guard in said or NO_DISK in said:
                 await self._one("POST", f"/containers/{each['Id']}/start", {})
 
-    async def remove_containers(self, lease: LeaseId) -> None:
+    async def remove_containers(self, lease: LeaseId, thaw: Callable[[], None]) -> None:
+        """*thaw* wakes all of the lease's processes: a frozen one, such as an exec that began as its container was
+        paused, cannot be killed, and the engine would wait for it."""
         for attempt in range(PAUSE_ROUNDS):
             await asyncio.sleep(0.2 * attempt)  # "removal in progress" is a 409 too
             left = await self.containers(lease)
             if not left:
                 return
+            thaw()
             gone = {"force": "1", "v": "1"}
             await self._each([("DELETE", f"/containers/{each['Id']}", gone) for each in left])
         raise Unavailable("lease.containers", f"containers of lease {lease.hex()[:8]} cannot be removed")

@@ -222,7 +222,7 @@ class DockerHost:
         await self._ask_once()
         room = self._rooms.setdefault(lease, _Room())
         async with room.lock:
-            await self._engine.remove_containers(lease)
+            await self._engine.remove_containers(lease, lambda: self._layout.thaw(self._group(lease)))
             self._guards.drop(lease)
             await self._engine.remove_volumes(lease)
             await self._engine.remove_networks(lease)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dockage.domain.resources import Resources
 
-from .cgroup import PIDS_MAX
+from .cgroup import PIDS_MAX, weight
 from .command import Run, must
 
 UNITS = Path("/run/systemd/system")
@@ -19,9 +19,10 @@ UNITS = Path("/run/systemd/system")
 def unit_text(limits: Resources) -> str:
     lines = ["[Unit]", "Description=dockage lease", "[Slice]", "CPUAccounting=yes", "MemoryAccounting=yes"]
     if limits.cpu_milli:
-        lines.append(f"CPUQuota={limits.cpu_milli / 10:.1f}%")
+        lines += [f"CPUQuota={limits.cpu_milli / 10:.1f}%", f"CPUWeight={weight(limits)}"]
     if limits.memory_bytes:
         lines += [f"MemoryMax={limits.memory_bytes}", "MemorySwapMax=0", f"MemoryLimit={limits.memory_bytes}"]
+        lines.append(f"MemoryLow={limits.reserved.memory_bytes}")
     return "\n".join([*lines, f"TasksMax={PIDS_MAX}", ""])
 
 

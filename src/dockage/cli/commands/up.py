@@ -124,7 +124,7 @@ def _held(project: compose.Project, lease: Json) -> Json:
     from dockage.domain.units import HOUR
 
     limits = Resources(**lease["limits"])
-    wanted = Resources(*(max(pair) for pair in zip(_numbers(limits), _numbers(project.need), strict=True)))
+    wanted = limits.covering(project.need)
     tariff = Tariff(**{name.removesuffix("_msat"): value for name, value in lease["tariff"].items()})
     most = ceiling(wanted, tariff, HOUR)
     text = facts(
@@ -139,10 +139,6 @@ def _held(project: compose.Project, lease: Json) -> Json:
         ]
     )
     return {"quote": None, "lease": lease["lease"], "grows": wanted != limits, "text": text}
-
-
-def _numbers(of: Resources) -> tuple[int, int, int]:
-    return of.cpu_milli, of.memory_bytes, of.disk_bytes
 
 
 def _copies(quote: Json) -> str:
@@ -190,10 +186,7 @@ def _worst(msat_hour: int) -> str:
 
 
 def _size(name: str, services: dict[str, int], need: Resources) -> str:
-    return (
-        f"{name}: {show.plural(sum(services.values()), 'container')}, {show.cores(need.cpu_milli)} cores, "
-        f"{show.size(need.memory_bytes)} memory, {show.size(need.disk_bytes)} disk"
-    )
+    return f"{name}: {show.plural(sum(services.values()), 'container')}, {show.limits(need)}"
 
 
 def _channel(quote: Json) -> str:

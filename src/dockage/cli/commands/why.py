@@ -17,6 +17,7 @@ from dockage.cli.leases import end, why
 from dockage.cli.options import Command, json_option, need, need_options
 from dockage.cli.session import Session
 from dockage.cli.table import facts
+from dockage.domain.resources import Resources
 
 
 @click.command(
@@ -107,6 +108,7 @@ def _lease(lease: Json) -> str:
             ("deployment", lease["deployment"]),
             ("provider", lease["provider"]),
             ("state", f"{lease['state']} after {show.duration(lease['running_sec'])}"),
+            ("limits", show.limits(Resources(**lease["limits"]))),
             ("why", why(lease["reason"]) if lease["reason"] else ""),
             ("not paid", why(lease["dispute"]) if lease["dispute"] else ""),
             ("ends", end(lease["ending"]) if lease["ending"] else ""),

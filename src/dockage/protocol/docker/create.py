@@ -148,6 +148,10 @@ def _host(host: dict[str, Any], place: Place, resolved: Resolved, network: str) 
             ],
             "Tmpfs": {path: _bounded_tmpfs(opts, memory) for path, opts in (host.get("Tmpfs") or {}).items()},
             "ShmSize": min(host.get("ShmSize") or 64 * MIB, memory),
+            # Where memory that nobody reserved runs out, those who did not reserve theirs go first.
+            "OomScoreAdj": 1000
+            if place.limits and place.limits.memory_soft_bytes
+            else host.get("OomScoreAdj") or 0,
             "PidsLimit": _pids(host.get("PidsLimit")),
             "PortBindings": {},
             "PublishAllPorts": False,

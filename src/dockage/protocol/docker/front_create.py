@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dockage.domain.errors import UsageError
 from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 
 from .front_errors import ApiError
@@ -20,6 +21,9 @@ from .volumes import volume_uses
 
 PROJECT = "com.docker.compose.project"
 WISH = "dockage."
+RESERVED_CPUS = WISH + "reserved-cpus"
+"""Docker has no word for it: compose keeps ``reservations.cpus`` to itself."""
+CORES = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 SHOWN_LABELS = frozenset({"dockage.lease", "dockage.price-msat-hour", "dockage.reason"})
 """``dockage.provider`` is shown too, but may also be a wish."""
 NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -59,15 +63,35 @@ def check_name(name: str) -> str:
 
 
 def need(body: Mapping[str, Any]) -> Resources:
-    """What the lease must have room for: the stated limits, the default for each that is not stated."""
+    """What the lease must have room for: the stated limits, the default for each that is not stated; and how much of
+    them is reserved. Raises UsageError("label.number")."""
     host = section(body, "HostConfig")
     period = _whole(host.get("CpuPeriod")) or 100_000
     milli = _whole(host.get("NanoCpus")) // 1_000_000 or _whole(host.get("CpuQuota")) * 1000 // period
-    return Resources(
+    limits = Resources(
         cpu_milli=milli if milli > 0 else DEFAULT_CONTAINER.cpu_milli,
         memory_bytes=max(0, _whole(host.get("Memory"))) or DEFAULT_CONTAINER.memory_bytes,
         disk_bytes=DEFAULT_CONTAINER.disk_bytes,
     )
+    return reserving(limits, labels(body).get(RESERVED_CPUS, ""), _whole(host.get("MemoryReservation")))
+
+
+def reserving(limits: Resources, cpus: str, memory: int) -> Resources:
+    """*limits*, with so many *cpus* (the label's text) and bytes of *memory* reserved; all of it where nothing is
+    said. Raises UsageError("label.number")."""
+    return limits.reserving(
+        reserved_milli(cpus) if cpus else limits.cpu_milli, memory if memory > 0 else limits.memory_bytes
+    )
+
+
+def reserved_milli(text: str) -> int:
+    """Of the label ``dockage.reserved-cpus``: cores, to the thousandth. Raises UsageError("label.number")."""
+    if not CORES.fullmatch(text):
+        raise UsageError(
+            "label.number", f"{RESERVED_CPUS} takes a number of cores such as 0.25, not {text[:40]!r}"
+        )
+    whole, _, part = text.partition(".")
+    return int(whole) * 1000 + int(part.ljust(3, "0"))
 
 
 def _whole(value: object) -> int:
@@ -82,12 +106,7 @@ def updated(body: Mapping[str, Any], change: Mapping[str, Any]) -> Body:
 
 def shortfall(wanted: Iterable[Resources], limits: Resources) -> Resources:
     """How much a lease of *limits* must grow so that all of *wanted* fit; nothing is given back."""
-    total = sum(wanted, Resources())
-    return Resources(
-        max(0, total.cpu_milli - limits.cpu_milli),
-        max(0, total.memory_bytes - limits.memory_bytes),
-        max(0, total.disk_bytes - limits.disk_bytes),
-    )
+    return limits.covering(sum(wanted, Resources())) - limits
 
 
 def wishes(body: Mapping[str, Any]) -> dict[str, str]:
