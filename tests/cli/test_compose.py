@@ -246,3 +246,27 @@ def test_each_service_says_itself_what_of_it_is_public(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         compose.read(written(tmp_path, text.replace("dockage.public: 80", "dockage.host: a.example.org")))
     assert caught.value.code == "label.host"
+
+
+def test_composes_own_words_for_an_update_become_labels() -> None:
+    given = {
+        "order": "stop-first",
+        "parallelism": 2,
+        "delay": "1m30s",
+        "failure_action": "pause",
+        "monitor": "0s",
+    }
+    found = compose.update({"db": {}, "web": {"deploy": {"update_config": given}}})
+    assert found == {
+        "dockage.update-order": "stop-first",
+        "dockage.update-parallelism": "2",
+        "dockage.update-delay": "90",
+        "dockage.update-failure": "pause",
+        "dockage.update-monitor": "0",
+    }
+    assert compose.update({"web": {"deploy": {}}}) == {}
+
+
+def test_a_strange_duration_is_told() -> None:
+    with pytest.raises(UsageError, match="web: update_config"):
+        compose.update({"web": {"deploy": {"update_config": {"delay": "soon"}}}})

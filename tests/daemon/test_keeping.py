@@ -229,3 +229,33 @@ async def test_more_load_brings_more_replicas_and_less_load_fewer(shop: Shop) ->
     await until(lambda: shop.stages() == [Stage.SERVING, Stage.SERVING])
     busy.stop(shop.lease, "a")
     await until(lambda: shop.stages() == [Stage.SERVING], seconds=300)
+
+
+def window(shop: Shop, begins: int, ends: int, replicas: int) -> str:
+    """As a label has it: minutes from now, in the world's own time."""
+    now = int(shop.world.clock.now() // 60_000_000_000)
+    opens, closes = ((now + minutes) % 1440 for minutes in (begins, ends))
+    return f"{opens // 60:02}:{opens % 60:02}-{closes // 60:02}:{closes % 60:02} {replicas}"
+
+
+async def test_there_are_as_many_as_the_clock_says_and_at_night_none(shop: Shop) -> None:
+    await shop.up(schedule=f"{window(shop, -5, 2, 2)}; {window(shop, 2, 6, 0)}; UTC")
+    await until(lambda: shop.stages() == [Stage.SERVING, Stage.SERVING])
+    await until(lambda: shop.stages() == [Stage.READY], seconds=300)
+    assert not shop.web.replicas.keys() & {spot.lease for spot in shop.copies.running}
+    assert any(x.reason.code == "deployment.scheduled" for x in shop.web.story)
+    await shop.tenant.restart()
+    copies = kept(shop.tenant)
+    copies.recipes, copies.leads = shop.copies.recipes, shop.copies.leads
+    copies.made, copies.running = shop.copies.made, shop.copies.running
+    await until(lambda: shop.stages() == [Stage.SERVING], seconds=600)
+    assert len(shop.web.replicas.keys() & {spot.lease for spot in copies.running}) == 1
+    assert any(x.reason.code == "deployment.unscheduled" for x in shop.web.story)
+
+
+async def test_what_is_asked_for_by_hand_counts_until_the_next_hour_begins(shop: Shop) -> None:
+    await shop.up(schedule=f"{window(shop, -5, 2, 1)}; {window(shop, 2, 9, 2)}")
+    await until(lambda: shop.stages() == [Stage.SERVING])
+    await shop.tenant.node.keeping.scale("web", 3)
+    await until(lambda: shop.stages() == [Stage.SERVING] * 3)
+    await until(lambda: shop.stages() == [Stage.SERVING] * 2, seconds=300)

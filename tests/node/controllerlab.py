@@ -44,6 +44,10 @@ class World:
         self.trouble: dict[int, Reason] = {}
         self.over: dict[int, Reason] = {}
         self.undone: set[type] = set()
+        self.well: Callable[[Replica], bool | None] = lambda _: True
+        """What a look at its containers says."""
+        self.public = False
+        """A gateway asks all that serve, and they answer as they are."""
         self.wanted: list[say.AnyWant] = []
         self.checks: list[Callable[[World, say.AnyWant], None]] = []
         self.tell(say.Wanted(SHOP, goal, lease(1), place(1), PRICE))
@@ -76,7 +80,7 @@ class World:
                 self._place(ticket, effect.to, budget)
             case say.Fit(lease=id_, deployment=name):
                 if id_[0] not in self.dark:
-                    self.tell(say.Fitted(id_, self.state.deployments[name].goal.recipe))
+                    self.tell(say.Fitted(id_, self.state.deployments[name].recipe))
             case say.Start(lease=id_):
                 if id_[0] not in self.dark:
                     self.tell(say.Started(id_))
@@ -101,13 +105,44 @@ class World:
         for _ in range(count):
             self.now = Instant(self.now + SECOND)
             self.tell(say.Looked(tuple(self._look(x) for x in self.shop.replicas.values())))
+            for x in list(self.shop.replicas.values()) if self.public else ():
+                if x.stage in (Stage.SERVING, Stage.DRAINING):
+                    up = x.lease[0] not in self.dark and self.well(x) is not False
+                    self.gateway(
+                        x.lease[0],
+                        0 if up else x.signs.gateways[GATEWAY].missed + 1 if x.signs.gateways else 1,
+                    )
         return self.wanted[before:]
 
     def _look(self, x: Replica) -> say.Look:
         n = x.lease[0]
         seen = n not in self.dark
         heard = self.now if seen else (x.signs.heard_at or Instant(self.now - SECOND))
-        return say.Look(x.lease, seen, heard, self.trouble.get(n), self.over.get(n))
+        return say.Look(
+            x.lease, seen, heard, self.trouble.get(n), self.over.get(n), well=self.well(x) if seen else None
+        )
+
+    # -- a change by our user ------------------------------------------------------------------------
+    def change(self, goal: Goal) -> None:
+        """As compose does it: it waits until it may, then makes things anew, and all is as *goal* says."""
+        self.tell(say.ChangeBegun(SHOP, goal.update))
+        for _ in range(1200):
+            if self.may_change():
+                break
+            self.second()
+        else:
+            raise AssertionError("the way is never made")
+        self.through(goal)
+
+    def may_change(self) -> bool:
+        rollout = self.shop.rollout
+        place = self.shop.replicas.get(rollout.place) if rollout else None
+        return place is not None and place.stage in (Stage.PROVING, Stage.CHANGING)
+
+    def through(self, goal: Goal) -> None:
+        self.tell(say.ChangeThrough(SHOP))
+        primary = self.shop.primary
+        self.tell(say.Wanted(SHOP, goal, primary, place(primary[0]), PRICE))
 
     def gateway(self, n: int, missed: int) -> list[say.AnyWant]:
         return self.tell(say.GatewaySaw(lease(n), GATEWAY, missed))

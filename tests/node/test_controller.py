@@ -303,3 +303,21 @@ def test_words_about_strangers_change_nothing() -> None:
     world.tell(say.Fitted(lease(8), "r1"))
     world.tell(say.Failed(lease(8), CHEAT))
     assert world.state.deployments == before
+
+
+def test_what_falls_asleep_is_kept_where_our_users_commands_go() -> None:
+    two = Goal(2, 0, 0, 2, recipe="r1", ready=True)
+    world = World(two)
+    world.second(5)
+    night = replace(two, replicas=0, most=0, scheduled=True)
+    world.tell(say.Wanted(SHOP, night, lease(1), place(1), world.replica(1).msat_hour))
+    world.second(10)
+    assert world.stage(1) is Stage.READY
+    assert world.stage(2) is None
+    assert [x.reason.code for x in world.shop.story if x.what == "scaled from 2 to 0"] == [
+        "deployment.scheduled"
+    ]
+    day = replace(two, scheduled=False)
+    world.tell(say.Wanted(SHOP, day, lease(1), place(1), world.replica(1).msat_hour))
+    world.second(5)
+    assert [x.stage for x in world.shop.replicas.values()] == [Stage.SERVING] * 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +12,13 @@ from dockage.domain import term as terms
 from dockage.domain.identity import NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Instant, Msat
+from dockage.domain.update import Update
 from dockage.node import controller_words as say
 from dockage.node.controller import is_cut_off
 from dockage.node.kept import Goal
+from dockage.node.shown import shown
 
-from .controllerlab import ME, PRICE, SHOP, World, lease, provider
+from .controllerlab import ME, PRICE, SHOP, World, lease, place, provider
 
 WHY = Reason("provider.leaving", "somebody said so")
 TROUBLES = [
@@ -42,6 +44,11 @@ EVENTS = st.one_of(
     st.tuples(st.just("fitted"), some),
     st.tuples(st.just("slow"), st.sets(st.sampled_from([say.Fit, say.Start, say.Stop, say.FindPlace]))),
     st.tuples(st.just("restart"), st.none()),
+    st.tuples(st.just("begin"), st.none()),
+    st.tuples(st.just("through"), st.sampled_from(["r1", "r2", "r3"])),
+    st.tuples(
+        st.just("well"), st.tuples(st.sampled_from(["r1", "r2"]), st.sampled_from([True, False, None]))
+    ),
 )
 CUTS = st.lists(
     st.one_of(
@@ -97,6 +104,14 @@ def happen(world: World, kind: str, what: Any) -> None:
             world.undone = set(what)
         case "restart":
             world.restart()
+        case "begin":
+            world.tell(say.ChangeBegun(SHOP, world.shop.goal.update))
+        case "through":
+            if world.may_change():
+                world.through(replace(world.shop.goal, recipe=what))
+        case "well":
+            recipe, well = what
+            world.well = lambda x: well if x.fitted == recipe else True
 
 
 class Writers:
@@ -154,7 +169,10 @@ def test_there_are_never_more_that_serve_than_the_most(happenings: list[Any], go
             for x in shop.serving
             if x.epoch == shop.epoch and x.verdict(world.now).serves and not x.verdict(world.now).should_leave
         ]
+        rollout = shop.rollout
+        aside = rollout.place if rollout is not None and not rollout.admitted else b""
         kept = [x for x in settled if x.moving is None and not x.lost_at and not x.sick_at]
+        kept = [x for x in kept if x.lease != aside]  # a copy that gets no requests
         assert len(kept) <= max(shop.goal.most, 1)
         assert len({x.place.provider for x in shop.replicas.values()}) == len(shop.replicas)
 
@@ -195,6 +213,60 @@ def test_the_ceiling_is_never_passed(happenings: list[Any], goal: Goal, leases: 
     for kind, what in happenings:
         happen(world, kind, what)
         assert world.shop.msat_hour <= ceiling
+
+
+@settings(max_examples=30, deadline=None)
+@given(HAPPENINGS, GOALS, st.sampled_from(["start-first", "stop-first"]))
+def test_what_is_new_gets_no_request_before_it_was_well(
+    happenings: list[Any], goal: Goal, order: Literal["start-first", "stop-first"]
+) -> None:
+    world = World(replace(goal, update=Update(order)))
+    known = {"r1"}
+    for kind, what in happenings:
+        happen(world, kind, what)
+        for x in world.shop.replicas.values():
+            if x.signs.well and x.fitted == world.shop.goal.recipe:
+                known.add(x.fitted)
+        shown_ones = {x.lease for x in shown(world.shop) if x.state == "serving"}
+        assert {world.shop.replicas[x].fitted for x in shown_ones} <= known
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(0, 2),
+    st.lists(st.tuples(st.sampled_from(["r2", "r3"]), st.booleans(), st.integers(0, 60)), max_size=4),
+)
+def test_with_start_first_never_fewer_serve_than_wanted(
+    replicas: int, standby: int, changes: list[tuple[str, bool, int]]
+) -> None:
+    """Whatever is changed, whenever, and whether it is well or not, as long as providers keep to theirs."""
+    world = World(Goal(replicas, standby, replicas, replicas, recipe="r1", ready=True))
+    world.public = True
+    bad = set[str]()
+    world.well = lambda x: x.fitted not in bad
+    world.second(3)
+    for number, (recipe, well, seconds) in enumerate(changes):
+        name = f"{recipe}/{number}"
+        if not well:
+            bad.add(name)
+        world.tell(say.ChangeBegun(SHOP))
+        for second in range(seconds + 30):
+            if second == seconds or (second > seconds and world.shop.is_changing):
+                _as_the_front_would(world, name)
+            world.second()
+            serve = [x for x in shown(world.shop) if x.state == "serving"]
+            assert len(serve) >= replicas, world.shop.story
+            assert len(world.shop.replicas) <= replicas + standby + 2
+
+
+def _as_the_front_would(world: World, recipe: str) -> None:
+    shop = world.shop
+    if shop.rollout is not None and shop.rollout.failed is not None:
+        back = replace(shop.goal, recipe=shop.rollout.before)
+        world.tell(say.Wanted(SHOP, back, shop.primary, place(shop.primary[0]), PRICE))
+    elif world.may_change() and shop.rollout is not None and not shop.rollout.through:
+        world.through(replace(shop.goal, recipe=recipe))
 
 
 # -- the term ----------------------------------------------------------------------------------------

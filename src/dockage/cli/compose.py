@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +28,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 WISH = "dockage."
 OF_A_SERVICE = (WISH + "public", WISH + "host", RESERVED_CPUS)
 """Labels that say something of their own service only."""
+UPDATE_WORDS = {
+    "order": WISH + "update-order",
+    "parallelism": WISH + "update-parallelism",
+    "delay": WISH + "update-delay",
+    "monitor": WISH + "update-monitor",
+    "failure_action": WISH + "update-failure",
+}
+DURATION = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})(?:\.\d*)?s)?")
+NO_WORDS: Mapping[str, str] = {}
 MANY: Mapping[str, int] = {}
 """As many as the files say."""
 
@@ -52,6 +62,8 @@ class Project(NamedTuple):
     """The ``dockage.*`` labels of its services, but those that each has for itself."""
     public: tuple[str, ...] = ()
     """The services that are to be public, if any are."""
+    update: Mapping[str, str] = NO_WORDS
+    """How a change is to be rolled out, in compose's own words, as labels."""
 
     def question(self) -> Json:
         """The body of ``POST /v1/quote``."""
@@ -113,7 +125,7 @@ def read(which: Files, services: Sequence[str] = (), scale: Mapping[str, int] = 
     counts = {name: scale.get(name, _replicas(service)) for name, service in found.items()}
     need = sum((_need(service) * counts[name] for name, service in found.items()), Resources())
     labels, public = _labels(found), _public(found)
-    return Project(config["name"], counts, need + _volumes(config, found), labels, public)
+    return Project(config["name"], counts, need + _volumes(config, found), labels, public, update(found))
 
 
 def _need(service: Json) -> Resources:
@@ -176,6 +188,31 @@ def _labels(services: Mapping[str, Json]) -> dict[str, str]:
                     "label.conflict", f"service {name} wants {label}={value}, another one {found[label]}"
                 )
     return found
+
+
+def update(services: Mapping[str, Json]) -> dict[str, str]:
+    """compose's ``deploy.update_config`` as labels; the first service that has one speaks for all. Raises
+    UsageError("label.*")."""
+    for name, service in services.items():
+        given = (service.get("deploy") or {}).get("update_config") or {}
+        words = {
+            label: str(given[word]) for word, label in UPDATE_WORDS.items() if given.get(word) is not None
+        }
+        for label in ("dockage.update-delay", "dockage.update-monitor"):
+            if label in words:
+                words[label] = str(_seconds(name, words[label]))
+        if words:
+            return words
+    return {}
+
+
+def _seconds(service: str, text: str) -> int:
+    """Of a duration as compose writes it: ``1m30s``."""
+    found = DURATION.fullmatch(text)
+    if found is None or not any(found.groups()):
+        raise UsageError("label.number", f"service {service}: update_config has no duration in {text[:40]!r}")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def _public(services: Mapping[str, Json]) -> tuple[str, ...]:

@@ -7,12 +7,23 @@ from collections.abc import Iterable
 
 from . import format as show
 from .client import Json
+from .errors import UsageError
 from .leases import why
 from .session import Session
 from .table import table
 
 POLL = 0.5
 HEAD = ("DEPLOYMENT", "REPLICA", "PROVIDER", "REGION", "STATE", "HEALTH", "SINCE", "AT MOST")
+
+
+ROLLOUTS = {
+    "waiting for a copy": "what changed is rolled out: a copy is being set up",
+    "changing": "what changed is rolled out: docker is at it",
+    "proving": "what changed is rolled out: it is not healthy yet, and gets no requests",
+    "rolling": "what changed is rolled out: replica by replica",
+    "rolling back": "what was before is brought back",
+    "paused": "what changed waits beside what was before",
+}
 
 
 def listing(deployments: Iterable[Json]) -> str:
@@ -23,6 +34,8 @@ def listing(deployments: Iterable[Json]) -> str:
         f"{show.short(x['lease'])}: {why(x['reason'])}" for of in found for x in of["replicas"] if x["reason"]
     ]
     notes += [f"{of['deployment']}: {why(of['hindrance'])}" for of in found if of["hindrance"]]
+    notes += [f"{of['deployment']}: {ROLLOUTS[of['rollout']]}" for of in found if of["rollout"]]
+    notes += [f"{of['deployment']}: not rolled out: {why(of['setback'])}" for of in found if of["setback"]]
     notes += [f"{of['deployment']}: looking for another provider" for of in found if of["looking"]]
     return "\n".join([table(HEAD, rows, right=("SINCE", "AT MOST")), *notes])
 
@@ -54,17 +67,37 @@ def serving(of: Json) -> int:
     return sum(x["state"] == "serving" and x["health"] != "leaving" for x in of["replicas"])
 
 
+def rolled_out(session: Session, name: str, seconds: float) -> None:
+    """Wait for what has changed to have taken over; that begins with its health, so *seconds* are beside the labels'
+    own limit. Raises UsageError with the reason for which it was taken back."""
+    said, until = "", time.monotonic() + seconds
+    while of := _one(session, name):
+        if of["setback"] and of["rollout"] in ("", "paused"):
+            raise UsageError(of["setback"]["code"], f"{name} was not rolled out: {of['setback']['text']}")
+        if not of["rollout"]:
+            return
+        if of["rollout"] != said:
+            said = of["rollout"]
+            session.say(ROLLOUTS[said])
+        if said != "proving" and time.monotonic() >= until:
+            return
+        time.sleep(POLL)
+
+
+def _one(session: Session, name: str) -> Json | None:
+    found = session.client.get("deployments")["deployments"]
+    return next((x for x in found if x["deployment"] == name), None)
+
+
 def settle(session: Session, of: Json, seconds: float) -> Json:
     """Wait until as many serve as are wanted and nothing is on its way, or something hinders it."""
     until, name = time.monotonic() + seconds, of["deployment"]
     while time.monotonic() < until and not _is_settled(of) and not of["hindrance"]:
         time.sleep(POLL)
-        of = next(
-            (x for x in session.client.get("deployments")["deployments"] if x["deployment"] == name), of
-        )
+        of = _one(session, name) or of
     return of
 
 
 def _is_settled(of: Json) -> bool:
     busy = [x for x in of["replicas"] if x["state"] not in ("serving", "standby", "lost") or x["reason"]]
-    return serving(of) == of["wanted"] and not busy and not of["looking"]
+    return serving(of) == of["wanted"] and not busy and not of["looking"] and not of["rollout"]

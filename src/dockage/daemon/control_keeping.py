@@ -14,7 +14,9 @@ from dockage.node.kept import Chapter, Deployment, Replica
 
 from .node import Node
 from .views import Json, dump, reason
-from .wishes import COPIES_MAX
+from .wishes import COPIES_MAX, read_wishes
+
+UPDATE = "dockage.update-"
 
 
 class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,6 +28,11 @@ class Moving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The first hex digits of a provider's key; "" = the best other one."""
 
 
+class Updating(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    labels: dict[str, str]
+    """``dockage.update-*``: they count where the deployment itself has none."""
+
+
 def deployment(of: Deployment, now: Instant) -> Json:
     return {
         "deployment": of.name,
@@ -34,10 +41,24 @@ def deployment(of: Deployment, now: Instant) -> Json:
         "epoch": of.epoch,
         "looking": bool(of.asks),
         "hindrance": reason(of.hindrance),
+        "rollout": _rollout(of),
+        "setback": reason(of.setback),
         "msat_hour_max": of.msat_hour,
         "replicas": [_replica(of, x, now) for x in of.replicas.values()],
         "story": [_chapter(x, now) for x in of.story],
     }
+
+
+def _rollout(of: Deployment) -> str:
+    """Nothing while none is under way."""
+    rollout = of.rollout
+    if rollout is None:
+        return ""
+    if rollout.failed is not None:
+        return "paused" if rollout.paused else "rolling back"
+    if not rollout.through:
+        return "changing" if rollout.place in of.replicas else "waiting for a copy"
+    return "rolling" if rollout.admitted else "proving"
 
 
 def _replica(of: Deployment, x: Replica, now: Instant) -> Json:
@@ -86,7 +107,16 @@ def routes(node: Node) -> list[web.RouteDef]:
         await node.keeping.move(name, await _provider(node, prefix) if prefix else None)
         return _json(_one(node, name))
 
+    async def update(request: web.Request) -> web.Response:
+        labels = (await _body(request, Updating)).labels
+        if any(not name.startswith(UPDATE) for name in labels):
+            raise UsageError("label.unknown", f"only labels {UPDATE}* are taken here")
+        read_wishes(labels)
+        node.keeping.said[request.match_info["name"]] = labels
+        return _json({})
+
     return [
+        web.post("/v1/deployments/{name}/update", update),
         web.get("/v1/deployments", listed),
         web.post("/v1/deployments/{name}/scale", scale),
         web.post("/v1/deployments/{name}/move", move),

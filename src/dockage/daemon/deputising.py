@@ -205,7 +205,7 @@ class Deputising:
             recipe = decode(charge.mandate.recipe)
             self._keeping.hands.recipes[name] = recipe
             self._end_theirs(charge)
-            goal, of = _goal(recipe, charge), self._controller.deployments.get(name)
+            goal, of = _goal(recipe, charge, self._clock.now()), self._controller.deployments.get(name)
             held = name in self._controller.terms
             if of is None or not held or of.goal != goal:
                 await self._keeping.tell(say.Charged(name, goal, charge.witness.epoch))
@@ -249,9 +249,9 @@ async def _nothing(_: Recipe) -> Sequence[str]:
     return ()
 
 
-def _goal(recipe: Recipe, charge: Charge) -> Goal:
+def _goal(recipe: Recipe, charge: Charge, now: Instant) -> Goal:
     """Our budget bounds an hour, too: what is left of it. Where that is nothing, only what is free fits."""
-    goal = goal_of(recipe_wishes(recipe), recipe, digest(recipe))
+    goal = goal_of(recipe_wishes(recipe), recipe, digest(recipe), now)
     mandate = charge.mandate
     bounds = [x for x in (goal.max_msat_hour, mandate.hourly) if x is not None]
     if not mandate.budget:

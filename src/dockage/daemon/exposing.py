@@ -168,7 +168,9 @@ class Exposing:
         doors, wishes = recipe_doors(recipe), recipe_wishes(recipe)
         of = self._keeping.state.deployments.get(name)
         found = shown(of) if of is not None else self._alone(name)
-        served = tuple(self._replica(name, x, recipe, doors) for x in found)
+        hands = self._keeping.hands
+        there = [(x, (hands.recipe_at(of, x.lease) if of is not None else None) or recipe) for x in found]
+        served = tuple(self._replica(name, x, its, doors) for x, its in there)
         return Wanted(doors, wishes.gateways, wishes, served, of.epoch if of is not None else 1)
 
     def _alone(self, name: str) -> tuple[Shown, ...]:

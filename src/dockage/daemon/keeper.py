@@ -26,6 +26,7 @@ from .peers import Opener
 from .renting import Renting
 from .steps import Steps
 from .tasks import Jobs
+from .wellness import wellness
 
 KIND = "controller.deployment"
 GONE = b""
@@ -54,7 +55,8 @@ def keeper(
     # The driver's effects are those of the two older minds; this one's go to its own hands and nowhere else.
     perform = cast("Callable[[AnyEffect], None]", _performing(hands))
     hands.driver = Driver(state, step, changed, journal, perform, clock)
-    return Keeping(hands.driver, tenant, hands, _beat(renting), clock), hands.driver
+    ears = (_beat(renting), wellness(renting.engine))
+    return Keeping(hands.driver, tenant, hands, *ears, clock), hands.driver
 
 
 def _performing(hands: Hands) -> Callable[[AnyWant], None]:

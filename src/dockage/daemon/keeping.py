@@ -29,7 +29,7 @@ from dockage.protocol.docker.recipe import Recipe
 from .driver import Driver
 from .keeping_hands import Hands, digest
 from .keeping_load import Loads
-from .wishes import goal_of, recipe_wishes
+from .wishes import goal_of, read_wishes, recipe_labels, recipe_wishes
 
 log = structlog.get_logger("dockage.keeping")
 
@@ -40,14 +40,22 @@ SETTLED = 1.5
 GONE = Reason("lease.ended", "the lease has ended")
 
 Beat = Callable[[LeaseId], Awaitable[bool]]
+Wellness = Callable[[LeaseId], Awaitable[bool | None]]
+"""Whether all containers there are as they should be; None: some only begin."""
 
 
 class Keeping:
     def __init__(
-        self, driver: Driver[Controller], tenant: Driver[Tenant], hands: Hands, beat: Beat, clock: Clock
+        self,
+        driver: Driver[Controller],
+        tenant: Driver[Tenant],
+        hands: Hands,
+        beat: Beat,
+        wellness: Wellness,
+        clock: Clock,
     ) -> None:
         self._driver, self._tenant, self._hands, self._beat = driver, tenant, hands, beat
-        self._clock = clock
+        self._wellness, self._clock = wellness, clock
         self._copies: Copies | None = None
         self.attached = asyncio.Event()
         """Set once it is known what our user has."""
@@ -55,12 +63,16 @@ class Keeping:
         """What a deployment costs an hour besides its replicas: its gateways."""
         self.asked: Callable[[str], Asked | None] = lambda _: None
         """What a deployment's gateways have to do; None where one is not heard."""
+        self.each_round: Callable[[], Awaitable[None]] = _nothing
         self._changed: dict[str, tuple[str, float]] = {}
         """Deployment to its newest recipe, and since when it is that."""
+        self.said: dict[str, Mapping[str, str]] = {}
+        """What our user said beside a deployment's labels, as labels; these count where it has none."""
         self._missed: dict[str, float] = {}
         """Deployments that are no longer there, and since when."""
         self._told: dict[str, say.Wanted] = {}
         self._answered: dict[LeaseId, bool] = {}
+        self._well: dict[LeaseId, bool | None] = {}
         self._announced: set[LeaseId] = set()
         self._loads = Loads()
 
@@ -89,8 +101,11 @@ class Keeping:
         return charges | set(self.copies.deployments())
 
     def recipe(self, name: str) -> Recipe:
-        """Of one of ``names``, as it is now. Raises UsageError("recipe.unknown" | "recipe.incomplete")."""
+        """Of one of ``names``: what is wanted of it, also while our user's commands are changing it. Raises
+        UsageError("recipe.unknown" | "recipe.incomplete")."""
         of = self.state.deployments.get(name)
+        if of is not None and of.is_changing and name in self._hands.recipes:
+            return self._hands.recipes[name]
         if of is None or not of.charge:
             return self.copies.recipe(name)
         if name not in self._hands.recipes:
@@ -109,6 +124,7 @@ class Keeping:
             try:
                 await self._listen()
                 await self._look()
+                await self.each_round()
             except DockageError as error:
                 log.warning("keeping.failed", code=error.code, why=error.message)
             except Exception:  # a bug of ours: the leases still have to be paid
@@ -131,7 +147,7 @@ class Keeping:
     async def move(self, name: str, to: NodeKey | None) -> None:
         """Raises UsageError("deployment.unknown" | "deployment.data")."""
         recipe = await self.engage(name)
-        if recipe.volumes and not goal_of(recipe_wishes(recipe), recipe, digest(recipe)).expendable:
+        if recipe.volumes and recipe_wishes(recipe).data != "expendable":
             raise UsageError(
                 "deployment.data",
                 f"{name} has named volumes, which would stay behind: dockage.data=expendable says that they may",
@@ -163,6 +179,7 @@ class Keeping:
             if self._stood_still(self._missed.setdefault(name, self._time())):
                 del self._missed[name]
                 self._told.pop(name, None)
+                self.said.pop(name, None)
                 await self._driver.tell(say.Unwanted(name))
 
     async def _hear(self, name: str) -> None:
@@ -173,6 +190,8 @@ class Keeping:
         except UsageError:
             return  # not yet seen at its provider, or a label that is refused elsewhere
         if self._sleeps(name, recipe):
+            recipe = self._hands.recipes[name]  # as it is when it is awake
+        elif self._is_in_between(name, recipe):
             return
         known, since = self._changed.get(name, ("", 0.0))
         if digest(recipe) != known:
@@ -185,6 +204,13 @@ class Keeping:
         self._hands.learn(name)
         await self._driver.tell(wanted)
         self._told[name] = wanted
+
+    def _is_in_between(self, name: str, recipe: Recipe) -> bool:
+        """Our user's commands are not done, or what they did is being taken back."""
+        of = self.state.deployments.get(name)
+        if of is None or of.rollout is None or not of.is_changing:
+            return False
+        return of.rollout.failed is None or digest(recipe) != of.rollout.before
 
     def _sleeps(self, name: str, recipe: Recipe) -> bool:
         """That nothing runs is our own doing, and not what our user wants."""
@@ -205,7 +231,8 @@ class Keeping:
         mine = self._tenant.state.leases.get(lease) if lease else None
         if mine is None or mine.state not in METERED:
             return None
-        goal = self._left(name, goal_of(recipe_wishes(recipe), recipe, digest(recipe)))
+        wishes = read_wishes({**self.said.get(name, {}), **recipe_labels(recipe)})
+        goal = self._left(name, goal_of(wishes, recipe, digest(recipe), self._clock.now()))
         return say.Wanted(name, goal, mine.id, self._hands.place(mine.provider), _price(mine))
 
     def _left(self, name: str, goal: Goal) -> Goal:
@@ -225,6 +252,7 @@ class Keeping:
         leases = [lease for of in self.state.deployments.values() for lease in of.replicas]
         beats = await asyncio.gather(*(self._answers(lease) for lease in leases))
         self._answered = dict(zip(leases, beats, strict=True))
+        self._well = await self._looked_inside()
         looks = tuple(self._seen(lease, answered) for lease, answered in self._answered.items())
         await self._driver.tell(say.Looked(looks))
         for lease in leases:
@@ -242,7 +270,8 @@ class Keeping:
             seen = self._loads.rests(of, wishes.sleep_after, asked, now)
             if seen is None and of.scaled is None:  # else our user's own number counts
                 flying = asked.in_flight if asked else None
-                seen = self._loads.look(of, wishes.scaling, self._tenant.state, flying, now)
+                scaling = replace(wishes.scaling, least=of.goal.replicas, most=of.goal.most)
+                seen = self._loads.look(of, scaling, self._tenant.state, flying, now)
             if seen is not None:
                 await self._driver.tell(seen)
 
@@ -251,6 +280,18 @@ class Keeping:
         of = self.state.deployments.get(name)
         if of is not None and (seen := self._loads.wakes(of, self._clock.now())):
             await self._driver.tell(seen)
+
+    async def _looked_inside(self) -> dict[LeaseId, bool | None]:
+        """Only while something is being rolled out: else what runs is the gateways' and the engines' to judge."""
+        rolled = [of for of in self.state.deployments.values() if of.rollout is not None]
+        leases = [x for of in rolled for x in of.replicas if self._answered.get(x)]
+        return dict(zip(leases, await asyncio.gather(*map(self._seen_inside, leases)), strict=True))
+
+    async def _seen_inside(self, lease: LeaseId) -> bool | None:
+        with suppress(DockageError, TimeoutError):
+            async with asyncio.timeout(BEAT):
+                return await self._wellness(lease)
+        return None
 
     async def _answers(self, lease: LeaseId) -> bool:
         mine = self._tenant.state.leases.get(lease)
@@ -266,13 +307,18 @@ class Keeping:
         if mine is None or mine.is_leaving:
             return say.Look(lease, answered, over=(mine.reason if mine else None) or GONE)
         trouble = mine.dispute or (mine.reason if mine.state is LeaseState.PAUSED else None)
-        return say.Look(lease, answered, mine.heard_at, trouble, msat_hour=_price(mine))
+        well = self._well.get(lease)
+        return say.Look(lease, answered, mine.heard_at, trouble, well=well, msat_hour=_price(mine))
 
     async def _announce(self, lease: LeaseId) -> None:
         mine = self._tenant.state.leases.get(lease)
         if mine is not None and mine.ending is not None and lease not in self._announced:
             self._announced.add(lease)
             await self._driver.tell(say.LeaseEnding(lease, mine.ending.at, mine.ending.reason))
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _price(lease: RentedLease) -> Msat:

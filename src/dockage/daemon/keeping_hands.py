@@ -23,10 +23,10 @@ from dockage.domain.spread import Place
 from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
 from dockage.node import events as told
-from dockage.node.kept import Controller
+from dockage.node.kept import Controller, Deployment
 from dockage.node.tenant import Tenant
 from dockage.ports import Copies, Journal, Placed, Row, Spot
-from dockage.protocol.docker.recipe import Recipe, encode
+from dockage.protocol.docker.recipe import Recipe, decode, encode
 from dockage.protocol.streams import Fence, encode_header
 from dockage.wire.frames import read_frame, write_frame
 
@@ -41,6 +41,8 @@ from .wishes import recipe_labels
 
 log = structlog.get_logger("dockage.keeping")
 
+RECIPE = "controller.recipe"
+"""Journal rows: what a deployment was before the change that is being rolled out."""
 COPY = "controller.copy"
 """Journal rows: a lease, and what each container of the deployment is called there."""
 FIT, START, STOP, TURN = 900.0, 15.0, 40.0, 15.0
@@ -74,6 +76,9 @@ class Hands:
         """What each deployment is, as it was last when all was well with it."""
         self.publish: Callable[[str], None] = lambda _: None
         """A deployment's document is to be written anew."""
+        self._before: dict[str, Recipe] = {
+            r.key.decode(): decode(r.value) for r in rows if r.kind == RECIPE and r.value
+        }
         self._placed: dict[LeaseId, Placed] = dict(
             map(_read, (r for r in rows if r.kind == COPY and r.value))
         )
@@ -91,6 +96,22 @@ class Hands:
         for lease in {spot.lease for spot in placed.values()}:
             self._placed[lease] = placed
 
+    async def remember_before(self, deployment: str) -> None:
+        """So that it can be brought back, also after a restart."""
+        recipe = self.recipes[deployment]
+        self._before[deployment] = recipe
+        row = Row(RECIPE, deployment.encode(), encode(recipe))
+        await asyncio.to_thread(self._journal.write, [row])
+
+    def recipe_at(self, of: Deployment, lease: LeaseId) -> Recipe | None:
+        """What runs in *lease*: another one than the newest while a change is rolled out."""
+        x = of.replicas.get(lease)
+        return self._of_digest(of.name, x.fitted if x else "") or self.recipes.get(of.name)
+
+    def _of_digest(self, name: str, wanted: str) -> Recipe | None:
+        known = (self.recipes.get(name), self._before.get(name))
+        return next((x for x in known if x is not None and digest(x) == wanted), None)
+
     def perform(self, effect: say.AnyWant) -> None:
         match effect:
             case say.FindPlace(deployment=name):
@@ -102,7 +123,7 @@ class Hands:
             case say.Stop(deployment=name, lease=lease):
                 self._do(lease, STOP, lambda: self._stop(name, lease))
             case say.Turn(deployment=name, lease=lease):
-                self._jobs.start(lambda: self._turn(name, lease), f"turn {name}")
+                self._jobs.start(lambda: self.turn(name, lease), f"turn {name}")
             case say.End(lease=lease, reason=reason):
                 self._jobs.start(lambda: self._end(told.EndRequested(lease, reason)), f"end {short(lease)}")
             case say.Fence(lease=lease, reason=reason):
@@ -172,7 +193,8 @@ class Hands:
         await self.driver.tell(say.Placed(name, ticket, lease, place, price))
 
     async def _fit(self, name: str, lease: LeaseId) -> None:
-        recipe = self._recipe(name)
+        of = self.driver.state.deployments.get(name)
+        recipe = (of and self._of_digest(name, of.recipe)) or self._recipe(name)
         await self._beside.fit(lease, recipe.need)
         placed = await self.copies.replay(
             recipe, lease, lambda line: self._steps.tell(name, line), start=False
@@ -182,7 +204,8 @@ class Hands:
         await self.driver.tell(say.Fitted(lease, digest(recipe)))
 
     async def _start(self, name: str, lease: LeaseId) -> None:
-        recipe = self._recipe(name)
+        of = self.driver.state.deployments.get(name)
+        recipe = (of and self.recipe_at(of, lease)) or self._recipe(name)
         placed = self._placed.get(lease)
         if placed is None:
             placed = await self.copies.replay(recipe, lease, lambda _: None, start=False)
@@ -196,7 +219,7 @@ class Hands:
         await self.copies.stop_replayed(self._placed.get(lease, {}))
         await self.driver.tell(say.Stopped(lease))
 
-    async def _turn(self, name: str, lease: LeaseId) -> None:
+    async def turn(self, name: str, lease: LeaseId) -> None:
         """The old one's place is remembered: it may come back as a standby."""
         if name not in self.copies.deployments():
             return  # nobody here has ids and ports of it

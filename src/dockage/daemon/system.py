@@ -85,6 +85,7 @@ from .peers import Reception
 from .presence import lan_missing
 from .rail import Rail, Role
 from .seeds import Seeds
+from .updating import attend
 from .wiring import Ground, IntoLease, Loop, wire
 
 log = structlog.get_logger("dockage.node")
@@ -451,6 +452,7 @@ def _square(config: Config, me: NodeKey, link: IrohLink) -> PublicSquare | None:
 async def _attached(node: Node, front: DockerFront) -> None:
     """The controller keeps what is in the front's books, so they must be read first."""
     await front.ready.wait()
+    attend(node, front.changes)
     node.keeping.attach(front)
     node.deputising.lacks = front.lacks
 

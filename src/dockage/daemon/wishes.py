@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -11,10 +11,13 @@ from dockage.domain.doors import DOORS_MAX, Door, read_doors, read_hosts
 from dockage.domain.errors import UsageError
 from dockage.domain.offer import ISOLATIONS, OPACITIES
 from dockage.domain.scaling import Scaling
-from dockage.domain.units import SECOND, Duration, Msat, Sat, msat
+from dockage.domain.units import SECOND, Duration, Instant, Msat, Sat, msat
+from dockage.domain.update import OnFailure, Order, Update
 from dockage.node.kept import Goal
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker.recipe import Recipe, RecipeContainer
+
+from .calendar import asked_for, checked
 
 PREFIX = "dockage."
 COPIES_MAX = 32
@@ -53,6 +56,10 @@ class Wishes(msgspec.Struct, frozen=True):
     """``dockage.scale-cpu``: the load that is aimed at, in percent of each replica's cores; 70 without this label."""
     scale_down_after: int | None = None
     """``dockage.scale-down-after``: seconds of less load before there are fewer replicas; 300 without this label."""
+    schedule: str = ""
+    """``dockage.schedule``: so many replicas at certain hours instead of ``dockage.replicas``, such as
+    ``mon-fri 08:00-20:00 3; sat,sun 10:00-18:00 2; Europe/Berlin``; without days it is every day, without a zone it is
+    UTC. Of windows that overlap the first one counts; 0 = nothing runs, and its lease costs what a standby's does."""
     scale_requests: int | None = None
     """``dockage.scale-requests``: the load that is aimed at, in requests and connections in flight for each replica, as
     the gateways count them; with ``dockage.scale-cpu`` whichever asks for more."""
@@ -73,6 +80,21 @@ class Wishes(msgspec.Struct, frozen=True):
     gateways: int = 1
     """``dockage.gateways``: at so many gateways, each another operator's behind another line; each is one more
     lease, paid by the bytes. 0 = not public for now."""
+    update_order: str = "start-first"
+    """``dockage.update-order``: how a changed service is rolled out where something is kept up or public: with
+    ``start-first`` a copy is changed and must be healthy before what served is drained; ``stop-first`` changes what is
+    there, and rents nothing more. What has named volumes is always changed where it is."""
+    update_parallelism: int = 1
+    """``dockage.update-parallelism``: so many replicas at a time, once the first new one serves; 0 = all at once."""
+    update_delay: int = 0
+    """``dockage.update-delay``: seconds between two batches."""
+    update_monitor: int = 5
+    """``dockage.update-monitor``: seconds that a new replica must serve well before the next one."""
+    update_within: int = 120
+    """``dockage.update-within``: seconds that a new replica may take to be healthy and to answer its gateways."""
+    update_failure: str = "rollback"
+    """``dockage.update-failure``: what is done when it is not: ``rollback`` brings back what ran before, ``pause``
+    leaves the new one beside it and out of the rotation, ``continue`` goes on."""
     max_spend: Msat | None = None
     """``dockage.max-spend``: sat per hour that all leases of the deployment together may cost at worst, network
     aside."""
@@ -81,7 +103,18 @@ class Wishes(msgspec.Struct, frozen=True):
     def is_kept(self) -> bool:
         """Whether the controller keeps it up; anything else stays where it was put."""
         asked = (self.replicas, self.scale_max, self.sleep_after)
-        return self.standby > 0 or any(x is not None for x in asked)
+        return self.standby > 0 or bool(self.schedule) or any(x is not None for x in asked)
+
+    @property
+    def update(self) -> Update:
+        return Update(
+            cast("Order", self.update_order),
+            self.update_parallelism,
+            Duration(self.update_delay * SECOND),
+            Duration(self.update_monitor * SECOND),
+            Duration(self.update_within * SECOND),
+            cast("OnFailure", self.update_failure),
+        )
 
     @property
     def scaling(self) -> Scaling:
@@ -120,6 +153,9 @@ def _read(name: str, value: str) -> dict[str, object]:
             return {name: _count(name, value, GATEWAYS_MAX)}
         case "replicas" | "standby" | "scale-max":
             return {name.replace("-", "_"): _count(name, value, COPIES_MAX)}
+        case "schedule":
+            checked(value)
+            return {name: value}
         case "scale-requests":
             return {"scale_requests": max(1, _count(name, value, 999_999))}
         case "sleep-after":
@@ -128,6 +164,14 @@ def _read(name: str, value: str) -> dict[str, object]:
             return {"scale_cpu": max(1, _count(name, value, 100))}
         case "scale-down-after":
             return {"scale_down_after": _count(name, value, 86_400)}
+        case "update-order":
+            return {"update_order": _one_of(name, value, get_args(Order))}
+        case "update-failure":
+            return {"update_failure": _one_of(name, value, get_args(OnFailure))}
+        case "update-parallelism":
+            return {"update_parallelism": _count(name, value, COPIES_MAX)}
+        case "update-delay" | "update-monitor" | "update-within":
+            return {name.replace("-", "_"): _count(name, value, 3_600)}
         case "data":
             return {name: _one_of(name, value, ("keep", "expendable"))}
         case "channel-sat":
@@ -176,19 +220,24 @@ def recipe_wishes(recipe: Recipe) -> Wishes:
     return read_wishes(recipe_labels(recipe))
 
 
-def goal_of(wishes: Wishes, recipe: Recipe, digest: str) -> Goal:
+def goal_of(wishes: Wishes, recipe: Recipe, digest: str, now: Instant) -> Goal:
     """What the controller aims at."""
-    count = 1 if wishes.replicas is None else wishes.replicas
+    scheduled = asked_for(wishes.schedule, now)
+    count = scheduled if scheduled is not None else 1 if wishes.replicas is None else wishes.replicas
+    if recipe.volumes:
+        count = min(count, 1)  # one writer
     return Goal(
         replicas=count,
         standby=wishes.standby,
         least=count if wishes.sleep_after is None else 0,
-        most=wishes.scaling.most,
+        most=0 if scheduled == 0 else max(count, wishes.scaling.most),
+        scheduled=scheduled is not None,
         max_msat_hour=wishes.max_spend,
         holds_data=bool(recipe.volumes),
         expendable=wishes.data == "expendable",
         recipe=digest,
         ready=any(one.runs for one in recipe.containers),
+        update=wishes.update,
     )
 
 

@@ -15,14 +15,16 @@ from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Duration, Instant, after, since
 
+from . import controller_rollout as rollouts
 from . import controller_sharing as sharing
 from . import controller_words as say
 from .controller_plan import (
     CEILING,
     NOT_FIT,
-    OUTDATED,
+    SCHEDULED,
     SURPLUS,
     TRIES_MAX,
+    UNSCHEDULED,
     Migration,
     Plan,
     budget,
@@ -78,6 +80,12 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
             return _edit(state, name, lambda x: replace(x, wanted=_within(x, count))), ()
         case say.MoveAsked(deployment=name):
             return _edit(state, name, lambda x: _moving(x, event)), ()
+        case say.ChangeBegun(deployment=name):
+            return _edit(state, name, lambda x: rollouts.begun(x, event.update, now)), ()
+        case say.ChangeThrough(deployment=name):
+            return _edit(state, name, lambda x: rollouts.through(x, now)), ()
+        case say.LetGo(deployment=name):
+            return drop(state, name), ()
         case say.Looked(looks=looks):
             return _on_looks(state, looks), ()
         case say.GatewaySaw(lease=lease):
@@ -93,7 +101,7 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
         case say.Fitted(lease=lease, recipe=recipe):
             return _on_fitted(state, lease, recipe, now), ()
         case say.Started(lease=lease):
-            return _on_replica(state, lease, lambda x: _done(x, Stage.STARTING, Stage.SERVING, now)), ()
+            return _on_started(state, lease, now), ()
         case say.Stopped(lease=lease):
             return _on_replica(state, lease, lambda x: _done(x, Stage.STOPPING, Stage.READY, now)), ()
         case say.Failed(lease=lease, reason=reason):
@@ -119,6 +127,7 @@ def _on_wanted(state: Controller, event: say.Wanted, now: Instant) -> Controller
     if of is None:
         of = Deployment(event.deployment, wanted=event.goal.replicas)
     if of.label != event.goal.replicas:
+        of = _by_the_clock(of, event.goal, now)
         of = replace(of, label=event.goal.replicas, scaled=None, wanted=event.goal.replicas)
     of = replace(of, goal=_as_scaled(event.goal, of.scaled))
     of = replace(of, wanted=_within(of, of.wanted))
@@ -129,15 +138,15 @@ def _on_wanted(state: Controller, event: say.Wanted, now: Instant) -> Controller
         of = replace(with_replica(of, made), primary=event.lease)
     if event.lease == of.primary:
         of = with_replica(of, replace(of.replicas[event.lease], fitted=event.goal.recipe))
-    return put(state, _outdated(of))
+    return put(state, rollouts.known(of, event.goal.recipe, now))
 
 
-def _outdated(of: Deployment) -> Deployment:
-    """Our user's commands change the primary; other replicas that serve are replaced by ones of the new recipe."""
-    for x in of.serving:
-        if x.lease != of.primary and x.fitted != of.goal.recipe and of.goal.ready and x.moving is None:
-            of = with_replica(of, replace(x, moving=OUTDATED))
-    return of
+def _by_the_clock(of: Deployment, goal: Goal, now: Instant) -> Deployment:
+    if not of.replicas or not (goal.scheduled or of.goal.scheduled):
+        return of
+    why = SCHEDULED if goal.scheduled else UNSCHEDULED
+    what = f"scaled from {of.wanted} to {goal.replicas}"
+    return told(of, Chapter(now, what, why, of.primary))
 
 
 def _on_unwanted(state: Controller, name: str) -> tuple[Controller, Wants]:
@@ -195,6 +204,7 @@ def _looked(x: Replica, event: say.Look) -> Replica:
         trouble=event.trouble,
         over=event.over,
         crashed=event.crashed,
+        well=event.well,
     )
     return replace(x, signs=signs, msat_hour=event.msat_hour or x.msat_hour)
 
@@ -243,6 +253,7 @@ def _search_failed(of: Deployment, ticket: int, why: Reason, pause: Duration, no
         stay = {k: replace(x, moving=None) for k, x in of.replicas.items()}
         of = replace(of, move_to=None, replicas=stay)
         of = told(of, Chapter(now, "stayed", why, of.primary))
+    of = rollouts.no_copy(of, why, now)
     asks = tuple(x for x in of.asks if x.ticket != ticket)
     return replace(of, asks=asks, failures=of.failures + 1, again_at=after(now, wait), hindrance=why)
 
@@ -257,10 +268,20 @@ def _on_fitted(state: Controller, lease: LeaseId, recipe: str, now: Instant) -> 
     return put(state, with_replica(of, x))
 
 
+def _on_started(state: Controller, lease: LeaseId, now: Instant) -> Controller:
+    of = state.holder(lease)
+    if of is None:
+        return state
+    x = of.replicas[lease]
+    if x.stage is Stage.STARTING:
+        return put(state, rollouts.started(of, x, now))
+    return put(state, with_replica(of, replace(x, busy=False, again_at=after(now, AGAIN_SICK))))
+
+
 def _done(x: Replica, before: Stage, to: Stage, now: Instant) -> Replica:
     if x.stage is before:
         return replace(x, stage=to, since=now, tries=0, busy=False)
-    return replace(x, busy=False, again_at=after(now, AGAIN_SICK))  # started again where it had crashed
+    return replace(x, busy=False)
 
 
 def _on_failed(state: Controller, lease: LeaseId, why: Reason, now: Instant) -> Controller:
@@ -304,8 +325,11 @@ def is_cut_off(state: Controller, now: Instant) -> bool:
 
 def _carry_out(state: Controller, of: Deployment, blind: bool, now: Instant) -> tuple[Deployment, Wants]:
     of = _marked(_timed_out(of, state, now), state, blind, now)
-    todo = plan(of, state.patience, now, blind)
+    before, of = of, rollouts.advance(of, facts(of, state.patience, now, blind), now)
     effects = list[say.AnyWant]()
+    if of.epoch != before.epoch or of.rollout != before.rollout:
+        effects.append(say.Publish(of.name))
+    todo = plan(of, state.patience, now, blind)
     for work in (_migrate, _stop):
         of, more = work(of, todo, now)
         effects += more
@@ -418,6 +442,8 @@ def _work(of: Deployment, x: Replica) -> say.AnyWant | None:
 
 def _turn(of: Deployment, state: Controller, blind: bool, now: Instant) -> tuple[Deployment, Wants]:
     """Our user's ids and ports leave a replica after its first miss if another one serves, and come back to none."""
+    if rollouts.is_held(of):
+        return of, ()
     seen = facts(of, state.patience, now, blind)
     able = [x for x in seen.good if x.stage is Stage.SERVING and seen.verdicts[x.lease].serves]
     now_at = of.replicas.get(of.primary)

@@ -44,6 +44,8 @@ RETURNED = Reason("replica.returned", "it came back after another had taken its 
 LACKING = Reason("deployment.lacking", "there are fewer replicas than wanted")
 DRAINED = Reason("replica.drained", "another one serves in its place")
 SLEEPS = Reason("deployment.asleep", "there is no load: nothing runs until a request comes")
+SCHEDULED = Reason("deployment.scheduled", "it is the hour at which dockage.schedule asks for that many")
+UNSCHEDULED = Reason("deployment.unscheduled", "the hours of dockage.schedule are over")
 NOT_FIT = Reason("replica.not-fit", "what should run could not be brought there, or not be started")
 OUTDATED = Reason("replica.outdated", "what should run has changed")
 
@@ -75,6 +77,8 @@ class Facts(msgspec.Struct, frozen=True):
     verdicts: Mapping[LeaseId, Verdict]
     good: tuple[Replica, ...]
     """Serving or starting, and to stay."""
+    proven: tuple[Replica, ...]
+    """Of these, those that serve well, what is new for long enough."""
     weak: tuple[Replica, ...]
     """Serving, and to be replaced before they are stopped."""
     lost: tuple[Replica, ...]
@@ -97,10 +101,16 @@ def facts(of: Deployment, patience: Patience, now: Instant, cut_off: bool) -> Fa
         return x.moving is not None or sick or verdicts[x.lease].should_leave
 
     here = [x for x in of.replicas.values() if not gone(x)]
-    serving = [x for x in here if x.stage in (Stage.STARTING, Stage.SERVING)]
+    serving = [x for x in here if x.stage in COUNTED and not _is_aside(of, x)]
+    good = tuple(x for x in serving if not leaves(x))
     return Facts(
         verdicts,
-        good=tuple(x for x in serving if not leaves(x)),
+        good=good,
+        proven=tuple(
+            x
+            for x in good
+            if x.stage is Stage.SERVING and verdicts[x.lease].serves and is_settled(of, x, now)
+        ),
         weak=tuple(x for x in serving if leaves(x)),
         lost=tuple(x for x in of.replicas.values() if gone(x)),
         ready=tuple(x for x in here if x.stage is Stage.READY and not leaves(x)),
@@ -108,17 +118,53 @@ def facts(of: Deployment, patience: Patience, now: Instant, cut_off: bool) -> Fa
     )
 
 
+COUNTED = (Stage.STARTING, Stage.PROVING, Stage.CHANGING, Stage.SERVING)
+
+
+def _is_aside(of: Deployment, x: Replica) -> bool:
+    """The copy that our user's commands change: it counts once it is admitted, or is to go."""
+    rollout = of.rollout
+    if rollout is None or rollout.in_place or rollout.admitted or (rollout.failed and not rollout.paused):
+        return False
+    return x.lease == rollout.place
+
+
+def is_settled(of: Deployment, x: Replica, now: Instant) -> bool:
+    """What is new has served for a while, and its gateways, if there are any, have had an answer of it."""
+    rollout = of.rollout
+    if (
+        rollout is None
+        or rollout.failed is not None
+        or x.fitted != of.goal.recipe
+        or x.fitted == rollout.before
+    ):
+        return True
+    public = any(each.signs.gateways for each in of.replicas.values())
+    return since(x.since, now) >= of.goal.update.monitor and (x.answered or not public)
+
+
+def outdated(of: Deployment) -> list[Replica]:
+    """Serving, and not what should be."""
+    return [
+        x
+        for x in of.replicas.values()
+        if x.stage in (Stage.STARTING, Stage.PROVING, Stage.SERVING) and x.fitted != of.recipe
+    ]
+
+
 def plan(of: Deployment, patience: Patience, now: Instant, cut_off: bool = False) -> Plan:
     seen = facts(of, patience, now, cut_off)
     migrate, held = _migrations(of, seen)
     ends, fences = _ends(of, seen, patience, now)
     surplus = _surplus(of, seen)
+    if not of.wanted:  # it wakes where our user's commands go
+        surplus = sorted(surplus, key=lambda x: x.lease != of.primary)
     keeps = max(0, of.standbys_wanted - len(seen.ready) - len(seen.coming) - len(of.asks))
     halt = [(x.lease, RETURNED if x.epoch < of.epoch else SURPLUS) for x in surplus[:keeps]]
     return Plan(
         place=_place(of, seen, len(migrate), len(halt)),
         migrate=migrate,
-        halt=(*halt, *_makes_room(of, seen)),
+        halt=(*halt, *_makes_room(of, seen), *_again(of, patience, now)),
         drain=(*((x.lease, SURPLUS) for x in surplus[keeps:]), *_replaced(of, seen)),
         end=(*ends, *_idle(of, seen)),
         fence=fences,
@@ -135,7 +181,7 @@ def _migrations(
     leaving = [x for x in (*seen.lost, *seen.weak) if x.stage in RUNS]
     if lacking <= 0 or not of.goal.ready:
         return (), ()
-    fit = _fit_to_start(of, seen)
+    fit = fit_to_start(of, seen)
     if of.goal.holds_data and (_another_may_write(of) or not fit):
         why = NOT_FENCED if of.goal.expendable else HOLDS_DATA
         return (), tuple((x.lease, why) for x in leaving)
@@ -145,14 +191,16 @@ def _migrations(
     ), ()
 
 
-def _fit_to_start(of: Deployment, seen: Facts) -> list[Replica]:
+def fit_to_start(of: Deployment, seen: Facts) -> list[Replica]:
     """Best first. What must keep its data starts only where it has run before."""
     fit = [x for x in seen.ready if x.fitted and not x.busy and seen.verdicts[x.lease].serves]
     if of.goal.holds_data and not of.goal.expendable:
         fit = [x for x in fit if x.epoch]
+    if of.rollout is not None and not seen.lost:
+        fit = [x for x in fit if x.fitted == of.recipe]
     if of.move_to is not None and seen.weak and not seen.lost:
         fit = [x for x in fit if x.place.provider == of.move_to]
-    return sorted(fit, key=lambda x: (x.fitted != of.goal.recipe, x.tries, x.msat_hour, x.lease))
+    return sorted(fit, key=lambda x: (x.fitted != of.recipe, x.tries, x.msat_hour, x.lease))
 
 
 def _another_may_write(of: Deployment) -> bool:
@@ -162,7 +210,7 @@ def _another_may_write(of: Deployment) -> bool:
 
 def _makes_room(of: Deployment, seen: Facts) -> list[tuple[LeaseId, Reason]]:
     """With one writer, what is to be replaced stops before the other one starts."""
-    if not (of.goal.holds_data and _fit_to_start(of, seen)):
+    if not (of.goal.holds_data and fit_to_start(of, seen)):
         return []
     return [(x.lease, _why(seen, x)) for x in seen.weak if x.stage is Stage.SERVING]
 
@@ -173,21 +221,35 @@ def _why(seen: Facts, old: Replica | None) -> Reason:
     return old.moving or seen.verdicts[old.lease].reason or LACKING
 
 
+def _again(of: Deployment, patience: Patience, now: Instant) -> list[tuple[LeaseId, Reason]]:
+    drained = [x for x in of.replicas.values() if _has_drained(x, patience, now)]
+    return [(x.lease, OUTDATED) for x in drained if _is_needed_again(of, x)]
+
+
 # -- place -------------------------------------------------------------------------------------------
 def _place(of: Deployment, seen: Facts, started: int, halted: int) -> Reason | None:
     """A lost one that may come back will be a standby again, so a standby is not replaced before it is ended."""
     if not of.goal.ready:
         return None
-    spare = [*seen.ready, *seen.coming]
+    if _may_lack(of) and not seen.lost:
+        return None  # it takes what is there
+    again = [x for x in of.replicas.values() if _is_needed_again(of, x)]
+    spare = [*seen.ready, *seen.coming, *again]
     if of.move_to is not None and seen.weak and not there(of):
         return LACKING
-    missing = max(0, of.wanted - len(seen.good) - started)
+    missing = max(0, of.wanted - len(seen.good) - started) + _copies(of)
     left = len(spare) + halted - started - missing
     returning = sum(1 for x in seen.lost if seen.verdicts[x.lease].health is Health.DEAD)
-    if left >= 0 and left + returning >= of.standbys_wanted:
+    if left >= 0 and (of.rollout is not None or left + returning >= of.standbys_wanted):
         return None
     keeps = of.goal.holds_data and not of.goal.expendable
     return None if keeps and left < 0 else LACKING
+
+
+def _copies(of: Deployment) -> int:
+    """One more, for our user's commands to change."""
+    rollout = of.rollout
+    return int(rollout is not None and not rollout.place and not rollout.in_place)
 
 
 def there(of: Deployment) -> bool:
@@ -204,14 +266,16 @@ def budget(of: Deployment) -> Msat | None:
 
 def is_unfit(of: Deployment, x: Replica) -> bool:
     """New, or a standby that holds an older recipe. What serves is our user's own to change."""
-    waits = x.stage in (Stage.FITTING, Stage.READY) and x.fitted != of.goal.recipe
+    waits = x.stage in (Stage.FITTING, Stage.READY) and x.fitted != of.recipe
     return waits and of.goal.ready and x.tries < TRIES_MAX
 
 
 # -- stop --------------------------------------------------------------------------------------------
 def _surplus(of: Deployment, seen: Facts) -> list[Replica]:
     """Those beyond what is wanted: one that returned first, then the dearest. What only starts is not counted on."""
-    proven = [x for x in seen.good if x.stage is Stage.SERVING and seen.verdicts[x.lease].serves]
+    if of.rollout is not None:
+        return []  # until it is over, there may be one more
+    proven = seen.proven
     extra = len(seen.good) - of.wanted
     enough = len(proven) - of.wanted
     worst = sorted(
@@ -223,17 +287,25 @@ def _surplus(of: Deployment, seen: Facts) -> list[Replica]:
 
 def _replaced(of: Deployment, seen: Facts) -> list[tuple[LeaseId, Reason]]:
     """Weak ones go once the others are enough and serve."""
-    proven = [x for x in seen.good if x.stage is Stage.SERVING and seen.verdicts[x.lease].serves]
-    if len(proven) < of.wanted:
+    if len(seen.proven) < of.wanted - _may_lack(of):
         return []
     return [(x.lease, x.moving or seen.verdicts[x.lease].reason or DRAINED) for x in seen.weak]
+
+
+def _may_lack(of: Deployment) -> int:
+    """With ``stop-first``, and with one writer, fewer serve while a batch is replaced."""
+    update = of.goal.update
+    if of.rollout is None or of.rollout.failed is not None or update.order == "start-first":
+        return 0
+    return update.parallelism or of.wanted
 
 
 def _ends(
     of: Deployment, seen: Facts, patience: Patience, now: Instant
 ) -> tuple[tuple[tuple[LeaseId, Reason], ...], tuple[tuple[LeaseId, Reason], ...]]:
     """(leases to end, leases to fence)."""
-    ends = [(x.lease, DRAINED) for x in of.replicas.values() if _has_drained(x, patience, now)]
+    drained = [x for x in of.replicas.values() if _has_drained(x, patience, now)]
+    ends = [(x.lease, DRAINED) for x in drained if not _is_needed_again(of, x)]
     ends += [
         (x.lease, NOT_FIT)
         for x in of.replicas.values()
@@ -257,13 +329,25 @@ def _ends(
     return tuple(ends), tuple((lease, why) for lease, why in fences if lease not in known)
 
 
+def _is_needed_again(of: Deployment, x: Replica) -> bool:
+    """While others are still to be replaced, its lease takes what is new next."""
+    rollout = of.rollout
+    if rollout is None or not rollout.admitted or x.fitted == of.recipe or x.stage is not Stage.DRAINING:
+        return False
+    stays = [each for each in of.replicas.values() if each.stage in COUNTED and each.moving is None]
+    spare = [
+        each for each in of.replicas.values() if each.stage in (Stage.FITTING, Stage.READY, Stage.STOPPING)
+    ]
+    return bool(outdated(of)) or len(stays) + len(spare) < of.wanted + of.standbys_wanted
+
+
 def _has_drained(x: Replica, patience: Patience, now: Instant) -> bool:
     return x.stage is Stage.DRAINING and since(x.since, now) >= patience.drain
 
 
 def _idle(of: Deployment, seen: Facts) -> list[tuple[LeaseId, Reason]]:
     """Standbys beyond what is wanted, the dearest first; and all that are to be replaced."""
-    lacking = max(0, of.wanted - len(seen.good))
+    lacking = max(0, of.wanted - len(seen.good)) + max(_copies(of), _rolls(of))
     spare = [*seen.coming, *sorted(seen.ready, key=lambda x: (x.fitted == "", -x.msat_hour, x.lease))]
     extra = max(0, len(spare) - lacking - of.standbys_wanted)
     over = of.goal.max_msat_hour is not None and of.msat_hour > of.goal.max_msat_hour
@@ -275,6 +359,10 @@ def _idle(of: Deployment, seen: Facts) -> list[tuple[LeaseId, Reason]]:
         and (x.moving is not None or seen.verdicts[x.lease].should_leave)
     ]
     return [*((x.lease, CEILING if over else SURPLUS) for x in gone), *left]
+
+
+def _rolls(of: Deployment) -> int:
+    return int(of.rollout is not None and of.rollout.admitted and bool(outdated(of)))
 
 
 # -- ignore ------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ def on_charged(state: Controller, event: say.Charged) -> Controller:
     of = state.deployments.get(event.deployment)
     if of is None:
         of = Deployment(event.deployment, wanted=event.goal.replicas, label=event.goal.replicas)
+    if of.label != event.goal.replicas:  # by the label, or by the hours of dockage.schedule
+        of = replace(of, label=event.goal.replicas, wanted=event.goal.replicas)
     state = put(state, replace(of, goal=event.goal, shared=True, charge=True, term=event.epoch))
     return replace(state, terms={**state.terms, event.deployment: terms.SOLE})
 

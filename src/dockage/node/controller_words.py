@@ -13,6 +13,7 @@ from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.spread import Place
 from dockage.domain.units import Instant, Msat
+from dockage.domain.update import Update
 
 from .kept import Goal
 
@@ -49,6 +50,25 @@ class MoveAsked(Told, frozen=True):
     to: NodeKey | None = None
 
 
+class ChangeBegun(Told, frozen=True):
+    """Our user's commands are about to replace what runs."""
+
+    deployment: str
+    update: Update = Update()
+
+
+class ChangeThrough(Told, frozen=True):
+    """They are done, or were broken off."""
+
+    deployment: str
+
+
+class LetGo(Told, frozen=True):
+    """It stays where it is, and is kept no longer."""
+
+    deployment: str
+
+
 # -- signs -------------------------------------------------------------------------------------------
 class Look(msgspec.Struct, frozen=True):
     """At one replica from our side: the heartbeat, and what the tenant's mind knows of its lease."""
@@ -60,6 +80,8 @@ class Look(msgspec.Struct, frozen=True):
     trouble: Reason | None = None
     over: Reason | None = None
     crashed: bool = False
+    well: bool | None = None
+    """Whether all its containers are as they should be; None: some only begin, or nobody looked."""
     msat_hour: Msat = Msat(0)
 
 
@@ -178,6 +200,9 @@ AnyTold: TypeAlias = (
     | Unwanted
     | ScaleAsked
     | MoveAsked
+    | ChangeBegun
+    | ChangeThrough
+    | LetGo
     | Looked
     | GatewaySaw
     | LeaseEnding

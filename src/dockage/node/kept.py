@@ -17,6 +17,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.spread import Place
 from dockage.domain.term import Term
 from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, Msat
+from dockage.domain.update import Update
 
 from .signs import NO_SIGNS, Signs, Verdict, judge
 
@@ -31,6 +32,10 @@ class Stage(enum.StrEnum):
     READY = "standby"
     """All is there and nothing runs."""
     STARTING = "starting"
+    PROVING = "proving"
+    """It runs what is new, out of the rotation, until it is well."""
+    CHANGING = "changing"
+    """Our user's commands change it where it is; nothing new is sent to it."""
     SERVING = "serving"
     DRAINING = "draining"
     """It still answers what it has begun; nothing new is sent to it."""
@@ -38,7 +43,7 @@ class Stage(enum.StrEnum):
     """Its containers are being stopped; the lease stays."""
 
 
-RUNS = frozenset({Stage.STARTING, Stage.SERVING, Stage.DRAINING, Stage.STOPPING})
+RUNS = frozenset(Stage) - {Stage.FITTING, Stage.READY}
 """Stages in which something of the deployment may be running there: in which it may write."""
 
 
@@ -60,6 +65,9 @@ class Goal(msgspec.Struct, frozen=True):
     """Changes whenever what is to run changes."""
     ready: bool = False
     """Something of it runs now, so that a copy would have something to copy."""
+    update: Update = Update()
+    scheduled: bool = False
+    """By the clock: what is wanted now is what ``dockage.schedule`` says."""
 
 
 class Replica(msgspec.Struct, frozen=True):
@@ -81,6 +89,8 @@ class Replica(msgspec.Struct, frozen=True):
     """Since when it counts as lost; 0 while it does not."""
     sick_at: Instant = Instant(0)
     """Since when its provider answers and it does not. Not stored."""
+    bad_at: Instant = Instant(0)
+    """Since when a container of it has failed or is unhealthy. Not stored."""
     answered: bool = False
     """A gateway has had an answer of it since it was started: before that it may only be slow to begin."""
     moving: Reason | None = None
@@ -118,6 +128,26 @@ class Chapter(msgspec.Struct, frozen=True):
     """The one that took its place."""
 
 
+class Rollout(msgspec.Struct, frozen=True):
+    """What runs is being changed by our user's commands: in a copy (*place*), or where it was if there can be none."""
+
+    began: Instant
+    before: str
+    """The recipe that served until now."""
+    place: LeaseId = LeaseId(b"")
+    """Where our user's commands go; empty while it is being found."""
+    in_place: bool = False
+    through: bool = False
+    """Our user's commands are done."""
+    known: bool = False
+    """The controller was told the new recipe."""
+    admitted: bool = False
+    """The first one of the new kind serves."""
+    failed: Reason | None = None
+    paused: bool = False
+    """Failed, and left so: ``dockage.update-failure=pause``."""
+
+
 class Deployment(msgspec.Struct, frozen=True):
     name: str
     goal: Goal = Goal()
@@ -149,6 +179,9 @@ class Deployment(msgspec.Struct, frozen=True):
     """A tenant's, whose deputy we are: our own user's docker does not know it."""
     term: int = 0
     """Epoch of the term in which we acted last."""
+    rollout: Rollout | None = None
+    setback: Reason | None = None
+    """Why the last change was not rolled out; until the next one."""
 
     def __repr__(self) -> str:
         return (
@@ -158,6 +191,20 @@ class Deployment(msgspec.Struct, frozen=True):
     @property
     def serving(self) -> list[Replica]:
         return [x for x in self.replicas.values() if x.stage in (Stage.STARTING, Stage.SERVING)]
+
+    @property
+    def recipe(self) -> str:
+        """What is set up anew: what is not yet admitted is set up nowhere else."""
+        rollout = self.rollout
+        return rollout.before if rollout is not None and not rollout.admitted else self.goal.recipe
+
+    @property
+    def is_changing(self) -> bool:
+        """What our user's books say now is not yet what is wanted, or not any more."""
+        rollout = self.rollout
+        return rollout is not None and (
+            not rollout.through or (rollout.failed is not None and not rollout.paused)
+        )
 
     @property
     def standbys_wanted(self) -> int:
@@ -226,7 +273,7 @@ def told(deployment: Deployment, chapter: Chapter) -> Deployment:
 def durable(deployment: Deployment) -> Deployment:
     """What is stored: no signs, and nothing that is under way only while this process lives."""
     kept = {
-        k: replace(x, signs=NO_SIGNS, busy=False, again_at=Instant(0), sick_at=Instant(0))
+        k: replace(x, signs=NO_SIGNS, busy=False, again_at=Instant(0), sick_at=Instant(0), bad_at=Instant(0))
         for k, x in deployment.replicas.items()
     }
     asks = tuple(x for x in deployment.asks if x.lease)

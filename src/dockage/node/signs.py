@@ -84,6 +84,8 @@ class Signs(msgspec.Struct, frozen=True):
     gateways: Mapping[NodeKey, Seen] = msgspec.field(default_factory=dict)
     crashed: bool = False
     """Something that should run there has ended."""
+    well: bool | None = None
+    """Whether all its containers are as they should be; None: they only begin, or nobody looked."""
     trouble: Reason | None = None
     """Why the tenant's mind does not pay, or why the provider has frozen the lease."""
     leaving: Reason | None = None

@@ -77,6 +77,7 @@ async def start(call: Call, parts: Parts) -> None:
     async def begin() -> None:
         placed = await parts.placing.revive(container) if container.ended else container
         status = await _with_ports(parts, placed, f"/containers/{placed.remote}/start", _start_query(call))
+        await parts.changes.started(placed)
         await call.done(status)
 
     await attended(call.server, begin())
@@ -266,6 +267,7 @@ async def remove(call: Call, parts: Parts) -> None:
     if not container.ended:
         await _remove(parts, container, call.query)
     parts.watch.forget(container)
+    await parts.changes.removed(container)
     await call.done()
 
 

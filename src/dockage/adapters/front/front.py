@@ -29,6 +29,7 @@ from dockage.wire.tasks import spawn
 from . import routes
 from .books import Books
 from .call import JSON
+from .changes import Changes
 from .engines import LeaseEngines
 from .hub import EventHub
 from .imagewatch import follow_images
@@ -90,6 +91,7 @@ class DockerFront:
         self._bind_host, self._linger, self._clock, self._tell = bind_host, linger_sec, clock, tell
         self._local = LocalEngine(local_engine, store)
         self._books = Books(journal)
+        self.changes = Changes(self._books)
         self._engines = LeaseEngines(leases)
         self._parts: Parts | None = None
         self.clients = 0
@@ -126,9 +128,10 @@ class DockerFront:
         tenancy = Tenancy(self._books, self._leases, engines, tasks, self._linger)
         watch = Watch(self._books, engines, published, hub, self._clock, tasks, tenancy.settle)
         tenancy.watch = watch
-        hands = (self._send_image, self._clock, self._tell)
+        hands = (self._send_image, self._clock, self._tell, self.changes)
         placing = Placing(self._books, engines, self._local, tenancy, watch, *hands)
-        return Parts(self._books, engines, self._local, published, hub, watch, tenancy, placing, self._clock)
+        worked_with = (self._books, engines, self._local, published, hub, watch, tenancy, placing)
+        return Parts(*worked_with, self._clock, self.changes)
 
     def _resume(self, parts: Parts) -> None:
         """After a restart: follow every lease (which opens the ports of what runs), give empty ones back."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from dockage.ports import Clock
 
 from .books import Books
+from .changes import Changes
 from .engines import LeaseEngines
 from .hub import EventHub
 from .local import LocalEngine
@@ -30,6 +31,7 @@ class Parts:
     tenancy: Tenancy
     placing: Placing
     clock: Clock
+    changes: Changes
     execs: OrderedDict[str, str] = field(default_factory=OrderedDict)
     """Exec id to the container it was made in; the oldest are forgotten first."""
 

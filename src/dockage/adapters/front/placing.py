@@ -28,6 +28,7 @@ from dockage.protocol.docker.front_state import Container, Publish
 from dockage.protocol.docker.refusals import refusals
 
 from .books import Books
+from .changes import Changes
 from .engines import SLOW, LeaseEngines, id_of
 from .local import LocalEngine
 from .tenancy import Tenancy
@@ -68,10 +69,12 @@ class Placing:
         send_image: SendImage,
         clock: Clock,
         tell: Tell,
+        changes: Changes,
     ) -> None:
         self._books, self._engines, self._local = books, engines, local
         self._tenancy, self._watch = tenancy, watch
         self._send_image, self._clock, self._tell = send_image, clock, tell
+        self._changes = changes
         self._names: set[str] = set()
         self._sent: dict[LeaseId, dict[str, str]] = {}
         """What each lease was sent: the image's id here to its id there."""
@@ -83,6 +86,8 @@ class Placing:
         with self._reserved(name):
             await self._check_free(name)
             plan = await self._plan(name, body)
+            with self._told(plan.deployment) as progress:
+                await self._changes.before_create(plan.deployment, body, progress)
             lease, remote, warnings = await self._place(plan)
             container = Container(
                 id=remote,
@@ -98,6 +103,7 @@ class Placing:
                 image_id=self._sent[lease][plan.image_id],
             )
             self._books.keep(container)
+            self._changes.created(container, body)
         self._watch.look_soon(container)
         return container, warnings
 

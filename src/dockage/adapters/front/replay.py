@@ -123,17 +123,44 @@ class Replay:
 async def adopt(parts: Parts, deployment: str, placed: Placed) -> None:
     """The user's docker and published ports follow *deployment* to where a replay set it up. Its lease before that is
     forgotten if it has ended; if it has not, it is kept and paid until the deployment is empty, unless its owner ends
-    it. Raises UsageError("lease.ended") if the new one has."""
+    it. What our user's last change removed comes back where *placed* has it. Raises UsageError("lease.ended") if the
+    new one has."""
     for lease in {place.lease for place in placed.values()}:
         info = parts.engines.info(lease)
         if info is None:
             raise UsageError("lease.ended", f"the lease {short(lease)} has ended meanwhile")
         await _furnishings_follow(parts, deployment, lease)
         _rented(parts, deployment, info)
+    await _brought_back(parts, deployment, placed)
     for id_, place in placed.items():
         parts.published.close(id_)
         if moved := parts.books.change(id_, partial(_moved, place)):
             await parts.watch.after_change(moved)
+
+
+async def _brought_back(parts: Parts, deployment: str, placed: Placed) -> None:
+    now = parts.books.shelf.in_deployment(deployment)
+    before = parts.books.shelf.before.get(deployment)
+    gone = placed.keys() - {one.id for one in now}
+    if not gone or before is None or not gone <= {one.id for one in before.containers}:
+        return
+    old = {one.id for one in before.containers}
+    for one in now:
+        parts.published.close(one.id)
+        if one.id not in old and one.lease in {place.lease for place in placed.values()}:
+            await _discarded(parts, one)
+    parts.books.forget(*now)  # all, so that they are in their old order again
+    parts.books.keep(*before.containers)
+
+
+async def _discarded(parts: Parts, one: Container) -> None:
+    """What was new, and in the way of what comes back. It may be gone already."""
+    path, query = f"/containers/{one.remote}", {"force": "1", "v": "1"}
+    try:
+        await parts.engines.call(one.lease, "DELETE", path, query=query, limit=SLOW)
+    except ApiError as error:
+        if error.status != 404:
+            raise
 
 
 def _moved(place: Spot, container: Container) -> Container:

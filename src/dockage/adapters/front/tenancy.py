@@ -216,6 +216,7 @@ class Tenancy:
         self._books.keep(
             *(replace(one, deployment="", lease=NOWHERE, remote="") for one in networks),
         )
-        self._books.forget(rented)
+        before = self._books.shelf.before.get(rented.deployment)
+        self._books.forget(rented, *((before,) if before else ()))
         self._engines.drop(rented.lease)
         self.watch.unfollow(rented.lease)

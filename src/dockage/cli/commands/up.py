@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dockage.cli import complete, compose, leases, process, public
+from dockage.cli import complete, compose, kept, leases, process, public
 from dockage.cli import format as show
 from dockage.cli.client import Client, Json
 from dockage.cli.errors import Unavailable, UsageError
@@ -75,6 +75,8 @@ def command(
     session.say(price.pop("text"))
     if price["grows"]:
         session.confirm("Go ahead?", yes=yes)
+    if project.update:
+        session.client.post("deployments", project.name, "update", body={"labels": project.update})
     with _telling(session, project.name):
         words = ["--build"] if build else []
         words += [word for service, number in scale for word in ("--scale", f"{service}={number}")]
@@ -82,6 +84,7 @@ def command(
     if code:
         session.say(f"docker compose ended with {code}; `dockage why {project.name}` may tell more")
         raise click.exceptions.Exit(130 if code == 130 else 1)
+    kept.rolled_out(session, project.name, wait_timeout)
     there = _wait(session, files, socket, wait_timeout)
     urls, outside = compose.urls(there), _public(session, project, wait_timeout)
     answer = {"deployment": project.name, "services": project.services, **price, "urls": urls}

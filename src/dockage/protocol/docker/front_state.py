@@ -104,7 +104,15 @@ class Rented:
     """The ``dockage.*`` labels that it was chosen by."""
 
 
-Record = Container | Network | Volume | Rented
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a deployment was when our user's last change of it began."""
+
+    deployment: str
+    containers: tuple[Container, ...]
+
+
+Record = Container | Network | Volume | Rented | Before
 R = TypeVar("R", bound=Record)
 
 KINDS: dict[type[Record], str] = {
@@ -112,6 +120,7 @@ KINDS: dict[type[Record], str] = {
     Network: "front.network",
     Volume: "front.volume",
     Rented: "front.lease",
+    Before: "front.before",
 }
 GONE = b""
 """The value of a journal row whose record was removed."""
@@ -125,6 +134,8 @@ def key(record: Record) -> bytes:
             return record.name.encode()
         case Rented():
             return record.lease
+        case Before():
+            return record.deployment.encode()
 
 
 def encode(record: Record) -> bytes:
@@ -144,6 +155,7 @@ class Shelf:
     networks: dict[str, Network] = field(default_factory=dict)
     volumes: dict[str, Volume] = field(default_factory=dict)
     rented: dict[LeaseId, Rented] = field(default_factory=dict)
+    before: dict[str, Before] = field(default_factory=dict)
 
     def put(self, record: Record) -> None:
         match record:
@@ -155,6 +167,8 @@ class Shelf:
                 self.volumes[record.name] = record
             case Rented():
                 self.rented[record.lease] = record
+            case Before():
+                self.before[record.deployment] = record
 
     def drop(self, record: Record) -> None:
         match record:
@@ -166,6 +180,8 @@ class Shelf:
                 self.volumes.pop(record.name, None)
             case Rented():
                 self.rented.pop(record.lease, None)
+            case Before():
+                self.before.pop(record.deployment, None)
 
     def in_deployment(self, deployment: str) -> list[Container]:
         return [container for container in self.containers.values() if container.deployment == deployment]
