@@ -7,7 +7,7 @@ for a moment at a lease that answers; what a dying machine does to containers is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import structlog
