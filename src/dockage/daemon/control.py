@@ -36,6 +36,7 @@ from dockage.protocol.bitcoin.settlement import RELAY_FEERATE, overhead
 from . import control_deputies, control_keeping, control_public, views
 from .control_gateway import gateway_routes
 from .control_machines import machine_routes
+from .control_words import asked, reply
 from .driver import Driver
 from .market import explain
 from .node import Node
@@ -150,7 +151,7 @@ class Control:
     async def _status(self, _: web.Request) -> web.Response:
         node = self._node
         address = node.link.address()
-        return _json(
+        return reply(
             {
                 "version": __version__,
                 "node": node.keys.node.hex(),
@@ -194,7 +195,7 @@ class Control:
         """What a provider's machine is, and what does not work on it; slower than /status: the engine is asked."""
         if self._node.host is None:
             raise UsageError("provider.none", "this node sells nothing; start it with dockage provide")
-        return _json((await self._node.host.facts())._asdict())
+        return reply((await self._node.host.facts())._asdict())
 
     async def _bitcoin_status(self) -> views.Json | None:
         if self._node.rail is None:
@@ -212,7 +213,7 @@ class Control:
     # -- the market ----------------------------------------------------------------------------------
     async def _market(self, request: web.Request) -> web.Response:
         """Offers, priced for the deployment asked about, cheapest first, those that fit before the rest."""
-        need = await _body(request, Need)
+        need = await asked(request, Need)
         limits, wishes = _wanted(need)
         wish = self._node.renting.wish(limits, wishes)
         query = Query(wish, near=True, most=MOST_MAX, per_net=need.per_network)
@@ -226,7 +227,7 @@ class Control:
         candidates = [x.offer for x in found]
         why = "" if fits else explain(candidates, wish, seen.risk)
         helpful = () if fits else changes(candidates, wish, seen.risk)
-        return _json(
+        return reply(
             {
                 "offers": offers,
                 "why": why,
@@ -239,7 +240,7 @@ class Control:
 
     async def _quote(self, request: web.Request) -> web.Response:
         """What renting now would cost, before anything is asked of anybody."""
-        need = await _body(request, Need)
+        need = await asked(request, Need)
         limits, wishes = _wanted(need)
         offer, best, others = await self._node.renting.quote(limits, wishes)
         prices = await control_public.gateway_prices(self._node, wishes, need.gateways)
@@ -247,7 +248,7 @@ class Control:
         plan = best.plan
         fees = overhead(feerate, plan.setup_sat if plan else NOTHING)
         size = plan.capacity if plan else 0
-        return _json(
+        return reply(
             {
                 "provider": best.provider.hex(),
                 "region": offer.region,
@@ -290,30 +291,30 @@ class Control:
         kept = [x for x in control_keeping.all_of(self._node) if str(x["deployment"]).lower() == what]
         if not leases and not channels:
             raise NotFound("control.not-found", f"no lease, deployment or channel is called {what}")
-        return _json({"leases": leases, "channels": channels, "kept": kept})
+        return reply({"leases": leases, "channels": channels, "kept": kept})
 
     # -- leases and money ----------------------------------------------------------------------------
     async def _progress(self, _: web.Request) -> web.Response:
         steps = self._node.steps.all()
-        return _json({"deployments": [{"deployment": name, "step": line} for name, line in steps.items()]})
+        return reply({"deployments": [{"deployment": name, "step": line} for name, line in steps.items()]})
 
     async def _spend(self, _: web.Request) -> web.Response:
-        return _json(views.spend(self._node.tenant.state, self._node.clock.now()))
+        return reply(views.spend(self._node.tenant.state, self._node.clock.now()))
 
     async def _earnings(self, _: web.Request) -> web.Response:
-        return _json(views.earnings(self._provider().state, self._node.clock.now()))
+        return reply(views.earnings(self._provider().state, self._node.clock.now()))
 
     async def _drain(self, request: web.Request) -> web.Response:
         """Sell nothing new, and tell every tenant when and why its lease will end."""
-        wanted = await _body(request, Drain)
+        wanted = await asked(request, Drain)
         reason = Reason(DRAINED.code, wanted.reason or DRAINED.text)
         at = after(self._node.clock.now(), Duration(wanted.notice_sec * SECOND))
         await self._provider().tell(told.DrainRequested(at, reason))
-        return _json(self._draining())
+        return reply(self._draining())
 
     async def _cancel_drain(self, _: web.Request) -> web.Response:
         await self._provider().tell(told.DrainCancelled())
-        return _json(self._draining())
+        return reply(self._draining())
 
     def _draining(self) -> views.Json:
         state, now = self._provider().state, self._node.clock.now()
@@ -326,20 +327,20 @@ class Control:
         return self._node.provider
 
     async def _spend_history(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, Span)
-        return _json(views.history(await self._node.history.spent(wanted.step, wanted.since), wanted.step))
+        wanted = await asked(request, Span)
+        return reply(views.history(await self._node.history.spent(wanted.step, wanted.since), wanted.step))
 
     async def _earnings_history(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, Span)
-        return _json(views.history(await self._node.history.earned(wanted.step, wanted.since), wanted.step))
+        wanted = await asked(request, Span)
+        return reply(views.history(await self._node.history.earned(wanted.step, wanted.since), wanted.step))
 
     async def _end_lease(self, request: web.Request) -> web.Response:
         lease = _find(request.match_info["lease"], self._node.tenant.state.leases)
         await self._node.renting.release(lease)
-        return _json(views.rented(self._node.tenant.state.leases[lease], self._node.clock.now()))
+        return reply(views.rented(self._node.tenant.state.leases[lease], self._node.clock.now()))
 
     async def _channels(self, _: web.Request) -> web.Response:
-        return _json({"channels": await self._all_channels()})
+        return reply({"channels": await self._all_channels()})
 
     async def _all_channels(self) -> list[views.Json]:
         try:
@@ -360,11 +361,11 @@ class Control:
         if provider is not None and _matches(what, provider.state.channels):
             channel = _find(what, provider.state.channels)
             await provider.tell(told.CloseRequested(channel))
-            return _json({"channel": channel.hex(), "role": "earning"})
+            return reply({"channel": channel.hex(), "role": "earning"})
         channel = _find(what, self._node.tenant.state.channels)
         self._refuse_while_used(self._node.tenant.state.channels[channel])
         await self._node.tenant.tell(told.CloseRequested(channel))
-        return _json({"channel": channel.hex(), "role": "paying"})
+        return reply({"channel": channel.hex(), "role": "paying"})
 
     def _refuse_while_used(self, channel: Channel) -> None:
         """A lease that is ending has no use for it any more: its last bill is taken along."""
@@ -389,7 +390,7 @@ class Control:
             }
             for c in funded
         ]
-        return _json({"network": network, "channels": lines})
+        return reply({"network": network, "channels": lines})
 
     # -- the wallet ----------------------------------------------------------------------------------
     def _rail(self) -> Rail:
@@ -404,7 +405,7 @@ class Control:
             for c in self._node.tenant.state.channels.values()
             if c.txid and not c.is_over and not c.settled_txid
         )
-        return _json(
+        return reply(
             {
                 **(await self._bitcoin_status() or {}),
                 "confirmed_sat": balance.confirmed,
@@ -414,10 +415,10 @@ class Control:
         )
 
     async def _receive(self, _: web.Request) -> web.Response:
-        return _json({"address": await self._rail().wallet.receive()})
+        return reply({"address": await self._rail().wallet.receive()})
 
     async def _send(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, Sending)
+        wanted = await asked(request, Sending)
         rail, amount = self._rail(), Sat(wanted.amount_sat)
         feerate = wanted.feerate or await rail.chain.feerate(FUND_TARGET)
         if wanted.preview:
@@ -427,11 +428,7 @@ class Control:
         else:
             tx = await rail.wallet.send(wanted.address, amount, feerate)
         txid = "" if wanted.preview else tx.txid
-        return _json({"txid": txid, "fee_sat": tx.fee, "feerate": feerate})
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=views.dump(value), status=status, content_type="application/json")
+        return reply({"txid": txid, "fee_sat": tx.fee, "feerate": feerate})
 
 
 def _bound(path: Path) -> socket.socket:
@@ -448,7 +445,7 @@ def _bound(path: Path) -> socket.socket:
 
 
 async def _need(request: web.Request) -> tuple[Resources, Wishes]:
-    return _wanted(await _body(request, Need))
+    return _wanted(await asked(request, Need))
 
 
 def _wanted(need: Need) -> tuple[Resources, Wishes]:
@@ -456,13 +453,6 @@ def _wanted(need: Need) -> tuple[Resources, Wishes]:
     if not limits.is_sane:
         raise UsageError("control.malformed", "a need is neither negative nor beyond any machine")
     return limits, read_wishes(need.labels)
-
-
-async def _body(request: web.Request, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise UsageError("control.malformed", f"the request does not fit: {error}") from None
 
 
 def _matches(prefix: str, known: Any) -> list[Any]:
@@ -488,15 +478,15 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except UsageError as error:
         status = 404 if isinstance(error, NotFound) else 400
-        return _json({"code": error.code, "message": error.message}, status=status)
+        return reply({"code": error.code, "message": error.message}, status=status)
     except Unavailable as error:
-        return _json({"code": error.code, "message": error.message}, status=503)
+        return reply({"code": error.code, "message": error.message}, status=503)
     except DockageError as error:
-        return _json({"code": error.code, "message": error.message}, status=502)
+        return reply({"code": error.code, "message": error.message}, status=502)
     except web.HTTPException as error:
-        return _json({"code": "control.http", "message": error.text or error.reason}, status=error.status)
+        return reply({"code": "control.http", "message": error.text or error.reason}, status=error.status)
     except Exception:
         log.exception("control.crashed", path=request.path)
-        return _json(
+        return reply(
             {"code": "control.crashed", "message": "a fault of dockage; its log says more"}, status=500
         )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
-from dockage.domain.errors import UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import HOUR, SECOND, Duration, Sat, msat, since
 from dockage.node.deputy import Charge
 
+from .control_words import asked, reply
 from .deputies import Mine, Standing
 from .node import Node
-from .views import Json, dump, reason
+from .views import Json, reason
 
 _Sat = Annotated[int, msgspec.Meta(ge=0, le=21_000_000 * 100_000_000)]
 
@@ -36,7 +36,7 @@ class Removing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def routes(node: Node) -> list[web.RouteDef]:
     async def listed(_: web.Request) -> web.Response:
         charges = node.deputising.state.charges.values()
-        return _json(
+        return reply(
             {
                 "mine": [_mine(node, *x) for x in node.deputies.all()],
                 "charges": [_charge(node, x) for x in charges if not x.mandate.is_withdrawn],
@@ -45,16 +45,16 @@ def routes(node: Node) -> list[web.RouteDef]:
         )
 
     async def add(request: web.Request) -> web.Response:
-        wanted = await _body(request, Adding)
+        wanted = await asked(request, Adding)
         hourly = None if wanted.max_spend_sat is None else msat(Sat(wanted.max_spend_sat))
         lasts = Duration(wanted.days * 24 * HOUR)
         await node.deputies.add(wanted.deployment, wanted.machine, Sat(wanted.budget_sat), hourly, lasts)
-        return _json(next(_mine(node, *x) for x in node.deputies.all() if x[0].name == wanted.deployment))
+        return reply(next(_mine(node, *x) for x in node.deputies.all() if x[0].name == wanted.deployment))
 
     async def remove(request: web.Request) -> web.Response:
-        force = (await _body(request, Removing)).force
+        force = (await asked(request, Removing)).force
         gone = await node.deputies.remove(request.match_info["name"], force=force)
-        return _json(_mine(node, gone, Standing()))
+        return reply(_mine(node, gone, Standing()))
 
     return [
         web.get("/v1/deputies", listed),
@@ -102,14 +102,3 @@ def _charge(node: Node, charge: Charge) -> Json:
 def _machine(node: Node, key: NodeKey) -> str:
     """Its name; "" once it is not linked any more."""
     return next((x.name for x in node.machines if x.key == key), "")
-
-
-def _json(value: Json) -> web.Response:
-    return web.Response(body=dump(value), content_type="application/json")
-
-
-async def _body(request: web.Request, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise UsageError("control.malformed", f"the request does not fit: {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -14,6 +14,7 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.units import SECOND, since
 
 from . import views
+from .control_words import asked, reply
 from .ingress import Ingress
 from .node import Node
 
@@ -39,7 +40,7 @@ class _Calls:
 
     async def all(self, _: web.Request) -> web.Response:
         told, ingress = self._node.config.gateway, self._ingress
-        return _json(
+        return reply(
             {
                 "zone": told.zone,
                 "public": list(told.public),
@@ -50,14 +51,14 @@ class _Calls:
         )
 
     async def drop(self, request: web.Request) -> web.Response:
-        name = self._name(await _named(request))
+        name = self._name((await asked(request, Named)).name)
         cut = await self._ingress.drop(name)
-        return _json({"name": name, "leases": [lease.hex() for lease in cut]})
+        return reply({"name": name, "leases": [lease.hex() for lease in cut]})
 
     async def allow(self, request: web.Request) -> web.Response:
-        name = self._name(await _named(request))
+        name = self._name((await asked(request, Named)).name)
         await self._ingress.allow(name)
-        return _json({"name": name, "leases": []})
+        return reply({"name": name, "leases": []})
 
     @property
     def _ingress(self) -> Ingress:
@@ -99,14 +100,3 @@ class _Calls:
             "replicas": len(document.replicas),
             "replicas_up": sum(not replica.misses for replica in signs.replicas) if signs else 0,
         }
-
-
-async def _named(request: web.Request) -> str:
-    try:
-        return msgspec.json.decode(await request.read(), type=Named).name
-    except msgspec.DecodeError as error:
-        raise UsageError("control.malformed", f"the request does not fit: {error}") from None
-
-
-def _json(value: Any) -> web.Response:
-    return web.Response(body=views.dump(value), content_type="application/json")

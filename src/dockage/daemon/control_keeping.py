@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -12,8 +12,9 @@ from dockage.domain.identity import NodeKey
 from dockage.domain.units import SECOND, Instant, since
 from dockage.node.kept import Chapter, Deployment, Replica
 
+from .control_words import asked, reply
 from .node import Node
-from .views import Json, dump, reason
+from .views import Json, reason
 from .wishes import COPIES_MAX, read_wishes
 
 UPDATE = "dockage.update-"
@@ -95,25 +96,25 @@ def all_of(node: Node) -> list[Json]:
 
 def routes(node: Node) -> list[web.RouteDef]:
     async def listed(_: web.Request) -> web.Response:
-        return _json({"deployments": all_of(node)})
+        return reply({"deployments": all_of(node)})
 
     async def scale(request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        await node.keeping.scale(name, (await _body(request, Scaling)).replicas)
-        return _json(_one(node, name))
+        await node.keeping.scale(name, (await asked(request, Scaling)).replicas)
+        return reply(_one(node, name))
 
     async def move(request: web.Request) -> web.Response:
-        name, prefix = request.match_info["name"], (await _body(request, Moving)).to.lower()
+        name, prefix = request.match_info["name"], (await asked(request, Moving)).to.lower()
         await node.keeping.move(name, await _provider(node, prefix) if prefix else None)
-        return _json(_one(node, name))
+        return reply(_one(node, name))
 
     async def update(request: web.Request) -> web.Response:
-        labels = (await _body(request, Updating)).labels
+        labels = (await asked(request, Updating)).labels
         if any(not name.startswith(UPDATE) for name in labels):
             raise UsageError("label.unknown", f"only labels {UPDATE}* are taken here")
         read_wishes(labels)
         node.keeping.said[request.match_info["name"]] = labels
-        return _json({})
+        return reply({})
 
     return [
         web.post("/v1/deployments/{name}/update", update),
@@ -136,14 +137,3 @@ async def _provider(node: Node, prefix: str) -> NodeKey:
 
 def _one(node: Node, name: str) -> Json:
     return deployment(node.keeping.state.deployments[name], node.clock.now())
-
-
-def _json(value: Json) -> web.Response:
-    return web.Response(body=dump(value), content_type="application/json")
-
-
-async def _body(request: web.Request, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
-        raise UsageError("control.malformed", f"the request does not fit: {error}") from None

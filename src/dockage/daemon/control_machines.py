@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -11,6 +11,7 @@ from aiohttp import web
 from dockage.domain.errors import UsageError
 
 from . import views
+from .control_words import asked, reply
 from .linking import Shown
 from .machines import Machine
 from .node import Node
@@ -37,32 +38,29 @@ class _Calls:
         self._node = node
 
     async def all(self, _: web.Request) -> web.Response:
-        return _json({"machines": [self._machine(x) for x in self._node.machines]})
+        return reply({"machines": [self._machine(x) for x in self._node.machines]})
 
     async def remove(self, request: web.Request) -> web.Response:
         machine = self._node.machines.find(request.match_info["machine"])
         await self._node.machines.remove(machine.key)
-        return _json(self._machine(machine))
+        return reply(self._machine(machine))
 
     async def show(self, _: web.Request) -> web.Response:
-        return _json(self._shown(self._node.linking.offer()))
+        return reply(self._shown(self._node.linking.offer()))
 
     async def shown(self, _: web.Request) -> web.Response:
         shown = self._node.linking.shown
         if shown is None:
             raise UsageError("link.no-code", "no code is shown here: `dockage link` shows one")
-        return _json(self._shown(shown))
+        return reply(self._shown(shown))
 
     async def cancel(self, _: web.Request) -> web.Response:
         self._node.linking.cancel()
-        return _json({})
+        return reply({})
 
     async def accept(self, request: web.Request) -> web.Response:
-        try:
-            typed = msgspec.json.decode(await request.read(), type=Typed)
-        except msgspec.DecodeError as error:
-            raise UsageError("control.malformed", f"the request does not fit: {error}") from None
-        return _json(self._machine(await self._node.linking.accept(typed.code)))
+        typed = await asked(request, Typed)
+        return reply(self._machine(await self._node.linking.accept(typed.code)))
 
     def _machine(self, machine: Machine) -> views.Json:
         return views.machine(machine, self._node.own.seen(machine.key), self._node.clock.now())
@@ -78,7 +76,3 @@ class _Calls:
             "reason": {"code": shown.code, "text": shown.message} if shown.code else None,
             "machine": self._machine(shown.machine) if shown.machine else None,
         }
-
-
-def _json(value: Any) -> web.Response:
-    return web.Response(body=views.dump(value), content_type="application/json")

@@ -9,10 +9,11 @@ from dockage.domain.offer import hourly_ceiling
 from dockage.domain.resources import INGRESS
 from dockage.domain.units import Msat
 
+from .control_words import reply
 from .exposing import Way
 from .node import Node
 from .renting import silently
-from .views import Json, dump, reason
+from .views import Json, reason
 from .wishes import Wishes, gateway_wishes
 
 
@@ -22,7 +23,7 @@ def all_of(node: Node) -> list[Json]:
 
 def routes(node: Node) -> list[web.RouteDef]:
     async def listed(_: web.Request) -> web.Response:
-        return web.Response(body=dump({"deployments": all_of(node)}), content_type="application/json")
+        return reply({"deployments": all_of(node)})
 
     return [web.get("/v1/public", listed)]
 
