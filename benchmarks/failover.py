@@ -1,6 +1,6 @@
 """How long until a service answers again, and what of its requests is lost; Docker Swarm cut in the same run.
 
-    script/bench failover [--json FILE] [--runs N] [--swarm-runs N] [--requests N] [--only PART ...]
+    script/bench failover [--json FILE] [--rounds N] [--requests N] [--only PART ...]
 
 failover_p50_s, failover_p95_s  one replica with a standby, its provider lost: in turn its daemon is killed (SIGKILL)
                                 and falls silent (SIGSTOP), which from outside is a line that was cut; killed_ and
@@ -13,7 +13,8 @@ drain_failed                    the same, a provider drained half-way (dockage d
 gateway_rps, bare_rps           requests a second through a gateway, and through Caddy alone (benchmarks/gateway.py)
 
 Each time counts from the fault until a request that began after it is answered. Parts: lost crash requests swarm
-gateway. Swarm runs beside lost and crash, so that both see the same machine; it waits far more than it works.
+gateway. Swarm runs beside lost, crash and requests, so that all see the same machine; it waits far more than it works.
+Twenty rounds take some eleven minutes on an idle machine. What was measured before a part fails is shown and written.
 """
 
 from __future__ import annotations
@@ -32,16 +33,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchlab import ROOT, Failed, LocalMarket, run
 from failover_public import Public
 from failover_site import Site
 
 import gateway
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "script"))
-
-from devtools.localmarket import LocalMarket  # noqa: E402
-from devtools.shell import Failed, run  # noqa: E402
 
 PARTS = ("lost", "crash", "requests", "swarm", "gateway")
 SWARM_SECONDS = 120
@@ -54,53 +50,57 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--runs", type=int, default=3, help="losses, and crashes (3)")
-    parser.add_argument("--swarm-runs", type=int, default=3, help="some 30 s each (3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="losses, crashes and Swarm's cuts, 30 s each (3)"
+    )
     parser.add_argument("--requests", type=int, default=10_000, help="under load, twice (10,000)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--engines", nargs=2, metavar=("TENANT", "PROVIDER"), required=True, help="sockets")
     options = parser.parse_args()
-    figures = measure(options)
-    figures["load"] = f"{os.getloadavg()[0]:.1f}"
-    figures["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
-    for name, value in figures.items():
-        print(f"{name:<16} {value}")
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def measure(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {}
+    try:
+        measure(options, figures)
+    finally:
+        figures["load"] = f"{os.getloadavg()[0]:.1f}"
+        figures["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
+        for name, value in figures.items():
+            print(f"{name:<16} {value}")
+        if options.json:
+            Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Fills *figures* as it goes."""
     with ExitStack() as stack:
         wait_for_swarm: Callable[[], list[float]] = list
         if "swarm" in options.only:
-            wait_for_swarm = stack.enter_context(swarm(options.engines[0], options.swarm_runs))
+            wait_for_swarm = stack.enter_context(swarm(options.engines[0], options.rounds))
         if {"lost", "crash", "requests"} & {*options.only}:
             world = stack.enter_context(market(*options.engines))
             if {"lost", "crash"} & {*options.only}:
-                figures |= one_replica(Site(world, options.engines[0], progress), options)
-            figures |= seconds("swarm", wait_for_swarm())
+                one_replica(Site(world, options.engines[0], progress), options, figures)
             if "requests" in options.only:
                 figures |= Public(world, progress).figures(options.requests)
-        else:
-            figures |= seconds("swarm", wait_for_swarm())
+        figures |= seconds("swarm", wait_for_swarm())
     if "gateway" in options.only:
         figures |= throughput()
-    return figures
 
 
-def one_replica(site: Site, options: argparse.Namespace) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
+def one_replica(site: Site, options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """A loss and a crash in turn: until the next standby is ready, the container runs long enough to crash anew."""
+    lost, ours, plain = list[float](), list[float](), list[float]()
     with site.up():
-        if "lost" in options.only:
-            lost = [site.lost(silent=bool(n % 2)) for n in range(options.runs)]
-            figures |= seconds("failover", lost)
-            figures |= seconds("killed", lost[::2]) | seconds("silent", lost[1::2])
-            figures |= {"phases_s": site.phases()}
-        if "crash" in options.only:
-            ours, plain = zip(*(site.crashed() for _ in range(options.runs)), strict=True)
-            figures |= seconds("crash", [*ours]) | seconds("plain_crash", [*plain])
-    return figures
+        for number in range(options.rounds):
+            progress(f"round {number + 1}/{options.rounds}")
+            if "lost" in options.only:
+                lost.append(site.lost(silent=bool(number % 2)))
+                figures |= seconds("failover", lost)
+                figures |= seconds("killed", lost[::2]) | seconds("silent", lost[1::2])
+                figures |= {"phases_s": site.phases()}
+            if "crash" in options.only:
+                for each, took in zip((ours, plain), site.crashed(), strict=True):
+                    each.append(took)
+                figures |= seconds("crash", ours) | seconds("plain_crash", plain)
 
 
 def throughput() -> dict[str, Any]:

@@ -9,15 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "script"))
-
-from devtools.localmarket import DOCKAGE, LocalMarket, NodeProcess  # noqa: E402
-from devtools.regtest import free_port  # noqa: E402
-from devtools.shell import Failed, run, wait_until  # noqa: E402
+from benchlab import DOCKAGE, ROOT, Failed, LocalMarket, NodeProcess, free_port, run, wait_until
 
 NAME, ZONE, RATE, PATIENCE = "public", "gw.example", 200, 90.0
 COMPOSE = """

@@ -21,10 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "script"))
-
-from devtools.shell import Failed, run, wait_until  # noqa: E402
+from benchlab import Failed, run, wait_until
 
 PATIENCE, PORT, IMAGE = 90.0, 8080, "dockage/base:bookworm"
 NAMES = ("manager", "left", "right")
@@ -42,8 +39,10 @@ def main() -> None:
     if os.path.exists("/sys/class/net/swarm") or os.getppid() != 1:
         raise SystemExit("this runs in script/sandbox only")
     swarm = Swarm(options.folder, options.image)
-    for _ in range(options.runs):
-        print(json.dumps(round(swarm.cut(), 2)), flush=True)
+    for number in range(1, options.runs + 1):
+        took = swarm.cut()
+        print(json.dumps(round(took, 2)), flush=True)
+        print(f"         swarm {number}/{options.runs}: {took:.2f} s", file=sys.stderr, flush=True)
 
 
 class Machine:

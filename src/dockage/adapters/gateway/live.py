@@ -47,7 +47,8 @@ class Backend:
     """One replica; of one whose services have several containers the *nth* of each."""
 
     def __init__(self, replica: Replica, nth: int = 0) -> None:
-        self.replica, self.nth = replica, nth
+        self.nth = nth
+        self.take(replica)
         self.in_flight = 0
         self.misses = 0
         self.answered_at = self.missed_at = self.down_since = 0.0
@@ -65,12 +66,19 @@ class Backend:
     def down(self) -> bool:
         return self.misses > 0
 
+    def take(self, replica: Replica) -> None:
+        """Looked through here, once, and not by each request."""
+        self.replica = replica
+        found = {name: replica.container(name, self.nth) for name, _ in replica.services}
+        self._containers = {name: container for name, container in found.items() if container}
+        self._room = IN_FLIGHT_MAX // max(1, replica.width)
+
     def container(self, site: Site) -> str | None:
-        return self.replica.container(site.service, self.nth)
+        return self._containers.get(site.service)
 
     @property
     def is_full(self) -> bool:
-        return self.in_flight >= IN_FLIGHT_MAX // max(1, self.replica.width)
+        return self.in_flight >= self._room
 
     def drop_idle(self) -> None:
         for streams in self.idle.values():
@@ -117,7 +125,7 @@ class Live:
             backend = old.pop(key, None) or Backend(replica, key[1])
             if backend.replica.services != replica.services or backend.replica.provider != replica.provider:
                 backend.drop_idle()
-            backend.replica = replica
+            backend.take(replica)
             self.backends[key] = backend
         for gone in old.values():
             gone.leave()
