@@ -139,6 +139,81 @@ async def test_http_2_with_a_certificate_that_is_right(edge: Edge) -> None:
     assert out.strip() == b"2 200"
 
 
+# -- HTTP/2 by hand: what no client would send -----------------------------------------------------------
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    """RFC 9113 §4.1."""
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """RFC 7541 §6.2.2, without Huffman's code."""
+    size = (
+        bytes([len(value)])
+        if len(value) < 127
+        else bytes([127, (len(value) - 127) | 128, (len(value) - 127) >> 7])
+    )
+    return b"\0" + bytes([len(name)]) + name + size + value
+
+
+async def http_2(edge: Edge, authority: bytes, *more: tuple[bytes, bytes]) -> bool:
+    """Whether a GET with this ``:authority`` was answered with 200."""
+    trust = context(edge)
+    trust.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.tls, ssl=trust, server_hostname=HOST)
+    pseudo = ((b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/"), (b":authority", authority))
+    block = b"".join(literal(*each) for each in (*pseudo, *more))
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 5, 1, block))
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                head = await reader.readexactly(9)
+                body = await reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] == 1:  # HEADERS
+                    return b"\x88" in body[:3]  # :status 200
+                if head[3] in (3, 7):  # RST_STREAM, GOAWAY
+                    return False
+    except (OSError, asyncio.IncompleteReadError):
+        return False
+    finally:
+        writer.close()
+
+
+HOSTILE = (
+    *(
+        b"",
+        b".",
+        b"..",
+        b"../../etc/passwd",
+        b"/run/relay.sock",
+        b"unix//run/x",
+        b"%2e%2e/x",
+        b"other.example.com",
+    ),
+    *(
+        f"{HOST}{tail}".encode()
+        for tail in ("/..", "@evil.example", "\0", "\r\nx: y", " ", "#", "?", ",other.example.com")
+    ),
+    *(b"[::1]", b"127.0.0.1", b"[", b"\xff\xfe", b"a" * 300, b"x." * 120, b"evil.example@" + HOST.encode()),
+)
+
+
+async def test_no_authority_that_is_not_ours_is_served(edge: Edge) -> None:
+    assert await http_2(edge, HOST.encode())
+    assert await http_2(edge, HOST.upper().encode() + b":443")
+    for each in HOSTILE:
+        assert not await http_2(edge, each), each
+    rand = Random(7)
+    for _ in range(12):
+        bent = bytearray(HOST.encode())
+        bent[rand.randrange(len(bent))] = rand.choice([*range(33), *b"/\\\\@#?[]<>^`{|}", *range(127, 256)])
+        assert not await http_2(edge, bytes(bent)), bytes(bent)
+
+
+async def test_two_names_in_one_request_are_none_or_the_one_of_the_handshake(edge: Edge) -> None:
+    assert not await http_2(edge, b"other.example.com", (b"host", HOST.encode()))
+    assert not await http_2(edge, HOST.encode(), (b":authority", b"other.example.com"))
+
+
 async def test_a_websocket_through_all_of_it(edge: Edge) -> None:
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", edge.tls, ssl=context(edge), server_hostname=HOST

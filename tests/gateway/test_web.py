@@ -16,7 +16,7 @@ from dockage.domain.identity import LeaseId
 from dockage.ports import Stream
 from dockage.protocol import streams
 from dockage.wire.http import HttpServer, Request
-from gateway.lab import HOST, INGRESS, WEB, FakeReplica, Lab, ask, echo_body, lab, raw
+from gateway.lab import HOST, INGRESS, WEB, FakeReplica, Lab, ask, echo, echo_body, lab, raw
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_half_an_answer_is_not_shown_as_a_whole_one(here: Lab) -> None:
     seen = asyncio.Event()
 
     async def half(server: HttpServer, request: Request) -> None:
-        await server.respond(200, [("content-length", "100")])
+        await server.respond(200, [("content-length", "100000")])
         await server.send(b"half")
         await seen.wait()
         server.raw().abort()
@@ -135,6 +135,29 @@ async def test_half_an_answer_is_not_shown_as_a_whole_one(here: Lab) -> None:
     with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
         await reader.readuntil(b"never")
     writer.close()
+
+
+async def test_a_short_answer_that_breaks_off_is_asked_for_elsewhere(here: Lab) -> None:
+    broke = asyncio.Event()
+
+    async def half(server: HttpServer, request: Request) -> None:
+        if request.method == "GET":
+            await server.respond(200, [("content-length", "100")])
+            await server.send(b"half")
+            await asyncio.sleep(0.1)  # it is on its way, or not: to the client it is the same
+            broke.set()
+        server.raw().abort()
+
+    async def well(server: HttpServer, request: Request) -> None:
+        await server.answer(200, [], b"whole")
+
+    one, other = here.add(half), here.add(well)
+    await here.publish(replicas=(one.replica(), other.replica(state="standby")))
+    asking = asyncio.ensure_future(here.get())
+    await broke.wait()
+    await here.publish(epoch=2)
+    answer = await asking
+    assert (answer.status, answer.body) == (200, b"whole")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -301,21 +324,37 @@ async def test_a_new_document_cuts_no_connection_and_a_new_app_neither(here: Lab
     writer.close()
 
 
-async def test_a_thousand_apps_come_while_one_connection_stays(here: Lab) -> None:
-    here.add()
+async def test_a_thousand_apps_and_replicas_come_while_connections_stay(here: Lab) -> None:
+    """A kept connection, and one that was switched to another protocol: neither is cut, nor made to wait."""
+
+    async def serve(replica: FakeReplica, stream: Stream) -> None:
+        server = HttpServer(stream)
+        while (request := await server.read_request()) is not None:
+            if request.wants_upgrade:
+                return await echo(replica, await server.upgrade())
+            await server.answer(200, [], b"ok")
+        await stream.finish()
+
+    here.add(serve=serve)
     await here.publish()
-    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    plain, switched = [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(2)]
     request = f"GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+    switched[1].write(request.replace(b"\r\n\r\n", b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"))
+    assert (await switched[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    here.add(serve=serve)
     for number in range(1000):
         lease = LeaseId(number.to_bytes(16, "big"))
-        await here.publish(
-            lease, name=f"app{number}", sites=(replace(WEB, hosts=(f"a{number}.example.com",)),)
-        )
+        site = replace(WEB, hosts=(f"a{number}.example.com",))
+        await here.publish(lease, name=f"app{number}", sites=(site,))
         if number % 100 == 0:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-    writer.close()
+            replicas = here.replicas[: 1 + number // 100 % 2]
+            await here.publish(epoch=2 + number, replicas=tuple(each.replica() for each in replicas))
+            plain[1].write(request)
+            await plain[0].readuntil(b"\r\n\r\nok")
+            switched[1].write(b"ping")
+            assert await switched[0].readexactly(4) == b"ping"
+    for _, writer in (plain, switched):
+        writer.close()
     assert (await ask(here.port, "/", "a999.example.com")).status == 200
 
 

@@ -52,6 +52,17 @@ async def incoming(door: Door, framing: Framing) -> AsyncIterator[bytes]:
         yield piece
 
 
+async def rest_of(upstream: Upstream, framing: Framing, rest: bytes) -> bytes:
+    """A short answer whole, so that it can be asked for elsewhere if its replica dies in the middle; of a long one, or
+    one whose length nobody said, what is here. Raises Unavailable."""
+    while len(rest) < framing.length <= BODY_KEPT:
+        piece = await upstream.read(PIECE)
+        if not piece:
+            raise Unavailable("http.cut", "the replica ended in the middle of an answer")
+        rest += piece
+    return rest
+
+
 async def pass_on(upstream: Upstream, door: Door, framing: Framing, rest: bytes) -> bool:
     """An answer's body, of which *rest* is here already; whether the replica sent nothing beyond it. Raises
     Unavailable, PeerError("http.framing")."""

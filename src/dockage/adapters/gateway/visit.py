@@ -18,7 +18,7 @@ from dockage.protocol.forwarding import HEAD_MAX, RequestHead, ResponseHead
 from dockage.wire.frames import PIECE
 from dockage.wire.splice import splice
 
-from .bodies import incoming, pass_on, whole
+from .bodies import incoming, pass_on, rest_of, whole
 from .door import HEAD_END, Door, HeadTooLong
 from .line import Search
 from .live import Backend, Live
@@ -147,7 +147,8 @@ class Visit:
             backend.waiting.add(upstream)
         try:
             await upstream.write(data)
-            return await self._response(live, backend, upstream, request)
+            response, rest = await self._response(live, backend, upstream, request)
+            return response, await rest_of(upstream, response.framing, rest) if repeats else rest
         except (Unavailable, Silent):
             if self._spoke:
                 raise Refused(502) from None
