@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from dockage.cli import compose, docker
+from dockage.cli.commands import up
 from dockage.cli.errors import UsageError
+from dockage.cli.process import wait_until
+from dockage.cli.session import Session
 from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 from dockage.domain.units import GIB, MIB
 
@@ -176,6 +179,27 @@ def test_a_scaled_service_is_quoted_as_often_as_it_runs(
         assert "new: 3 containers, 1.5 cores" in done.stderr
         assert call("up", *files.words, "--scale", "db=2").stderr.endswith("(compose.scale)\n")
     assert call("up", "--scale", "web").exit_code == 2
+
+
+def test_a_quote_says_what_the_chain_takes(shop: compose.Files) -> None:
+    quote = {
+        "provider": "8a" * 32, "alternatives": 0, "msat_hour_max": 5_100, "msat_hour_usual": 910, "region": "earth",
+        "architecture": "x86_64", "opacity": "open", "isolation": "container", "replicas": 1, "standby": 0,
+        "gateways": 0, "gateways_found": 0, "channel_sat": 50_000, "settlement_overhead_sat": 620, "feerate": 2_000,
+    }  # fmt: skip
+    told = up.quoted(compose.read(shop), quote)
+    assert "a new one of 50,000 sat; opening and closing it costs about 620 sat (1.2 %) at 2 sat/vB" in told
+
+
+def test_what_is_done_meanwhile_is_said(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "POLL_SEC", 0.1)
+    with served(home) as node:
+        node.steps.tell("other", "sending image b")
+        node.steps.tell("shop", "sending image a: 3 of 9 MiB")
+        with up._telling(Session(home), "shop"):
+            assert wait_until(lambda: capsys.readouterr().err == "sending image a: 3 of 9 MiB\n", 60)
 
 
 def test_up_says_why_nothing_fits_and_starts_nothing(

@@ -33,6 +33,8 @@ async def test_ps_shows_what_the_user_said_and_where_it_runs(tenant: Tenant) -> 
     line = json.loads(await tenant.docker("ps", "--no-trunc", "--format", "{{json .}}"))
     assert (line["ID"], line["Names"], line["Image"], line["State"]) == (id_, "web", IMAGE, "running")
     [info] = tenant.leases.all()
+    told = {f"dockage.provider={info.provider.hex()}", "dockage.price-msat-hour=1234"}
+    assert told <= set(line["Labels"].split(","))
     found = await tenant.inspect("web")
     labels = found["Config"]["Labels"]
     assert labels["a"] == "b"
