@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockage.adapters.front import local, routes
+from dockage.adapters.front import containers as handlers
+from dockage.adapters.front import local, routes, system
 from dockage.adapters.front.books import Books
 from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
@@ -20,11 +22,13 @@ from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_state as state
 from dockage.protocol.docker import front_views as views
+from dockage.protocol.docker import routes as gate
 from dockage.protocol.docker.front_errors import ApiError, status_of
 from dockage.protocol.docker.front_state import Container, Network, Publish, Rented, Volume
 from dockage.protocol.docker.refusal import Refused
 from dockage.protocol.docker.refusals import refusals
 from dockage.testing.journal import MemoryJournal
+from dockage.wire.http import Headers, HttpServer, Request
 
 LEASE = LeaseId(b"L" * 16)
 JSON: Any = st.recursive(
@@ -374,3 +378,34 @@ def test_an_older_local_engine_is_asked_in_its_own_version() -> None:
     assert local._at_most("/v1.44/images/json?all=1", (1, 41)) == "/v1.41/images/json?all=1"
     assert local._at_most("/v1.30/images/json", (1, 41)) == "/v1.30/images/json"
     assert local._at_most("/images/json", (1, 41)) == "/images/json"
+
+
+ENDPOINTS = """
+HEAD /_ping; GET /_ping; GET /version; GET /info; GET /events; GET /system/df; POST /commit; POST /auth
+POST /build; POST /build/prune; POST /session; POST /grpc
+POST /containers/create; GET /containers/json; POST /containers/prune; GET /containers/web/json
+POST /containers/web/start; POST /containers/web/stop; POST /containers/web/restart; POST /containers/web/kill
+POST /containers/web/wait; POST /containers/web/rename; POST /containers/web/attach; POST /containers/web/resize
+POST /containers/web/pause; POST /containers/web/unpause; POST /containers/web/update; POST /containers/web/exec
+GET /containers/web/logs; GET /containers/web/stats; GET /containers/web/top; GET /containers/web/changes
+GET /containers/web/export; DELETE /containers/web
+HEAD /containers/web/archive; GET /containers/web/archive; PUT /containers/web/archive
+POST /exec/ID/start; POST /exec/ID/resize; GET /exec/ID/json
+GET /images/json; GET /images/web/json; GET /images/web/history; POST /images/create; POST /images/load
+GET /images/get; POST /images/web/tag; POST /images/web/push; DELETE /images/web; POST /images/prune
+POST /networks/create; GET /networks; GET /networks/net; DELETE /networks/net; POST /networks/prune
+POST /networks/net/connect; POST /networks/net/disconnect
+POST /volumes/create; GET /volumes; GET /volumes/data; DELETE /volumes/data; POST /volumes/prune
+"""
+"""What the docker CLI, both generations of compose and docker-py call (Engine API v1.44), swarm and plugins apart."""
+
+
+@pytest.mark.parametrize("endpoint", re.findall(r"[A-Z]+ /[^;\s]+", ENDPOINTS))
+def test_every_endpoint_that_clients_call_is_there(endpoint: str) -> None:
+    method, path = endpoint.split()
+    path = path.replace("ID", "a" * 64)
+    handler, call = routes.find(cast(HttpServer, None), Request(method, f"/v1.44{path}", Headers()))
+    if handler in (handlers.forward, handlers.exec_forward):
+        assert gate.match(method, f"/v1.41{path}").references
+    assert handler is not system.no_swarm
+    assert call.path == path
