@@ -14,6 +14,8 @@ from typing import Any
 
 from iroh import iroh_ffi
 
+from . import frees
+
 READY = 0
 FAIR = 16
 """Of so many answers that were there at once, one waits for its turn all the same: a pump between two fast streams
@@ -67,7 +69,10 @@ _handles, _turns = count(1), count(1)
 
 
 def _continue(handle: int, code: int) -> None:
-    _polls.pop(handle).answer(code)
+    frees.enter()
+    poll = _polls.pop(handle)
+    poll.answer(code)
+    frees.leave(poll.loop)
 
 
 async def _call(

@@ -21,7 +21,7 @@ from dockage.ports import AcceptStream, Address, Stream
 from dockage.wire.limits import LINK, LinkLimits
 from dockage.wire.sources import Rates, source_of
 
-from . import calls, fast
+from . import calls, fast, frees
 from .book import AddressBook, Line, Switchboard, reach
 from .stream import IrohStream
 
@@ -32,6 +32,7 @@ ALPN = b"dockage/1"
 
 fast.apply()
 calls.apply()
+frees.apply()
 
 
 class IrohLink:
