@@ -29,10 +29,12 @@ from dockage.adapters.system.clock import SystemClock
 from dockage.daemon import system
 from dockage.daemon.config import Config
 from dockage.daemon.whereabouts import Whereabouts, observation_server
+from dockage.daemon.wishes import Wishes
+from dockage.domain.deployment import Document, Replica, Site, alias
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
-from dockage.domain.units import GIB, MIB
+from dockage.domain.units import GIB, HOUR, MIB, Instant
 from dockage.ports import Address, Stream
 from dockage.protocol import streams
 from dockage.testing.host import FakeContainer, FakeHost
@@ -217,6 +219,27 @@ class Agent:
         await stream.write(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
         answer = await read_all(stream)
         return {"answer": answer.decode(), "path": path_of(self.node.link, NodeKey(bytes.fromhex(provider)))}
+
+    async def expose(self, lease: str, provider: str, zone: str) -> str:
+        """Rent a name at a gateway, as soon as the market shows one, and lead it to the container. The name."""
+        node, web_lease = self.node, LeaseId(bytes.fromhex(lease))
+        gate = await node.renting.ingress("web", Wishes(), lambda _: None)
+        host, expires = alias("web", node.keys.node, zone), Instant(SystemClock().now() + HOUR)
+        grant = node.publisher.grant(web_lease, gate.provider, 1, expires, (80,))
+        replica = Replica(NodeKey(bytes.fromhex(provider)), web_lease, (("web", CONTAINER),), grant)
+        sites = (Site((host,), 80, "web"),)
+        document = Document(node.keys.node, "web", 1, expires, sites, (replica,), ())
+        await node.publisher.publish(gate.id, document)
+        return host
+
+    async def visit(self, at: str, host: str) -> str:
+        """As anybody would who knows the name."""
+        reader, writer = await asyncio.open_connection(*at.split(":"))
+        writer.write(f"GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+        async with asyncio.timeout(30):
+            answer = await reader.read(-1)
+        writer.close()
+        return answer.decode()
 
 
 def path_of(link: Any, peer: NodeKey) -> str:

@@ -11,6 +11,7 @@ NAMED = {topology.PUBLIC, "198.51.100.2", "10.82.0.2"}
 """The public machine, the other router, and what the other node says of itself."""
 ROUTER = {"10.81.0.1", "239.255.255.250"}
 """And how one asks for a router that forwards ports (SSDP)."""
+ZONE = "gate.example"
 SECOND = f"http://{topology.PUBLIC}:3341/"
 
 
@@ -63,17 +64,22 @@ def test_when_its_relay_dies_a_node_is_soon_found_at_another(street: Street) -> 
         street.public.do("relay", at=topology.PUBLIC, port=port)
 
 
-def test_a_provider_behind_a_nat_serves_http_to_a_tenant_behind_another_through_a_real_lease(
+def test_a_provider_behind_a_nat_serves_http_to_a_tenant_behind_another_and_through_a_public_gateway(
     street: Street,
 ) -> None:
-    """Whole daemons, by the market of the public one and the relay that it tells of; only the machine is a fake."""
+    """Whole daemons and real leases, by the market of the public one and the relay that it tells of; only the machine
+    is a fake. The public one sells names, too: who asks it over plain HTTP gets the page from behind the NAT."""
     for side in "AB":
         topology.translate(side, symmetric=True)
     node = {"bind": f"{topology.PUBLIC}:4720", "market": True}
     relay = {"listen": f"{topology.PUBLIC}:3342"}
-    public = street.public.do("daemon", config={"node": node, "relay": relay, **NO_FRONT})
-    home = {"seeds": [f"{public['key']}@{topology.PUBLIC}:4720"], "stamp_bits": 0}
     sells = {"enabled": True, "price_preset": "free"}
+    at = f"{topology.PUBLIC}:8088"
+    names = {"enabled": True, "zone": ZONE, "public": [topology.PUBLIC], "face": False, "http": at}
+    node["stamp_bits"] = 0
+    parts = {"relay": relay, "provider": sells, "gateway": names}
+    public = street.public.do("daemon", config={"node": node, **parts, **NO_FRONT})
+    home = {"seeds": [f"{public['key']}@{topology.PUBLIC}:4720"], "stamp_bits": 0}
     provider = street.b.do("daemon", config={"node": home, "provider": sells, **NO_FRONT})["key"]
     street.a.do("daemon", config={"node": home, **NO_FRONT})
     rented = street.a.do("rent", provider=provider)
@@ -83,6 +89,10 @@ def test_a_provider_behind_a_nat_serves_http_to_a_tenant_behind_another_through_
     assert got["answer"].startswith("HTTP/1.1 200 OK")
     assert got["answer"].endswith("from behind the other router\n")
     assert got["path"] == "relay"
+    host = street.a.do("expose", lease=rented["lease"], provider=provider, zone=ZONE)
+    page = street.a.do("visit", at=at, host=host)
+    assert page.startswith("HTTP/1.1 200 OK")
+    assert page.endswith("from behind the other router\n")
 
 
 def test_nobody_is_spoken_to_but_who_was_named_the_other_node_and_the_own_router(street: Street) -> None:
