@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from daemon.nodes import CONFIG, NEED, Peer, World, until
+from daemon.nodes import BUSY, CONFIG, FREE_POLICY, NEED, POLICY, Peer, World, funded_by_mining, until
 from daemon.test_control import control
 from daemon.test_keeping import kept, provider
 from dockage.daemon.config import Tenant
@@ -43,18 +43,19 @@ class Pair:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def build(self, **labels: str) -> Pair:
+    async def build(self, policy: Any = FREE_POLICY, coins: tuple[int, ...] = ()) -> Pair:
         world = self.world
-        self.providers = [await provider(world, number) for number in (1, 3)]
-        self.laptop = await world.tenant(2, coins=())
-        self.desk = await world.tenant(5, config=GENEROUS)
+        self.providers = [await provider(world, number, policy) for number in (1, 3)]
+        self.laptop = await world.tenant(2, coins=coins)
+        self.desk = await world.tenant(5, coins=(100_000,), config=GENEROUS)
         shown = self.desk.node.linking.offer()
         await self.laptop.node.linking.accept(shown.password)
         await until(lambda: shown.state == "linked", 5)
         self.mine, self.theirs = kept(self.laptop), kept(self.desk)
-        self.lease = await self.laptop.rent(NAME, **labels)
-        wishes = {f"dockage.{name.replace('_', '-')}": value for name, value in labels.items()}
-        self.mine.deploy(NAME, self.lease, NEED, wishes)
+        renting = world.spawn(self.laptop.rent(NAME))
+        await funded_by_mining(world, renting)
+        self.lease = renting.result()
+        self.mine.deploy(NAME, self.lease, NEED, {})
         await asyncio.sleep(3)
         return self
 
@@ -178,6 +179,25 @@ async def test_taken_down_by_the_tenant_the_deputy_is_told(pair: Pair) -> None:
     await pair.laptop.node.renting.release(pair.lease)
     await until(lambda: not pair.laptop.node.deputies.all())
     assert pair.charge.mandate.is_withdrawn
+
+
+async def test_it_pays_from_its_own_channel_up_to_the_budget_and_then_ends(world: World) -> None:
+    """Ten satoshis a second, and sixty to spend."""
+    pair = await Pair(world).build(POLICY, coins=(100_000,))
+    await pair.deputise(budget=60)
+    await pair.laptop.stop()
+    async with asyncio.TaskGroup() as tasks:
+        await funded_by_mining(world, tasks.create_task(until(pair.deputy_serves)))
+    [lease] = pair.run.replicas
+    assert pair.desk.rented(lease).deployment == pair.charge.name
+    at = next(x for x in pair.providers if x.keys.node == pair.desk.rented(lease).provider)
+    at.host.start(lease, "busy", BUSY)
+    await until(lambda: pair.charge.spent_out)
+    await until(lambda: pair.desk.rented(lease).is_over)
+    assert 60_000 <= pair.charge.spent <= 90_000, "what a look and the last bill come to"
+    assert pair.desk.paying.paid <= 90
+    await asyncio.sleep(60)
+    assert pair.run is None
 
 
 async def test_a_budget_beyond_its_users_word_is_refused_and_the_tenant_acts_on(pair: Pair) -> None:
