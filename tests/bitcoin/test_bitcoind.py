@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from bitcoin.node import Node, _free_port
 from dockage.adapters.bitcoind import BitcoindChain, BitcoindWallet, Rpc, RpcAddress
-from dockage.adapters.bitcoind.rpc import sat
+from dockage.adapters.bitcoind.rpc import CALLS_AT_ONCE, sat
 from dockage.adapters.bitcoind.wallet import _per_vbyte
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.units import Sat
@@ -73,6 +74,47 @@ async def test_a_node_that_is_not_running() -> None:
         await BitcoindChain(rpc).height()
     assert caught.value.code == "chain.unreachable"
     await rpc.close()
+
+
+async def test_a_node_that_hangs_is_told_like_one_that_is_gone() -> None:
+    """It takes connections and never answers: nobody waits for ever, however many ask; its first answer is heard."""
+    over = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not over.is_set():
+            await reader.read()  # until the caller gives up
+        else:
+            await reader.readuntil(b"\r\n\r\n")
+            body = b'{"result": 7, "error": null}'
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
+            )
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    rpc = Rpc(RpcAddress(f"http://127.0.0.1:{port}", "u", "p"), timeout_sec=0.5)
+    try:
+        asked = [code_of(BitcoindChain(rpc).height(), Unavailable) for _ in range(4 * CALLS_AT_ONCE)]
+        async with asyncio.timeout(60):
+            assert set(await asyncio.gather(*asked)) == {"chain.unreachable"}
+        with pytest.raises(Unavailable, match="takes connections and does not answer"):
+            await rpc.call("getbalances")
+        over.set()
+        async with asyncio.timeout(60):
+            assert await first_answer(rpc) == 7
+    finally:
+        await rpc.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def first_answer(rpc: Rpc) -> int:
+    while True:
+        try:
+            return await BitcoindChain(rpc).height()
+        except Unavailable:
+            await asyncio.sleep(0.1)
 
 
 async def test_an_address_that_is_none() -> None:

@@ -192,7 +192,7 @@ async def test_a_missing_funding_is_timed_for_each_role_although_a_peer_gave_bot
     )
     paying, earning = OneFunding(Tenant, opened), OneFunding(Provider, opened)
     minds: Any = [paying]
-    rail: Any = SimpleNamespace(chain=EmptyChain())
+    rail: Any = SimpleNamespace(silence=None, chain=EmptyChain())
     watch = ChainWatch(rail, minds, LoopClock())
     await watch.poll()
     await asyncio.sleep(1800)
@@ -213,7 +213,7 @@ async def test_an_output_that_was_spent_before_it_was_announced_is_given_up_like
     mind = OneFunding(Provider, announced)
     chain = EmptyChain()
     chain.depth = deep  # type: ignore[method-assign]
-    minds, rail = [mind], SimpleNamespace(chain=chain)
+    minds, rail = [mind], SimpleNamespace(silence=None, chain=chain)
     watch = ChainWatch(rail, minds, LoopClock())  # type: ignore[arg-type]
     await watch.poll()
     await asyncio.sleep(3601)
@@ -246,7 +246,7 @@ async def test_a_channel_that_can_not_be_looked_at_keeps_no_other_from_it() -> N
             raise Unavailable("chain.pruned", "a block of long ago is gone")
 
     chain.coin = coin  # type: ignore[method-assign, assignment]
-    watch = ChainWatch(SimpleNamespace(chain=chain), [mind], LoopClock())  # type: ignore[arg-type, list-item]
+    watch = ChainWatch(SimpleNamespace(silence=None, chain=chain), [mind], LoopClock())  # type: ignore[arg-type, list-item]
     for _ in range(2):
         with pytest.raises(Unavailable):
             await watch.poll()

@@ -223,14 +223,20 @@ async def test_a_chain_that_does_not_answer_is_503_and_no_reason_to_show_nothing
 
             return call
 
-    rail.chain = Down()
+    chain, rail.chain = rail.chain, Down()
     async with control(tenant, home) as api:
         assert (await api.get("/status"))["bitcoin"]["error"] == "the node is down"
+        await until(lambda: rail.silence is not None)
+        await asyncio.sleep(60)
+        assert (await api.get("/status"))["bitcoin"]["silent_sec"] >= 60
         assert (await api.get("/channels"))["channels"] == []
         assert await api.refused("POST", "/wallet/send", {"address": "x", "amount_sat": 1}) == (
             503,
             "chain.unreachable",
         )
+        rail.chain = chain
+        await until(lambda: rail.silence is None)
+        assert (await api.get("/status"))["bitcoin"]["silent_sec"] is None
 
 
 async def test_a_market_that_is_silent_for_a_moment_is_asked_again(world: World, home: Path) -> None:

@@ -6,18 +6,23 @@ nothing, leases go on; what is due is asked for again at the first poll that suc
 
 from __future__ import annotations
 
+import structlog
+
 from dockage.domain.channel import SETTLE_BEFORE_EXPIRY, Channel, ChannelState
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import ChannelId, short
 from dockage.domain.reason import Reason
-from dockage.domain.units import HOUR, Duration, Instant, since
+from dockage.domain.units import HOUR, SECOND, Duration, Instant, since
 from dockage.node import events as told
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
 from dockage.ports import Clock, Outpoint
 
 from .driver import Driver
-from .rail import Rail
+from .perform import reason_of
+from .rail import Rail, Silence
+
+log = structlog.get_logger("dockage.chain")
 
 MISSING_MAX = HOUR
 """A funding that no node has known for so long was replaced. Until then it may still be on its way."""
@@ -37,8 +42,19 @@ class ChainWatch:
         """A peer that we pay may have given a channel to us the id of one of ours."""
 
     async def poll(self) -> None:
-        """Raises Unavailable while the node does not answer."""
-        height = self._tip = await self._rail.chain.height()
+        """Raises Unavailable while the node does not answer, gone or hanging; what is shown of it says so, too."""
+        try:
+            height = self._tip = await self._rail.chain.height()
+        except Unavailable as error:
+            began = self._rail.silence.since if self._rail.silence else self._clock.now()
+            self._rail.silence = Silence(began, reason_of(error))
+            raise
+        if self._rail.silence is not None:
+            log.info("chain.back", silent_sec=since(self._rail.silence.since, self._clock.now()) // SECOND)
+            self._rail.silence = None
+        await self._show(height)
+
+    async def _show(self, height: int) -> None:
         fresh = height != self._height
         failure: Unavailable | None = None
         for mind in self._minds:

@@ -201,14 +201,23 @@ class Control:
         if self._node.rail is None:
             return None
         bitcoin = self._node.config.bitcoin
-        known = {"network": bitcoin.network, "wallet": bitcoin.wallet, "height": None, "error": ""}
+        silence, now = self._node.rail.silence, self._node.clock.now()
+        silent = since(silence.since, now) // SECOND if silence else None
+        known: views.Json = {
+            "network": bitcoin.network,
+            "wallet": bitcoin.wallet,
+            "height": None,
+            "error": "",
+        }
+        known["silent_sec"] = silent
         try:
             async with asyncio.timeout(DISPLAY_SEC):
-                return {**known, "height": await self._node.rail.chain.height()}
+                height = await self._node.rail.chain.height()
+                return {**known, "height": height, "silent_sec": None}
         except Unavailable as error:
             return {**known, "error": error.message}
         except TimeoutError:
-            return {**known, "error": "bitcoind takes long to answer"}
+            return {**known, "error": silence.reason.text if silence else "bitcoind takes long to answer"}
 
     # -- the market ----------------------------------------------------------------------------------
     async def _market(self, request: web.Request) -> web.Response:

@@ -7,14 +7,15 @@ peer; every template is built here from terms that both sides know.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from dockage.domain.channel import Channel, SpendingTx, Terms
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import ChannelId, NodeKey
-from dockage.domain.units import Sat
+from dockage.domain.reason import Reason
+from dockage.domain.units import Instant, Sat
 from dockage.node.events import FundingBuilt
 from dockage.ports import Chain, Coin, Wallet
 from dockage.protocol.bitcoin.channel import Commitment, check_funding, check_terms
@@ -56,6 +57,13 @@ class ChannelKeys(Protocol):
     def wif(self, role: Role, channel_id: bytes, network: str) -> str: ...
 
 
+class Silence(NamedTuple):
+    """The chain's node does not answer."""
+
+    since: Instant
+    reason: Reason
+
+
 class Rail:
     """Serves both roles of this node. Templates are derived and cached, never stored."""
 
@@ -65,6 +73,8 @@ class Rail:
         """*feerate_max*: sat per 1000 vB that no replacement passes, however long it has waited."""
         self.curve, self._keys, self.chain, self.wallet = curve, keys, chain, wallet
         self._feerate_max = feerate_max
+        self.silence: Silence | None = None
+        """As ``chainwatch.py`` found it at its last look."""
         self._payout = b""
         self._commitments: dict[tuple[Terms, str, int], Commitment] = {}
 

@@ -21,6 +21,10 @@ from dockage.domain.units import Sat
 
 CALLS_AT_ONCE = 8
 """bitcoind serves 4 at a time and queues 16 by default."""
+BRIEF = 5.0
+"""Seconds for a call that costs the node nothing, and for all once one was not answered: whoever asks should hear soon
+that the node hangs. The first answer ends that."""
+EASY = frozenset({"getblockcount"})
 COIN = 100_000_000
 """sat"""
 
@@ -66,11 +70,13 @@ class Rpc:
     """One node. Use from one event loop; ``close`` at the end."""
 
     def __init__(self, address: RpcAddress, timeout_sec: float = 30.0, network: str = "") -> None:
-        """*timeout_sec*: for one call, its wait in our queue not counted. *network*: the only one that this node
-        may be on ("" = any)."""
+        """*timeout_sec*: for one call; its wait in our queue takes as long again at most. *network*: the only one that
+        this node may be on ("" = any)."""
         self.address = address
         self._unchecked = network
-        self._timeout = aiohttp.ClientTimeout(total=timeout_sec)
+        self._timeout_sec = timeout_sec
+        self._hangs = False
+        """The last call that ended was not answered."""
         self._session: aiohttp.ClientSession | None = None
         self._auth: str | None = None
         self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -101,16 +107,36 @@ class Rpc:
         self._unchecked = ""
 
     async def _call(self, method: str, params: tuple[Any, ...], wallet: str | None) -> Any:
-        async with self._slots:
+        await self._queue(method)
+        try:
             status, body = await self._post(method, params, wallet)
             if status == 401 and self.address.cookie is not None:
                 self._auth = None  # the node was restarted and has a new cookie
                 status, body = await self._post(method, params, wallet)
+        finally:
+            self._slots.release()
         return self._result(method, status, body)
+
+    async def _queue(self, method: str) -> None:
+        try:
+            async with asyncio.timeout(self._limit(method)):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise self._silent(method) from None
+
+    def _limit(self, method: str) -> float:
+        return min(BRIEF, self._timeout_sec) if self._hangs or method in EASY else self._timeout_sec
+
+    def _silent(self, method: str) -> Unavailable:
+        return Unavailable(
+            "chain.unreachable",
+            f"bitcoind at {self.address.url} takes connections and does not answer ({method}): it hangs or is "
+            "overloaded; look at its debug.log, and restart it if it stays so",
+        )
 
     async def _post(self, method: str, params: tuple[Any, ...], wallet: str | None) -> tuple[int, str]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            self._session = aiohttp.ClientSession()
         if self._auth is None:
             self._auth = self.address.authorization()
         url = self.address.url.rstrip("/") + (
@@ -119,12 +145,12 @@ class Rpc:
         request = {"jsonrpc": "1.0", "id": 0, "method": method, "params": params}
         try:
             headers = {"Authorization": self._auth}
-            async with self._session.post(url, json=request, headers=headers) as response:
-                return response.status, await response.text()
+            limit = aiohttp.ClientTimeout(total=self._limit(method))
+            async with self._session.post(url, json=request, headers=headers, timeout=limit) as response:
+                answer = response.status, await response.text()
         except TimeoutError as error:
-            raise Unavailable(
-                "chain.unreachable", f"bitcoind at {self.address.url} took too long over {method}"
-            ) from error
+            self._hangs = True
+            raise self._silent(method) from error
         except aiohttp.InvalidURL as error:
             raise UsageError("chain.address", f"{self.address.url} is no address of a bitcoind") from error
         except aiohttp.ClientError as error:
@@ -133,6 +159,8 @@ class Rpc:
                 f"bitcoind does not answer at {self.address.url}: start it (bitcoind -server), or correct "
                 "its address in the configuration",
             ) from error
+        self._hangs = False
+        return answer
 
     def _result(self, method: str, status: int, body: str) -> Any:
         if status in (401, 403):

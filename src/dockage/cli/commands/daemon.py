@@ -96,4 +96,5 @@ def _sells(provider: Json | None) -> str:
 def bitcoin(chain: Json | None) -> str:
     if chain is None:
         return "no wallet: free offers only"
-    return f"{chain['network']}, {chain['error'] or 'block ' + format(chain['height'], ',')}"
+    silent = f" (for {show.duration(chain['silent_sec'])})" if chain["silent_sec"] else ""
+    return f"{chain['network']}, {chain['error'] + silent or 'block ' + format(chain['height'], ',')}"
