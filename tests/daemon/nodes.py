@@ -133,10 +133,12 @@ class Peer:
         lan: bool = True,
         gateway: Callable[[], Any] | None = None,
         resolver: Any = None,
+        clock: Clock | None = None,
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
         self.keys = MemoryKeys(number)
         self.channel_seed = self.keys.seed
+        self.clock = clock or world.clock
         self.host, self.evidence = FakeHost(world.clock), MemoryEvidence()
         self.chain, self.wallet = purse or _purse(world.chain, f"wallet {number}", coins, light=light)
         self._prices, self._prober, self._lan = prices or Fixed(), prober, lan
@@ -160,7 +162,7 @@ class Peer:
             home=Path("nowhere"),
             config=self.config,
             keys=self.keys,
-            clock=world.clock,
+            clock=self.clock,
             journal=self.journal,
             evidence=self.evidence,
             rows=list(self.journal.load(without=HISTORY)),

@@ -17,8 +17,9 @@ from dockage.daemon.config import Tenant
 from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
-from dockage.domain.units import HOUR, Duration, Instant, Sat
+from dockage.domain.units import HOUR, Duration, Instant, Sat, after
 from dockage.node.kept import Stage
+from dockage.ports import Clock
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import RecipeVolume
 from dockage.protocol.grants import Grant, sign_grant
@@ -37,6 +38,16 @@ async def world() -> AsyncIterator[World]:
         yield world
 
 
+class SetClock:
+    """One that somebody may set."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self.ahead = clock, Duration(0)
+
+    def now(self) -> Instant:
+        return after(self._clock.now(), self.ahead)
+
+
 class Pair:
     """A laptop and a desk that are linked, and a deployment of the laptop at one of two strangers."""
 
@@ -46,8 +57,9 @@ class Pair:
     async def build(self, policy: Any = FREE_POLICY, coins: tuple[int, ...] = ()) -> Pair:
         world = self.world
         self.providers = [await provider(world, number, policy) for number in (1, 3)]
-        self.laptop = await world.tenant(2, coins=coins)
-        self.desk = await world.tenant(5, coins=(100_000,), config=GENEROUS)
+        self.clocks = SetClock(world.clock), SetClock(world.clock)
+        self.laptop = await world.tenant(2, coins=coins, clock=self.clocks[0])
+        self.desk = await world.tenant(5, coins=(100_000,), config=GENEROUS, clock=self.clocks[1])
         shown = self.desk.node.linking.offer()
         await self.laptop.node.linking.accept(shown.password)
         await until(lambda: shown.state == "linked", 5)
@@ -82,7 +94,7 @@ class Pair:
     @property
     def tenant_acts(self) -> bool:
         state = self.laptop.node.keeping.state
-        return state.acts(state.deployments[NAME], self.world.clock.now())
+        return state.acts(state.deployments[NAME], self.laptop.clock.now())
 
     def deputy_serves(self) -> bool:
         return self.run is not None and [x.stage for x in self.run.replicas.values()] == [Stage.SERVING]
@@ -150,6 +162,20 @@ async def test_cut_off_from_its_deputy_the_tenant_does_not_act(pair: Pair) -> No
         await pair.laptop.node.deputies.remove(NAME, force=False)
     await pair.laptop.node.deputies.remove(NAME, force=True)
     await until(lambda: pair.lease not in pair.web.replicas)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_is_set_makes_no_term_longer_and_no_deputy_hasty(world: World, hours: int) -> None:
+    pair = await Pair(world).build()
+    await pair.deputise()
+    for clock in pair.clocks:
+        clock.ahead = Duration(hours * HOUR)
+    await asyncio.sleep(60)
+    assert pair.tenant_acts
+    assert not pair.charge.runs
+    await pair.desk.stop()
+    await asyncio.sleep(20)
+    assert not pair.tenant_acts
 
 
 async def test_both_restart_and_nothing_is_forgotten(pair: Pair) -> None:
