@@ -45,6 +45,8 @@ VALUES = {
     "update-monitor": "20",
     "update-within": "60",
     "update-failure": "pause",
+    "move-saving": "20",
+    "move-pause": "600",
     "max-spend": "90",
 }
 

@@ -44,6 +44,8 @@ class World:
         self.trouble: dict[int, Reason] = {}
         self.over: dict[int, Reason] = {}
         self.undone: set[type] = set()
+        self.prices: dict[int, Msat] = {}
+        """What provider *n* really wants; the others want ``PRICE``."""
         self.well: Callable[[Replica], bool | None] = lambda _: True
         """What a look at its containers says."""
         self.public = False
@@ -92,12 +94,12 @@ class World:
 
     def _place(self, ticket: int, to: NodeKey | None, budget: Msat | None) -> None:
         n = to[0] if to else self.next
-        if n > self.supply or (budget is not None and budget < PRICE):
+        if n > self.supply or (budget is not None and budget < PRICE and n not in self.prices):
             none = Reason("market.nothing-fits", "nobody sells that")
             self.tell(say.PlaceFailed(SHOP, ticket, none))
             return
         self.next = max(self.next, n + 1)
-        self.tell(say.Placed(SHOP, ticket, lease(n), place(n), PRICE))
+        self.tell(say.Placed(SHOP, ticket, lease(n), place(n), self.prices.get(n, PRICE)))
 
     def second(self, count: int = 1) -> list[say.AnyWant]:
         """So many rounds of looks; a statement a second from whom we reach."""

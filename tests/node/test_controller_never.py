@@ -44,6 +44,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("fitted"), some),
     st.tuples(st.just("slow"), st.sets(st.sampled_from([say.Fit, say.Start, say.Stop, say.FindPlace]))),
     st.tuples(st.just("restart"), st.none()),
+    st.tuples(st.just("cheaper"), st.tuples(st.integers(1, 9), st.integers(0, 1200))),
     st.tuples(st.just("begin"), st.none()),
     st.tuples(st.just("through"), st.sampled_from(["r1", "r2", "r3"])),
     st.tuples(
@@ -104,6 +105,9 @@ def happen(world: World, kind: str, what: Any) -> None:
             world.undone = set(what)
         case "restart":
             world.restart()
+        case "cheaper":
+            n, price = what
+            world.tell(say.CheaperSeen(SHOP, provider(n), Msat(price)))
         case "begin":
             world.tell(say.ChangeBegun(SHOP, world.shop.goal.update))
         case "through":

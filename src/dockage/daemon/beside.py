@@ -22,7 +22,7 @@ from dockage.ports import Progress
 
 from .driver import Driver
 from .market import Found
-from .renting import CANDIDATES_MAX, Renting
+from .renting import CANDIDATES_MAX, Renting, silently
 from .wishes import Wishes, read_wishes
 
 PLACES_MAX = 10_000
@@ -58,6 +58,12 @@ class Beside:
         offers = (await self._apart(need, wishes, want, progress))[:CANDIDATES_MAX]
         candidates = tuple([await self._renting.candidate(offer, need, wishes) for offer in offers])
         await self._renting.rent(lease, want.deployment, need, candidates, progress)
+
+    async def offers(
+        self, need: Resources, labels: Mapping[str, str], beside: tuple[Place, ...]
+    ) -> tuple[Offer, ...]:
+        """What could stand beside those, at least one. Raises as ``another`` does."""
+        return await self._apart(need, read_wishes(labels), FindPlace("", 0, beside), silently)
 
     async def _apart(
         self, need: Resources, wishes: Wishes, want: FindPlace, progress: Progress

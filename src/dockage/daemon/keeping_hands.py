@@ -17,6 +17,7 @@ import structlog
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED
+from dockage.domain.offer import hourly_ceiling
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.spread import Place
@@ -111,6 +112,15 @@ class Hands:
     def _of_digest(self, name: str, wanted: str) -> Recipe | None:
         known = (self.recipes.get(name), self._before.get(name))
         return next((x for x in known if x is not None and digest(x) == wanted), None)
+
+    async def cheapest(self, of: Deployment) -> tuple[NodeKey, Msat]:
+        """Of the offers that could stand beside its replicas: whose, and what it costs an hour at worst. Raises
+        UsageError("market.*" | "recipe.unknown")."""
+        recipe = self._recipe(of.name)
+        beside = tuple(x.place for x in of.replicas.values())
+        offers = await self._beside.offers(recipe.need, recipe_labels(recipe), beside)
+        cost, provider = min((hourly_ceiling(x, recipe.need), x.provider) for x in offers)
+        return provider, cost
 
     def perform(self, effect: say.AnyWant) -> None:
         match effect:

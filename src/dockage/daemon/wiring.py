@@ -50,6 +50,7 @@ from dockage.ports import (
 from dockage.protocol import streams
 
 from .access import Access
+from .bargains import Bargains
 from .bundles import Bundles
 from .chainwatch import ChainWatch
 from .config import Config, read_seed
@@ -185,7 +186,7 @@ def wire(
     loops.append(lambda: every(THIN_SEC, history.thin, "history"))
     stored, steps = (ground.journal, ground.rows), Steps()
     keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
-    loops += [_driving(controller, ()), keeping.run]
+    loops += [_driving(controller, ()), keeping.run, Bargains(keeping).run]
     deputies = _deputies(ground, loops, machines, keeping, tenant, reach, jobs)
     publisher = Publisher(tenant, reach.open, keys, relayed)
     exposing = _exposing(ground, loops, tenant, rents, keeping, publisher)

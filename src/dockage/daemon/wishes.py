@@ -10,6 +10,7 @@ import msgspec
 from dockage.domain.doors import DOORS_MAX, Door, read_doors, read_hosts
 from dockage.domain.errors import UsageError
 from dockage.domain.offer import ISOLATIONS, OPACITIES
+from dockage.domain.saving import Saving
 from dockage.domain.scaling import Scaling
 from dockage.domain.units import SECOND, Duration, Instant, Msat, Sat, msat
 from dockage.domain.update import OnFailure, Order, Update
@@ -22,6 +23,7 @@ from .calendar import asked_for, checked
 PREFIX = "dockage."
 COPIES_MAX = 32
 GATEWAYS_MAX = 8
+MOVE_PAUSE_MIN = 60
 SLEEP_MIN = 5
 """Seconds: waking takes about one."""
 
@@ -95,6 +97,12 @@ class Wishes(msgspec.Struct, frozen=True):
     update_failure: str = "rollback"
     """``dockage.update-failure``: what is done when it is not: ``rollback`` brings back what ran before, ``pause``
     leaves the new one beside it and out of the rotation, ``continue`` goes on."""
+    move_saving: int | None = None
+    """``dockage.move-saving``: percent that another provider must be cheaper, at worst, for a replica to move there by
+    itself; the new copy serves before the old one stops. Without this label nothing moves for its price; what has named
+    volumes does only with ``dockage.data=expendable``."""
+    move_pause: int = 3_600
+    """``dockage.move-pause``: seconds between two such moves, and that everything must have been well before."""
     max_spend: Msat | None = None
     """``dockage.max-spend``: sat per hour that all leases of the deployment together may cost at worst, network
     aside."""
@@ -102,7 +110,7 @@ class Wishes(msgspec.Struct, frozen=True):
     @property
     def is_kept(self) -> bool:
         """Whether the controller keeps it up; anything else stays where it was put."""
-        asked = (self.replicas, self.scale_max, self.sleep_after)
+        asked = (self.replicas, self.scale_max, self.sleep_after, self.move_saving)
         return self.standby > 0 or bool(self.schedule) or any(x is not None for x in asked)
 
     @property
@@ -172,6 +180,10 @@ def _read(name: str, value: str) -> dict[str, object]:
             return {"update_parallelism": _count(name, value, COPIES_MAX)}
         case "update-delay" | "update-monitor" | "update-within":
             return {name.replace("-", "_"): _count(name, value, 3_600)}
+        case "move-saving":
+            return {"move_saving": max(1, _count(name, value, 99))}
+        case "move-pause":
+            return {"move_pause": max(MOVE_PAUSE_MIN, _count(name, value, 604_800))}
         case "data":
             return {name: _one_of(name, value, ("keep", "expendable"))}
         case "channel-sat":
@@ -238,6 +250,7 @@ def goal_of(wishes: Wishes, recipe: Recipe, digest: str, now: Instant) -> Goal:
         recipe=digest,
         ready=any(one.runs for one in recipe.containers),
         update=wishes.update,
+        saving=Saving(wishes.move_saving, Duration(wishes.move_pause * SECOND)),
     )
 
 

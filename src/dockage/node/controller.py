@@ -16,6 +16,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Duration, Instant, after, since
 
 from . import controller_rollout as rollouts
+from . import controller_saving as saving
 from . import controller_sharing as sharing
 from . import controller_words as say
 from .controller_plan import (
@@ -78,6 +79,8 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
             return _edit(state, name, lambda x: _scaled(x, count)), ()
         case say.LoadSeen(deployment=name, replicas=count):
             return _edit(state, name, lambda x: replace(x, wanted=_within(x, count))), ()
+        case say.CheaperSeen(deployment=name):
+            return _edit(state, name, lambda x: saving.seen(x, event, now)), ()
         case say.MoveAsked(deployment=name):
             return _edit(state, name, lambda x: _moving(x, event)), ()
         case say.ChangeBegun(deployment=name):
@@ -251,7 +254,7 @@ def _search_failed(of: Deployment, ticket: int, why: Reason, pause: Duration, no
     wait = backoff(pause, of.failures)
     if of.move_to is not None or any(x.moving for x in of.replicas.values()):
         stay = {k: replace(x, moving=None) for k, x in of.replicas.items()}
-        of = replace(of, move_to=None, replicas=stay)
+        of = replace(of, move_to=None, move_limit=None, replicas=stay)
         of = told(of, Chapter(now, "stayed", why, of.primary))
     of = rollouts.no_copy(of, why, now)
     asks = tuple(x for x in of.asks if x.ticket != ticket)
@@ -339,7 +342,7 @@ def _carry_out(state: Controller, of: Deployment, blind: bool, now: Instant) -> 
     effects += more
     of, more = _set_going(of, state, now)
     effects += more
-    of, more = _find(of, todo, now)
+    of, more = _find(saving.over(of), todo, state, now)
     return _explained(of, todo), (*effects, *more)
 
 
@@ -455,11 +458,13 @@ def _turn(of: Deployment, state: Controller, blind: bool, now: Instant) -> tuple
     return replace(of, primary=best.lease), (say.Turn(of.name, best.lease), say.Publish(of.name))
 
 
-def _find(of: Deployment, todo: Plan, now: Instant) -> tuple[Deployment, Wants]:
+def _find(of: Deployment, todo: Plan, state: Controller, now: Instant) -> tuple[Deployment, Wants]:
     if todo.place is None or of.asks or now < of.again_at:
         return of, ()
-    left = budget(of)
+    left = saving.capped(of, budget(of))
     if left is not None and left <= 0:
+        if of.move_limit is not None:  # no room for two at once
+            return _search_failed(of, 0, CEILING, state.patience.again, now), ()
         return replace(of, hindrance=CEILING), ()
     ask = say.FindPlace(
         of.name,

@@ -106,6 +106,14 @@ class LeaseEnding(Told, frozen=True):
     reason: Reason
 
 
+class CheaperSeen(Told, frozen=True):
+    """The cheapest offer that fits, of a provider and line that are not in use."""
+
+    deployment: str
+    provider: NodeKey
+    msat_hour: Msat
+
+
 class LoadSeen(Told, frozen=True):
     """How many replicas the load asks for, by the scaling policy."""
 
@@ -207,6 +215,7 @@ AnyTold: TypeAlias = (
     | GatewaySaw
     | LeaseEnding
     | LoadSeen
+    | CheaperSeen
     | Asked
     | Placed
     | PlaceFailed

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.reason import Reason
+from dockage.domain.saving import Saving
 from dockage.domain.spread import Place
 from dockage.domain.term import Term
 from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, Msat
@@ -66,6 +67,7 @@ class Goal(msgspec.Struct, frozen=True):
     ready: bool = False
     """Something of it runs now, so that a copy would have something to copy."""
     update: Update = Update()
+    saving: Saving = Saving()
     scheduled: bool = False
     """By the clock: what is wanted now is what ``dockage.schedule`` says."""
 
@@ -171,7 +173,11 @@ class Deployment(msgspec.Struct, frozen=True):
     avoid: Mapping[NodeKey, Instant] = msgspec.field(default_factory=dict)
     """Providers that failed us just now, and until when they are not asked."""
     move_to: NodeKey | None = None
-    """Where our user wants it; None once it is there."""
+    """Where our user wants it, or a price leads it; None once it is there."""
+    move_limit: Msat | None = None
+    """What the new one may cost an hour, where it moves for its price."""
+    moved_at: Instant = Instant(0)
+    """When a price moved it last, or tried to."""
     story: tuple[Chapter, ...] = ()
     shared: bool = False
     """Somebody else may act for it, too: nothing is done without the term."""
