@@ -174,11 +174,14 @@ class Life:
     def run(self) -> None:
         while self.now < self.until:
             self._advance(self._next())
-            while self._heap and self._heap[0][0] <= self.now:
-                self._happen(heapq.heappop(self._heap)[2])
+            self._happen_all()
             if self.now % self._beat == 0:
                 self._look()
         self._note()
+
+    def _happen_all(self) -> None:
+        while self._heap and self._heap[0][0] <= self.now:
+            self._happen(heapq.heappop(self._heap)[2])
 
     def _next(self) -> int:
         """While all is well nothing is told: the mind waits for nothing then."""
