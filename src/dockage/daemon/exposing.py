@@ -227,7 +227,7 @@ class Exposing:
     ) -> None:
         assert outlet.ingress is not None
         telling = self._tellings.get(outlet.lease)
-        if telling is None:
+        if telling is None or self._running[outlet.lease].done():
             telling = Telling(outlet, self._me, self._publisher, self._clock, self._hear, self._taken)
             self._tellings[outlet.lease] = telling
             self._running[outlet.lease] = tasks.create_task(_guarded(telling))

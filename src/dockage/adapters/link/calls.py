@@ -71,8 +71,10 @@ _handles, _turns = count(1), count(1)
 def _continue(handle: int, code: int) -> None:
     frees.enter()
     poll = _polls.pop(handle)
-    poll.answer(code)
-    frees.leave(poll.loop)
+    try:
+        poll.answer(code)
+    finally:
+        frees.leave(poll.loop)
 
 
 async def _call(
