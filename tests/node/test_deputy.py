@@ -7,11 +7,13 @@ from msgspec.structs import replace
 
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
+from dockage.domain.term import SOLE
 from dockage.domain.units import MINUTE, SECOND, Msat
 from dockage.node import controller_words as say
-from dockage.node.deputy import CHARGES_MAX, Deputy, Mandated, TermAsked, refusal, step
+from dockage.node.deputy import BY_DEPUTY, CHARGES_MAX, Deputy, Mandated, TermAsked, refusal, step
+from dockage.node.kept import Goal
 
-from .controllerlab import ME, SHOP, lease
+from .controllerlab import ME, SHOP, World, lease, provider
 from .deputylab import ALLOWANCE, DEPUTY, KEY, START, Pair, mandate
 
 
@@ -112,6 +114,18 @@ def test_a_restarted_deputy_leaves_the_tenant_a_whole_term_and_goes_on_with_what
     assert pair.charge.acts
     pair.restart_deputy()
     assert pair.charge.acts
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_provider_that_did_as_the_deputy_said_is_rented_from_again(shared: bool) -> None:
+    """But only of a deployment that has one: else anybody could say so."""
+    world = World(Goal(recipe="r", ready=True))
+    world.tell(say.Shared(SHOP, shared=shared))
+    world.state = replace(world.state, terms={SHOP: SOLE})
+    world.over = {1: BY_DEPUTY}
+    world.second(3)
+    assert world.stage(1) is None
+    assert (provider(1) in world.shop.avoid) is not shared
 
 
 # -- lies and limits ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import LeaseState
-from dockage.domain.reason import Reason
+from dockage.node.deputy import BY_DEPUTY
 from dockage.node.events import EndRequested
 from dockage.node.provider import Provider
 from dockage.ports import Clock, ContainerHost, Keys, OpenSource, Stream
@@ -29,7 +29,6 @@ STREAMS_PER_LEASE = 512
 TURN_SEC = 2.0
 """How long. Who asks in a burst is late then; to be refused, it would take the lease for dead."""
 ENDED = (LeaseState.ENDING, LeaseState.ENDED)
-BY_DEPUTY = Reason("lease.deputy", "your deputy has taken over: it has ended your own lease")
 BAD_LUCK = frozenset({"grant.expired", "grant.fenced"})
 """What an honest holder comes to show, too: it costs the stream, not the connection."""
 

@@ -34,6 +34,7 @@ from .controller_plan import (
     plan,
     there,
 )
+from .deputy import BY_DEPUTY
 from .kept import (
     RUNS,
     Ask,
@@ -416,7 +417,9 @@ def _end(of: Deployment, state: Controller, todo: Plan, now: Instant) -> tuple[D
 
 
 def _avoided(of: Deployment, x: Replica, state: Controller, why: Reason, now: Instant) -> Deployment:
-    """Who failed us is not asked again for a while."""
+    """Who failed us is not asked again for a while; who did what our deputy said has not."""
+    if of.shared and x.signs.over is not None and x.signs.over.code == BY_DEPUTY.code:
+        return of
     alive = {k: until for k, until in of.avoid.items() if until > now}
     failed = why.code == NOT_FIT.code or x.signs.over is not None or x.signs.trouble or x.lost_at
     if failed or x.moving or x.signs.leaving:

@@ -24,6 +24,7 @@ PATIENCE = Duration(15 * SECOND)
 """Beyond the end of a tenant's term: what it had begun to start may take so long, and a laptop changes its network."""
 LINGER = Duration(2 * MINUTE)
 """Our copies wait for those of the tenant that came back."""
+BY_DEPUTY = Reason("lease.deputy", "your deputy has taken over: it has ended your own lease")
 
 Key = tuple[NodeKey, str]
 """(tenant, the deployment's name there)."""
