@@ -134,6 +134,25 @@ async def test_what_kills_its_replica_is_asked_twice_at_most(here: Lab) -> None:
     assert asked == 2
 
 
+async def test_who_breaks_one_stream_and_answers_others_is_asked_again_at_once(here: Lab) -> None:
+    times = 0
+
+    async def once(server: HttpServer, request: Request) -> None:
+        nonlocal times
+        times += request.method == "GET"
+        if request.method == "GET" and times == 1:
+            found, backend = state(here)
+            found.answered(backend, asyncio.get_running_loop().time())
+            server.raw().abort()
+        else:
+            await server.answer(200, [], b"")
+
+    here.add(once)
+    await here.publish()
+    assert (await here.get()).status == 200
+    assert not state(here)[1].down
+
+
 async def test_who_finds_all_full_waits_for_a_place(here: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "IN_FLIGHT_MAX", 2)
     slow = Slow()

@@ -96,6 +96,8 @@ def _patience(live: Live, site: Site, search: Search) -> float:
         return HOLD_SEC
     if search.is_second:
         return 0.0
+    if not all(x.down for x in serving):
+        return AGAIN_SEC
     now = asyncio.get_running_loop().time()
     return max(x.down_since for x in serving) + AGAIN_SEC - now
 
