@@ -27,7 +27,8 @@ def command(session: Session, /, name: str, replicas: int, detach: bool) -> None
     """Run REPLICAS whole copies of the deployment NAME.
 
     Each is at another operator and behind another line; one that is lost is replaced. It counts until the label
-    dockage.replicas says something else. 0 lets it sleep where the label dockage.scale-min allows that.
+    dockage.replicas, or an hour of dockage.schedule, says something else. 0 stops all of it; its lease stays, at the
+    price of a standby, and it starts there again.
     """
     of = session.client.post("deployments", name, "scale", body={"replicas": replicas})
     if not detach:
