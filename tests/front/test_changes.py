@@ -102,6 +102,18 @@ async def test_two_services_are_one_change(lab: Lab) -> None:
     assert lab.told[-1] == "through shop"
 
 
+async def test_what_makes_room_is_not_counted_until_it_is_gone_or_started_again(lab: Lab) -> None:
+    old = lab.books.container("a1" * 32)
+    lab.answer = None
+    await lab.creates("a2", body("web"))
+    assert lab.changes.replaced == {old.id}
+    await lab.changes.removed(old)
+    assert lab.changes.replaced == set()
+    await lab.creates("a3", body("web"))
+    await lab.changes.started(old)
+    assert old.id not in lab.changes.replaced
+
+
 async def test_one_that_is_removed_again_was_broken_off(lab: Lab) -> None:
     new = await lab.creates("a2", body("web"))
     await lab.changes.removed(new)

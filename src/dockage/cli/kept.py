@@ -89,6 +89,19 @@ def _one(session: Session, name: str) -> Json | None:
     return next((x for x in found if x["deployment"] == name), None)
 
 
+def newest(session: Session, name: str) -> int:
+    """When something was done to it last, in ns since 1970; 0: never."""
+    of = _one(session, name)
+    return max((x["at_ns"] for x in of["story"]), default=0) if of else 0
+
+
+def check_moved(of: Json, since_ns: int) -> None:
+    """Raises UsageError with the reason for which it stayed."""
+    for x in of["story"]:
+        if x["what"] == "stayed" and x["at_ns"] > since_ns:
+            raise UsageError(x["code"], f"{of['deployment']} stays where it is: {x['text']}")
+
+
 def settle(session: Session, of: Json, seconds: float) -> Json:
     """Wait until as many serve as are wanted and nothing is on its way, or something hinders it."""
     until, name = time.monotonic() + seconds, of["deployment"]

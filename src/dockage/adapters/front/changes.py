@@ -37,6 +37,8 @@ class Changes:
         self._books = books
         self.begin: Begin = _nobody
         self.through: Through = _no_end
+        self.replaced: set[str] = set()
+        """Containers that make room for others before these start: a lease need not hold both."""
         self._open: dict[str, dict[str, str]] = {}
         """Deployment to its containers that are being replaced, and what replaces each: "" while it is made."""
 
@@ -45,6 +47,7 @@ class Changes:
         old = self._replaced(deployment, body)
         if old is None:
             return
+        self.replaced.add(old.id)
         new = await self.begin(deployment, create.wishes(body), progress)
         if new is None:
             return
@@ -66,6 +69,7 @@ class Changes:
         await self._done(container)
 
     async def _done(self, container: Container) -> None:
+        self.replaced.discard(container.id)
         going = self._open.get(container.deployment)
         if going is None:
             return

@@ -127,7 +127,7 @@ class DockerFront:
         tasks.create_task(follow_images(self._local, hub))
         tenancy = Tenancy(self._books, self._leases, engines, tasks, self._linger)
         watch = Watch(self._books, engines, published, hub, self._clock, tasks, tenancy.settle)
-        tenancy.watch = watch
+        tenancy.watch, tenancy.changes = watch, self.changes
         hands = (self._send_image, self._clock, self._tell, self.changes)
         placing = Placing(self._books, engines, self._local, tenancy, watch, *hands)
         worked_with = (self._books, engines, self._local, published, hub, watch, tenancy, placing)

@@ -26,6 +26,7 @@ from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import NOWHERE, Network, Rented, Volume
 
 from .books import Books
+from .changes import Changes
 from .engines import LeaseEngines, id_of
 from .watch import Watch
 
@@ -48,6 +49,7 @@ class Tenancy:
         self._books, self._leases, self._engines = books, leases, engines
         self._tasks, self._linger = tasks, linger
         self.watch: Watch  # set by the front: the two need each other
+        self.changes: Changes  # likewise
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._coming: dict[str, list[Resources]] = defaultdict(list)
         self._leaving: set[str] = set()
@@ -89,7 +91,8 @@ class Tenancy:
         if held is None:
             lease = await self._leases.obtain(deployment, need, wishes, progress)
         else:
-            wanted = [one.need for one in self._books.at(held.id)] + self._coming[deployment]
+            there = [one.need for one in self._books.at(held.id) if one.id not in self.changes.replaced]
+            wanted = there + self._coming[deployment]
             lacking = create.shortfall(wanted, held.limits)
             if lacking == Resources() and held.state in USABLE:
                 return held

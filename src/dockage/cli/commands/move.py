@@ -35,7 +35,9 @@ def command(session: Session, /, name: str, to: str, detach: bool) -> None:
     The new copy is set up and serves before the old one stops. What a container wrote stays behind; a deployment with
     named volumes moves only if the label dockage.data=expendable says that they may.
     """
+    before = kept.newest(session, name)
     of = session.client.post("deployments", name, "move", body={"to": to})
     if not detach:
         of = kept.settle(session, of, WAIT_SEC)
+        kept.check_moved(of, before)
     session.show(of, kept.listing([of]))
