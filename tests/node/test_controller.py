@@ -249,6 +249,17 @@ def test_a_move_that_finds_no_place_leaves_everything_where_it_is() -> None:
     assert "End" not in kinds(world.wanted)
 
 
+def test_a_move_to_the_standby_needs_no_further_provider() -> None:
+    world = World(GOAL, supply=2)
+    world.second(3)
+    world.tell(say.MoveAsked(SHOP, Reason("move.asked", "elsewhere")))
+    world.second(10)
+    assert world.shop.primary == lease(2)
+    assert world.stage(2) is Stage.SERVING
+    assert world.stage(1) is None
+    assert "stayed" not in [x.what for x in world.shop.story]
+
+
 def test_a_ceiling_is_never_passed() -> None:
     world = World(replace(GOAL, replicas=3, most=3, standby=1, max_msat_hour=Msat(2500)))
     world.second(120)

@@ -251,9 +251,11 @@ def _not_placed(of: Deployment, event: say.PlaceFailed, state: Controller, now: 
 
 
 def _search_failed(of: Deployment, ticket: int, why: Reason, pause: Duration, now: Instant) -> Deployment:
-    """A move that finds no place is given up: what runs goes on where it is."""
+    """A move that finds no place is given up: what runs goes on where it is. Where enough others serve, it needs none:
+    what was looked for is a standby."""
     wait = backoff(pause, of.failures)
-    if of.move_to is not None or any(x.moving for x in of.replicas.values()):
+    needs_place = sum(x.moving is None for x in of.serving) < of.wanted
+    if needs_place and (of.move_to is not None or any(x.moving for x in of.replicas.values())):
         stay = {k: replace(x, moving=None) for k, x in of.replicas.items()}
         of = replace(of, move_to=None, move_limit=None, replicas=stay)
         of = told(of, Chapter(now, "stayed", why, of.primary))
