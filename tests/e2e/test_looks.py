@@ -4,7 +4,6 @@ and avoided; who does not is not.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,9 +58,6 @@ def codes(offer: dict[str, Any]) -> set[str]:
     return {breach["code"] for breach in offer["evidence"]["breaches"]}
 
 
-@pytest.mark.skipif(
-    "DOCKAGE_LOOKS" not in os.environ, reason="DOCKAGE_LOOKS=1 script/test tests/e2e/test_looks.py"
-)
 @pytest.mark.timeout(600)
 def test_who_states_twice_the_cpu_or_gives_half_a_core_is_found_and_avoided_and_who_is_honest_is_not(
     market: LocalMarket, wary: NodeProcess
