@@ -24,7 +24,7 @@ from dockage.protocol.docker import front_state as state
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker import routes as gate
 from dockage.protocol.docker.front_errors import ApiError, status_of
-from dockage.protocol.docker.front_state import Container, Network, Publish, Rented, Volume
+from dockage.protocol.docker.front_state import Before, Container, Network, Publish, Rented, Volume
 from dockage.protocol.docker.refusal import Refused
 from dockage.protocol.docker.refusals import refusals
 from dockage.testing.journal import MemoryJournal
@@ -324,6 +324,7 @@ def test_the_books_are_the_same_after_a_restart() -> None:
         Network("cd" * 32, "net", b"{}", "2026-01-01T00:00:00Z", "web", LEASE, "remote"),
         Volume("data", b"{}", "2026-01-01T00:00:00Z"),
         Rented(LEASE, "web", b"P" * 32, 5),
+        Before("web", (container(),)),
     )
     books.keep(*records)
     books.keep(gone := container("gone", "ef" * 32))
