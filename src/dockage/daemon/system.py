@@ -85,6 +85,7 @@ from .peers import Reception
 from .presence import lan_missing
 from .rail import Rail, Role
 from .seeds import Seeds
+from .timekeeping import Timekeeping, has_leases
 from .updating import attend
 from .wiring import Ground, IntoLease, Loop, wire
 
@@ -191,7 +192,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         if node.notice is not None:
             stack.push_async_callback(node.notice.leave)
-        loops += beside(node)
+        loops += [*beside(node), Timekeeping(clock, partial(has_leases, node)).run]
         loops += gateway.name_server(home, config.gateway, gate, directory, clock) if gate is not None else []
         loops += [relay[1]] if relay else []
         loops.append(_board(directory, entered))
