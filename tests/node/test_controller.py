@@ -113,6 +113,25 @@ def test_a_cheat_is_replaced_before_it_is_stopped() -> None:
     assert world.shop.story[0].reason == CHEAT
 
 
+def test_what_is_drained_finishes_its_answers_if_they_have_an_end() -> None:
+    world = World(GOAL)
+    world.trouble = {1: CHEAT}
+    for _ in range(20):
+        world.gateway(1, 0, busy=1)
+        world.second()
+    assert world.stage(1) is Stage.DRAINING
+    world.gateway(1, 0, busy=0)
+    world.second()
+    assert world.stage(1) is None
+
+    endless = World(GOAL)
+    endless.trouble = {1: CHEAT}
+    for _ in range(62):
+        endless.gateway(1, 0, busy=1)
+        endless.second()
+    assert endless.stage(1) is None
+
+
 def test_what_we_cannot_pay_is_left_alone() -> None:
     world = World(GOAL)
     world.trouble = {1: Reason("channel.exhausted", "the channel is used up")}

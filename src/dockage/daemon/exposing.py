@@ -292,7 +292,7 @@ class Exposing:
     # -- from a gateway --------------------------------------------------------------------------------
     async def _hear(self, telling: Telling, signs: Signs) -> None:
         for x in signs.replicas:
-            await self._keeping.tell(say.GatewaySaw(x.lease, telling.outlet.gateway, x.misses))
+            await self._keeping.tell(say.GatewaySaw(x.lease, telling.outlet.gateway, x.misses, x.in_flight))
         if signs.wanted:
             await self._keeping.wake(telling.outlet.deployment)
 

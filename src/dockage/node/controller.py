@@ -214,7 +214,7 @@ def _looked(x: Replica, event: say.Look) -> Replica:
 
 
 def _seen(x: Replica, event: say.GatewaySaw, now: Instant) -> Replica:
-    gateways = {**x.signs.gateways, event.gateway: Seen(event.missed, now)}
+    gateways = {**x.signs.gateways, event.gateway: Seen(event.missed, now, event.busy)}
     answered = x.answered or event.missed == 0
     return replace(x, signs=replace(x.signs, gateways=gateways), answered=answered)
 

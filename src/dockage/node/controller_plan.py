@@ -16,7 +16,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.units import Instant, Msat, since
 
 from .kept import RUNS, Deployment, Patience, Replica, Stage
-from .signs import Health, Verdict, agreed
+from .signs import Health, Verdict, agreed, is_busy
 
 TRIES_MAX = 3
 
@@ -342,7 +342,8 @@ def _is_needed_again(of: Deployment, x: Replica) -> bool:
 
 
 def _has_drained(x: Replica, patience: Patience, now: Instant) -> bool:
-    return x.stage is Stage.DRAINING and since(x.since, now) >= patience.drain
+    limit = patience.drain_max if is_busy(x.signs, now) else patience.drain
+    return x.stage is Stage.DRAINING and since(x.since, now) >= limit
 
 
 def _idle(of: Deployment, seen: Facts) -> list[tuple[LeaseId, Reason]]:

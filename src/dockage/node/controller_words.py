@@ -96,6 +96,8 @@ class GatewaySaw(Told, frozen=True):
     gateway: NodeKey
     missed: int
     """Checks in a row that failed; 0 = it is well."""
+    busy: int = 0
+    """Requests and connections that are under way there."""
 
 
 class LeaseEnding(Told, frozen=True):

@@ -230,6 +230,9 @@ class Patience(msgspec.Struct, frozen=True):
     fence: Duration = Duration(30 * SECOND)
     """From lost to ended and unpaid: what comes back before is kept as a standby."""
     drain: Duration = Duration(5 * SECOND)
+    """What gets nothing new is stopped after so long,"""
+    drain_max: Duration = Duration(60 * SECOND)
+    """or, while gateways still wait for its answers, after so long: some connections have no end."""
     sick: Duration = Duration(30 * SECOND)
     """From not serving, though started again, to being replaced."""
     begin: Duration = Duration(5 * MINUTE)

@@ -68,10 +68,11 @@ WELL = Verdict(Health.WELL)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """One gateway's word: how many checks in a row failed, and when it said so."""
+    """One gateway's word: how many checks in a row failed, when it said so, and how much is under way there."""
 
     missed: int
     at: Instant
+    busy: int = 0
 
 
 class Signs(msgspec.Struct, frozen=True):
@@ -142,6 +143,11 @@ def seen_well(signs: Signs, now: Instant) -> bool:
 
 def seen_down(signs: Signs, now: Instant) -> bool:
     return any(word.missed for word in _words(signs, now))
+
+
+def is_busy(signs: Signs, now: Instant) -> bool:
+    """A gateway still waits for answers from there."""
+    return any(word.busy for word in _words(signs, now))
 
 
 def _all_down(signs: Signs, now: Instant) -> bool:
