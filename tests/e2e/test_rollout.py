@@ -54,7 +54,7 @@ class Visitors:
             connection.close()
 
     def _come(self) -> None:
-        while not self._over.wait(0.02):
+        while not self._over.wait(0.1):
             self.got.append(self.visit())
 
     @contextmanager
