@@ -8,15 +8,22 @@ the node anything.
 from __future__ import annotations
 
 import asyncio
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
-_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dockage-journal")
+_threads: WeakKeyDictionary[AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
+"""One for each loop: a thread of another one may belong to a process that was left behind by a fork."""
 
 
 async def on_disk(function: Callable[..., T], *arguments: object) -> T:
     """*function* of the journal, after all that were given before it. Raises what it raises."""
-    return await asyncio.get_running_loop().run_in_executor(_THREAD, function, *arguments)
+    loop = asyncio.get_running_loop()
+    thread = _threads.get(loop)
+    if thread is None:
+        thread = _threads[loop] = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dockage-journal")
+    return await loop.run_in_executor(thread, function, *arguments)
