@@ -14,12 +14,12 @@ from e2e.stories import IMAGE, leases
 
 @pytest.fixture
 def modern(market: LocalMarket, current_engine: Path) -> Iterator[NodeProcess]:
-    node = market.add_provider("eve", current_engine, 600)
+    node = market.add_provider("fay", current_engine, 600)
     try:
         market.wait_for_offers(3)  # with ada's and bob's; cal sells in a region of its own
         yield node
     finally:
-        market.remove_provider("eve")
+        market.remove_provider("fay")
 
 
 def test_a_container_on_a_current_engine_is_served_metered_and_paid(

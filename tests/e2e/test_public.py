@@ -34,11 +34,12 @@ services:
 
 
 class Gateway:
-    def __init__(self, market: LocalMarket) -> None:
+    def __init__(self, market: LocalMarket, name: str) -> None:
+        """*name*: nobody else's in this market, ever."""
         self.http, self.dns = free_port(), free_port(socket.SOCK_DGRAM)
         here = f'http = "127.0.0.1:{self.http}"\ndns = "127.0.0.1:{self.dns}"\nbind = "127.0.0.1"\n'
         self.node: NodeProcess = market.add_gateway(
-            "gate", f'zone = "{ZONE}"\npublic = ["{ADDRESS}"]\nface = false\n{here}'
+            name, f'zone = "{ZONE}"\npublic = ["{ADDRESS}"]\nface = false\n{here}'
         )
 
     def get(self, host: str) -> int:
@@ -61,10 +62,11 @@ class Gateway:
 
 
 @pytest.fixture
-def gateway(market: LocalMarket) -> Iterator[Gateway]:
-    made = Gateway(market)
+def gateway(market: LocalMarket, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    name = f"gate-{request.path.stem}"
+    made = Gateway(market, name)
     yield made
-    market.remove_provider("gate")
+    market.remove_provider(name)
 
 
 def public(market: LocalMarket) -> dict[str, Any]:
