@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from daemon.nodes import BUSY, CONFIG, FREE_POLICY, NEED, POLICY, Peer, World, f
 from daemon.test_control import control
 from daemon.test_keeping import kept, provider
 from dockage.daemon.config import Tenant
-from dockage.domain.errors import DockageError, UsageError
+from dockage.daemon.renting import silently
+from dockage.daemon.updating import attend
+from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
 from dockage.domain.units import HOUR, Duration, Instant, Sat, after
@@ -158,6 +161,11 @@ async def test_cut_off_from_its_deputy_the_tenant_does_not_act(pair: Pair) -> No
     await asyncio.sleep(60)
     assert set(pair.web.replicas) == before
     assert pair.web.hindrance.code == "controller.term"
+    changes: Any = SimpleNamespace()
+    attend(pair.laptop.node, changes)
+    with pytest.raises(Unavailable, match="its deputy"):  # soon, and nothing is begun
+        await changes.begin(NAME, {}, silently)
+    assert pair.web.rollout is None
     with pytest.raises(DockageError, match="--force"):
         await pair.laptop.node.deputies.remove(NAME, force=False)
     await pair.laptop.node.deputies.remove(NAME, force=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.node import controller_words as say
+from dockage.node.controller_sharing import NOT_OURS
 from dockage.node.kept import Deployment, Rollout, Stage
 from dockage.ports import Progress
 
@@ -22,6 +23,8 @@ from .wishes import read_wishes, recipe_doors, recipe_wishes
 LOOK = 0.2
 WAY_MAX = 15 * 60.0
 """Seconds: after it our user's commands go on in any case. The controller gives up on a copy before."""
+TERM_MAX = 10.0
+"""For a deployment with a deputy: the term is asked for every four seconds."""
 DRAIN_MAX = 5.0
 """For requests that are under way at what is changed where it is."""
 
@@ -56,9 +59,11 @@ class Updating:
         """Kept only until the change is rolled out: no label asks for more."""
 
     async def begin(self, name: str, labels: Mapping[str, str], progress: Progress) -> bool | None:
-        """*labels*: of what is new; they say how it is rolled out. Raises UsageError("label.*"), Unavailable."""
+        """*labels*: of what is new; they say how it is rolled out. Raises UsageError("label.*"),
+        Unavailable("controller.term" | "deploy.no-way")."""
         if not await self._is_rolled_out(name):
             return None
+        await self._ours(name)
         before = self._keeping.state.deployments[name].rollout
         update = read_wishes({**self._keeping.said.get(name, {}), **labels}).update
         await self._keeping.tell(say.ChangeBegun(name, update))
@@ -109,6 +114,15 @@ class Updating:
             self._keeping.hands.learn(name)
             await self._keeping.hands.remember_before(name)
         return True
+
+    async def _ours(self, name: str) -> None:
+        """Without the term nothing would be made ready: our user hears so before anything is begun."""
+        for _ in range(int(TERM_MAX / LOOK)):
+            of = self._keeping.state.deployments.get(name)
+            if of is None or of.hindrance != NOT_OURS:
+                return
+            await asyncio.sleep(LOOK)
+        raise Unavailable(NOT_OURS.code, NOT_OURS.text)
 
     async def _way(self, name: str, progress: Progress) -> bool:
         said = ""
