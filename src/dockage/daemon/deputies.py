@@ -42,6 +42,7 @@ from dockage.wire.frames import read_frame, write_frame
 from .driver import Driver
 from .keeping import Keeping
 from .machines import Machines
+from .ondisk import on_disk
 from .peers import Opener
 from .perform import reason_of
 
@@ -339,13 +340,13 @@ class Deputies:
     async def _keep(self, mine: Mine) -> None:
         self._mine[mine.name] = mine
         row = Row(KIND, mine.name.encode(), msgspec.msgpack.encode(mine))
-        await asyncio.to_thread(self._journal.write, [row])
+        await on_disk(self._journal.write, [row])
 
     async def _forget(self, name: str) -> None:
         self._mine.pop(name, None)
         self._standing.pop(name, None)
         self._renewed.pop(name, None)
-        await asyncio.to_thread(self._journal.forget, [(KIND, name.encode())])
+        await on_disk(self._journal.forget, [(KIND, name.encode())])
         await self._keeping.tell(say.Shared(name, shared=False))
 
     def _time(self) -> float:

@@ -95,8 +95,8 @@ class Deputising:
         self.driver = Driver(state, step, changed, journal, lambda _: None, self._clock)
         self.lacks: Callable[[Recipe], Awaitable[Sequence[str]]] = _nothing
         """Images that are not here."""
-        self._ended: set[tuple[Key, int]] = set()
-        """Terms at whose beginning the tenant's leases were ended."""
+        self._ended: dict[Key, int] = {}
+        """Epoch of the newest term at whose beginning the tenant's leases were ended."""
         self._lock = asyncio.Lock()
 
     @property
@@ -214,10 +214,9 @@ class Deputising:
 
     def _end_theirs(self, charge: Charge) -> None:
         """What the tenant holds of it is ended, as far as we reach it: nobody pays for it any more."""
-        term = (charge.key, charge.witness.epoch)
-        if term in self._ended:
+        if self._ended.get(charge.key) == charge.witness.epoch:
             return
-        self._ended.add(term)
+        self._ended[charge.key] = charge.witness.epoch
         log.info("deputy.acts", tenant=short(charge.mandate.tenant), deployment=charge.mandate.name)
         for held in charge.mandate.leases:
             self._jobs.start(partial(self._end, charge, held), f"end {short(held.lease)}")

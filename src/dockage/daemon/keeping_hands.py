@@ -102,7 +102,7 @@ class Hands:
         recipe = self.recipes[deployment]
         self._before[deployment] = recipe
         row = Row(RECIPE, deployment.encode(), encode(recipe))
-        await asyncio.to_thread(self._journal.write, [row])
+        await on_disk(self._journal.write, [row])
 
     def recipe_at(self, of: Deployment, lease: LeaseId) -> Recipe | None:
         """What runs in *lease*: another one than the newest while a change is rolled out."""
