@@ -13,9 +13,9 @@ import heapq
 import json
 import sys
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.pricing import PRESETS, price, usual
@@ -282,18 +282,31 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([head, *rows])
 
 
-def main() -> None:
-    args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--apps", type=int, default=100)
+R = TypeVar("R", bound=NamedTuple)
+
+
+def options(what: str | None, apps: int) -> argparse.ArgumentParser:
+    """Of every command that measures months of *apps* deployments."""
+    args = argparse.ArgumentParser(description=what)
+    args.add_argument("--apps", type=int, default=apps)
     args.add_argument("--days", type=float, default=30.0)
-    args.add_argument("--providers", type=int, default=10_000)
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--json", action="store_true")
+    return args
+
+
+def show(results: Sequence[R], table: Callable[[Sequence[R]], str], *, as_json: bool) -> None:
+    text = json.dumps([x._asdict() for x in results]) if as_json else table(results)
+    sys.stdout.write(text + "\n")
+
+
+def main() -> None:
+    args = options(__doc__, apps=100)
+    args.add_argument("--providers", type=int, default=10_000)
     given = args.parse_args()
     model = Model(providers=given.providers)
     results = [measure(kind, given.seed, given.apps, given.days, model) for kind in KINDS]
-    text = json.dumps([x._asdict() for x in results]) if given.json else table(results)
-    sys.stdout.write(text + "\n")
+    show(results, table, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ than people are. A lease keeps its price. Around the same mind as ``availability
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
@@ -22,7 +19,7 @@ from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, Msat
 from dockage.node import controller_words as say
 from dockage.node.kept import Goal
 
-from .availability import APP, NOTHING, Kind, Life, Model
+from .availability import APP, NOTHING, Kind, Life, Model, options, show
 
 USUAL = 1_000
 """msat an hour."""
@@ -149,15 +146,9 @@ def table(results: Sequence[Result]) -> str:
 
 
 def main() -> None:
-    args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--apps", type=int, default=10)
-    args.add_argument("--days", type=float, default=30.0)
-    args.add_argument("--seed", type=int, default=1)
-    args.add_argument("--json", action="store_true")
-    given = args.parse_args()
+    given = options(__doc__, apps=10).parse_args()
     results = [measure(percent, given.seed, given.apps, given.days, Model()) for percent in (0, 10, 20, 40)]
-    text = json.dumps([x._asdict() for x in results]) if given.json else table(results)
-    sys.stdout.write(text + "\n")
+    show(results, table, as_json=given.json)
 
 
 if __name__ == "__main__":
