@@ -64,10 +64,10 @@ class Updating:
         if not await self._is_rolled_out(name):
             return None
         await self._ours(name)
-        before = self._keeping.state.deployments[name].rollout
+        before = self._rollout(name)
         update = read_wishes({**self._keeping.said.get(name, {}), **labels}).update
         await self._keeping.tell(say.ChangeBegun(name, update))
-        rollout = self._keeping.state.deployments[name].rollout
+        rollout = self._rollout(name)
         new = before is None or rollout is None or before.before != rollout.before or before.admitted
         try:
             async with asyncio.timeout(WAY_MAX):
@@ -123,6 +123,11 @@ class Updating:
                 return
             await asyncio.sleep(LOOK)
         raise Unavailable(NOT_OURS.code, NOT_OURS.text)
+
+    def _rollout(self, name: str) -> Rollout | None:
+        """None, too, for what our user took down meanwhile."""
+        of = self._keeping.state.deployments.get(name)
+        return of.rollout if of else None
 
     async def _way(self, name: str, progress: Progress) -> bool:
         said = ""
