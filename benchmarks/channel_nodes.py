@@ -52,7 +52,8 @@ from dockage.domain.units import GIB, MIB
 from dockage.domain.usage import Reading
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import EARNING
-from dockage.ports import Address, Clock, Journal, Row
+from dockage.ports.machine import Clock, Journal, Row
+from dockage.ports.peers import Address
 from dockage.testing.directory import MemoryDirectory
 from dockage.testing.evidence import MemoryEvidence
 from dockage.testing.host import FakeContainer, FakeHost

@@ -41,7 +41,7 @@ from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.routing import Rules
 from dockage.domain.units import HOUR, Instant
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.protocol.streams import HEADER_MAX
 from dockage.testing.keys import MemoryKeys
 from dockage.wire.connection import Connection

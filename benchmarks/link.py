@@ -40,7 +40,7 @@ from cryptography.x509.oid import NameOID
 
 from dockage.adapters.link import IrohLink
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.testing.link import refuse, serving
 from dockage.wire.frames import PIECE, read_exactly
 

@@ -32,7 +32,7 @@ from dockage.domain.pricing import PRESETS
 from dockage.domain.query import Query
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, MIB, Msat
-from dockage.ports import Address
+from dockage.ports.peers import Address
 
 STAMP_BITS = 16
 """The default of ``node.stamp_bits``: a provider's work on each of its offers."""

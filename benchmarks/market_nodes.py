@@ -29,7 +29,7 @@ from dockage.domain.offer import Offer
 from dockage.domain.pricing import PRESETS, scaled
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, Instant
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.records import LIFETIME, OfferBody, open_record, seal
 from dockage.testing.keys import MemoryKeys

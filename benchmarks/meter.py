@@ -45,7 +45,7 @@ from meter_daemon import play  # noqa: E402
 from dockage.adapters.host import elastic  # noqa: E402
 from dockage.adapters.host.cgroup import detect  # noqa: E402
 from dockage.domain.units import MIB  # noqa: E402
-from dockage.ports import LEASE_LABEL  # noqa: E402
+from dockage.ports.hosting import LEASE_LABEL  # noqa: E402
 from dockage.wire.engine import BlockingEngine  # noqa: E402
 
 IMAGE = "dockage/base:bookworm"

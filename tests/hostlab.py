@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dockage.adapters.host.guard import CANDIDATES
 from dockage.domain.identity import LeaseId
-from dockage.ports import LEASE_LABEL
+from dockage.ports.hosting import LEASE_LABEL
 from dockage.wire.splice import SocketStream
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from bitcoin.node import RegtestWorld
 from dockage.adapters.secp import ChannelKeys, Secp
 from dockage.domain.channel import Terms
 from dockage.domain.units import Sat
-from dockage.ports import Outpoint, Wallet
+from dockage.ports.chain import Outpoint, Wallet
 from dockage.protocol.bitcoin.channel import Commitment
 from dockage.protocol.bitcoin.curve import Part
 from dockage.protocol.bitcoin.script import funding

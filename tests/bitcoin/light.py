@@ -14,7 +14,7 @@ from bitcoin.node import Node
 from dockage.adapters.bdk import LightChain, LightNode, LightWallet, Seed, SeedFile
 from dockage.adapters.system.clock import SystemClock
 from dockage.domain.units import Sat
-from dockage.ports import Chain, Wallet
+from dockage.ports.chain import Chain, Wallet
 
 LOOKAHEAD = 10
 """Addresses take a millisecond each."""

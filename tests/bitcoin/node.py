@@ -26,7 +26,7 @@ import pytest
 
 from dockage.adapters.bitcoind import BitcoindChain, BitcoindWallet, Rpc, RpcAddress
 from dockage.domain.units import Sat
-from dockage.ports import Wallet
+from dockage.ports.chain import Wallet
 
 IMAGE = os.environ.get("DOCKAGE_TEST_BITCOIND_IMAGE", "dockage/bitcoind:regtest")
 START_SEC = 60

@@ -25,7 +25,7 @@ from dockage.domain.lease import LeaseState
 from dockage.domain.units import HOUR, SECOND, Duration
 from dockage.node import provider as selling
 from dockage.node.provider import Provider
-from dockage.ports import Wallet
+from dockage.ports.chain import Wallet
 from dockage.protocol.bitcoin.channel import Commitment
 from dockage.protocol.bitcoin.script import funding
 from dockage.protocol.bitcoin.tx import parse

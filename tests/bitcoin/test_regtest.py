@@ -12,7 +12,7 @@ from bitcoin.node import NodeRefused
 from dockage.domain.channel import Terms
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.units import Sat
-from dockage.ports import Outpoint
+from dockage.ports.chain import Outpoint
 from dockage.protocol.bitcoin.address import encode
 from dockage.protocol.bitcoin.channel import Commitment, check_funding
 from dockage.protocol.bitcoin.descriptor import descriptor

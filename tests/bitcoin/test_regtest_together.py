@@ -6,7 +6,7 @@ import pytest
 
 from bitcoin.life import RATE, Life
 from dockage.domain.errors import UsageError
-from dockage.ports import Outpoint
+from dockage.ports.chain import Outpoint
 from dockage.protocol.bitcoin.settlement import Settlement, closing, refund, replacing
 from dockage.protocol.bitcoin.together import CLOSE_VBYTES
 from dockage.protocol.bitcoin.tx import Tx, TxIn, TxOut

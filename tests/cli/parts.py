@@ -73,7 +73,8 @@ from dockage.node.events import Candidate
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider import SoldLease
 from dockage.node.tenant import RentedLease, Tenant
-from dockage.ports import Clock, Journal, PeerLink, Row, Stream
+from dockage.ports.machine import Clock, Journal, Row
+from dockage.ports.peers import PeerLink, Stream
 from dockage.protocol.mandates import Mandate
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.clock import START, ManualClock

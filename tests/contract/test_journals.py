@@ -14,7 +14,7 @@ import pytest
 
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.domain.errors import Unavailable
-from dockage.ports import Journal
+from dockage.ports.machine import Journal
 from dockage.testing.journal import JournalContract, MemoryJournal
 
 
@@ -70,7 +70,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from dockage.adapters.sqlite.journal import SqliteJournal
-from dockage.ports import Row
+from dockage.ports.machine import Row
 journal = SqliteJournal(Path(sys.argv[1]))
 for n in range(1_000_000):
     value = b"%d" % n

@@ -13,7 +13,7 @@ from dockage.adapters.link import IrohLink
 from dockage.daemon.bundles import Bundles
 from dockage.daemon.tasks import Jobs
 from dockage.domain.identity import NodeKey
-from dockage.ports import AcceptStream, Stream
+from dockage.ports.peers import AcceptStream, Stream
 from dockage.protocol.streams import HEADER_MAX
 from dockage.testing.link import LinkContract, MemoryLink, MemoryNetwork, Pair, call, echo, refuse, serving
 from dockage.wire.bundle import Budget, Bundle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dockage.adapters.lan import LanNeighbours
-from dockage.ports import Neighbours
+from dockage.ports.peers import Neighbours
 from dockage.testing.lan import MemoryLan, NeighboursContract
 
 

@@ -17,7 +17,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.statement import GENESIS, Statement
 from dockage.domain.units import GIB, MIB, Instant, Msat, Sat
 from dockage.domain.usage import Usage
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.protocol import messages as say
 from dockage.protocol.streams import AnyHeader, Messages, encode_header
 from dockage.testing.keys import MemoryKeys

@@ -27,7 +27,8 @@ from dockage.domain.units import GIB, MIB, SECOND, Duration, Sat
 from dockage.node import events as told
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import Clock, Journal, PricePolicy
+from dockage.ports.hosting import PricePolicy
+from dockage.ports.machine import Clock, Journal
 from dockage.testing.chain import FakeChain, FakeWallet
 from dockage.testing.directory import MemoryDirectory
 from dockage.testing.evidence import MemoryEvidence

@@ -10,7 +10,7 @@ from daemon.nodes import FREE_POLICY, Peer, World
 from dockage.domain.errors import DockageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.units import HOUR, Instant
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.grants import Grant, sign_grant
 from dockage.testing.host import FakeContainer, echo

@@ -28,7 +28,7 @@ from dockage.node.policy import ProviderPolicy
 from dockage.node.provider import Provider
 from dockage.node.table import Table
 from dockage.node.tenant import Tenant
-from dockage.ports import ChainTx, Outpoint
+from dockage.ports.chain import ChainTx, Outpoint
 from dockage.protocol.bitcoin.script import funding
 from dockage.protocol.bitcoin.tx import TxOut, parse
 from dockage.testing.loop import LoopClock

@@ -24,7 +24,7 @@ from dockage.domain.pricing import Tariff
 from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node.policy import ProviderPolicy
-from dockage.ports import Journal, Row
+from dockage.ports.machine import Journal, Row
 from dockage.testing.journal import MemoryJournal
 
 COIN = 60_000

@@ -22,7 +22,7 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
 from dockage.domain.units import HOUR, Duration, Instant, Sat, after
 from dockage.node.kept import Stage
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import RecipeVolume
 from dockage.protocol.grants import Grant, sign_grant

@@ -14,7 +14,7 @@ from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import ChannelId
 from dockage.node import effects as want
 from dockage.node import events as told
-from dockage.ports import Row
+from dockage.ports.machine import Row
 from dockage.testing.journal import MemoryJournal
 from dockage.testing.loop import LoopClock
 

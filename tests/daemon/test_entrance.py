@@ -10,7 +10,7 @@ from dockage.daemon.contacts import Contacts
 from dockage.daemon.entrance import AGAIN, HINTS_MAX, Entrance, Way
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.testing.clock import ManualClock
 from dockage.testing.journal import MemoryJournal
 from dockage.testing.keys import MemoryKeys

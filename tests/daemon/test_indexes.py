@@ -18,7 +18,7 @@ from dockage.domain.offer import Wish
 from dockage.domain.query import Query, Rank
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, MINUTE, Duration, Instant, Msat
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.index_messages import Announce, Ask, Selection, Taken, decode_answer, encode
 from dockage.protocol.records import LIFETIME, IndexBody, indexes_topic, seal

@@ -30,7 +30,7 @@ from dockage.node import provider as selling_mind
 from dockage.node import records
 from dockage.node import tenant as renting_mind
 from dockage.node.policy import TenantPolicy
-from dockage.ports import Row
+from dockage.ports.machine import Row
 from dockage.protocol import messages as say
 from dockage.testing.clock import ManualClock
 from node.parts import *

@@ -21,7 +21,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.statement import digest
 from dockage.domain.units import GIB, Msat, Sat
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import messages as say
 from dockage.protocol.bundles import data_frame
 from dockage.protocol.streams import AnyHeader, Bundle, Engine, Layers, Messages, Tunnel, encode_header

@@ -19,7 +19,7 @@ from cli.parts import node as node_at
 from dockage.daemon import config, metrics
 from dockage.daemon.node import Node
 from dockage.domain.errors import UsageError
-from dockage.ports import RelayFigures
+from dockage.ports.peers import RelayFigures
 from dockage.protocol.prometheus import Family, Sample, render
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs/reference/metrics.md"

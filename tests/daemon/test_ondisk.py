@@ -11,7 +11,7 @@ from dockage.daemon.driver import Driver
 from dockage.daemon.ondisk import on_disk
 from dockage.node import effects as want
 from dockage.node import events as told
-from dockage.ports import Row
+from dockage.ports.machine import Row
 from dockage.testing.journal import MemoryJournal
 from dockage.testing.loop import LoopClock
 

@@ -11,7 +11,7 @@ import pytest
 from dockage.daemon.peers import Postman
 from dockage.daemon.tasks import Jobs
 from dockage.domain.identity import LeaseId, NodeKey
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import messages as say
 from dockage.testing.keys import MemoryKeys
 from dockage.testing.link import MemoryLink, MemoryNetwork

@@ -14,7 +14,8 @@ from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.units import Sat
 from dockage.node import records
-from dockage.ports import Coin, Row
+from dockage.ports.chain import Coin
+from dockage.ports.machine import Row
 from dockage.protocol.bitcoin.tx import parse
 from dockage.testing.chain import FakeChain, FakeWallet
 

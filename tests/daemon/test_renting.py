@@ -20,7 +20,7 @@ from dockage.domain.pricing import Tariff
 from dockage.domain.query import Excerpt, Query
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB
-from dockage.ports import Directory
+from dockage.ports.peers import Directory
 from dockage.protocol.records import offers_topics
 from dockage.testing.host import FakeContainer, echo
 

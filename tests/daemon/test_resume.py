@@ -13,7 +13,7 @@ import pytest
 from daemon.nodes import BUSY, Peer, World, assert_settled, close_and_bury, rent_paid, until
 from dockage.domain.lease import LeaseState
 from dockage.node import records
-from dockage.ports import Row
+from dockage.ports.machine import Row
 from dockage.testing.journal import MemoryJournal
 
 COINS = 100_000

@@ -12,7 +12,7 @@ from dockage.daemon.whereabouts import Whereabouts, observation_server
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import Duration
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.protocol import streams
 from dockage.testing.link import MemoryLink, MemoryNetwork, serving
 from dockage.testing.loop import LoopClock

@@ -16,7 +16,7 @@ import pytest
 
 from dockage.adapters.engine.gate import EngineGate
 from dockage.domain.identity import LeaseId
-from dockage.ports import LeaseRoom
+from dockage.ports.hosting import LeaseRoom
 from dockage.wire.http import HttpServer
 from dockage.wire.splice import SocketStream
 

@@ -21,7 +21,7 @@ from dockage.adapters.host import DockerHost
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
 from dockage.domain.identity import LeaseId
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 from dockage.protocol.images import lease_tag
 from dockage.testing.leases import FakeLeases
 from frontlab import Tenant

@@ -17,7 +17,7 @@ from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 from dockage.testing.leases import FakeLeases
 from frontlab import LIMITS, Tenant
 from hostlab import IMAGE

@@ -15,7 +15,7 @@ from dockage.adapters.images import ImageSender, OwnImages
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
 from dockage.domain.identity import LeaseId
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 from dockage.testing.leases import FakeLeases
 from dockage.wire.blobs import LIMIT
 from frontlab import LIMITS, Tenant

@@ -19,7 +19,7 @@ from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 from dockage.protocol.docker import recipe as recipes
 from dockage.protocol.docker.front_state import Container, Network, Publish, Rented, Shelf, Volume
 from dockage.protocol.docker.recipe import (

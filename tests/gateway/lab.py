@@ -19,7 +19,7 @@ from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.routing import Rules
 from dockage.domain.units import HOUR, Instant
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.testing.link import MemoryNetwork
 from dockage.wire.frames import PIECE, read_frame

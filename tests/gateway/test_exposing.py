@@ -24,7 +24,7 @@ from dockage.domain.ownership import proof_text
 from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.routing import Rules
 from dockage.node.kept import Stage
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.authority import Self, View, look_up, places
 from dockage.protocol.dns import address
 from dockage.protocol.records import ZoneBody, open_record, zone_topic

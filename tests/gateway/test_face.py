@@ -22,7 +22,7 @@ from dockage.adapters.link.link import IrohLink
 from dockage.adapters.system.clock import SystemClock
 from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.units import HOUR, Instant
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.streams import Tunnel
 from dockage.testing.keys import MemoryKeys
 from dockage.wire.http import HttpServer

@@ -29,7 +29,7 @@ from dockage.domain.ownership import proof_text
 from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.routing import Rules
 from dockage.domain.units import HOUR, Instant
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.documents import Signs
 from dockage.testing.host import FakeContainer
 from dockage.testing.keys import MemoryKeys

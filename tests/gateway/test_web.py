@@ -13,7 +13,7 @@ from dockage.adapters.gateway import line
 from dockage.domain.deployment import Site
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.wire.http import HttpServer, Request
 from gateway.lab import HOST, INGRESS, WEB, FakeReplica, Lab, ask, echo, echo_body, lab, raw

@@ -18,7 +18,7 @@ from dockage.domain.errors import Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.images import Source, decode_reply, encode_chunk, lease_tag
 from dockage.wire.chunks import pack
 from dockage.wire.engine import Answer

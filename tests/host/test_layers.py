@@ -18,7 +18,7 @@ from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.images import Layer, Manifest, encode_chunk, encode_manifest, lease_tag
 from dockage.wire.chunks import pack
 from dockage.wire.frames import read_frame, write_frame

@@ -13,7 +13,8 @@ from pathlib import Path
 from dockage.adapters.host import DockerHost
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId
-from dockage.ports import OpenSource, Stream
+from dockage.ports.hosting import OpenSource
+from dockage.ports.peers import Stream
 from dockage.wire.splice import SocketStream
 from hostlab import Lab, stream_pair
 

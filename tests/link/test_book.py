@@ -6,7 +6,7 @@ import pytest
 
 from dockage.adapters.link.book import AddressBook, Line, Switchboard, is_relay_url, is_socket_address
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.wire.limits import LinkLimits
 
 A, B, C = (NodeKey(bytes([n]) * 32) for n in (1, 2, 3))

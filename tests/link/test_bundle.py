@@ -11,7 +11,7 @@ import pytest
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import NodeKey
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.bundles import PAYLOAD_MAX, STREAMS_MAX, WINDOW, Frames, Kind, data_frame, encode
 from dockage.testing.link import MemoryNetwork
 from dockage.wire import bundle as module

@@ -15,7 +15,7 @@ from iroh import iroh_ffi
 from dockage.adapters.link import IrohLink, fast
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.testing.link import call, echo, refuse, serving
 from dockage.wire.limits import LinkLimits
 

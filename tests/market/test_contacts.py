@@ -5,7 +5,7 @@ from __future__ import annotations
 from dockage.adapters.dht.asker import ticks
 from dockage.daemon.contacts import Contacts
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.testing.clock import ManualClock
 from dockage.testing.journal import MemoryJournal
 from dockage.testing.keys import MemoryKeys

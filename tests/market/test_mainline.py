@@ -11,7 +11,7 @@ from dockage.adapters.mainline import MainlineSquare
 from dockage.adapters.mainline.introductions import Responder, ask
 from dockage.adapters.mainline.session import PEERS_MAX, dht_session
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.protocol import whois
 from dockage.protocol.whois import Introduction
 from dockage.testing.keys import MemoryKeys

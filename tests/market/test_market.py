@@ -14,7 +14,7 @@ from dockage.adapters.dht.asker import ticks
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import MINUTE, SECOND, Duration, Instant
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.protocol.dht_messages import Find, Get, Listing, Put, Taken, decode_answer, encode
 from dockage.protocol.kademlia import Contact
 from dockage.protocol.records import node_topic, offers_topics

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from dockage.domain.identity import NodeKey
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.dht_messages import (
     Answer,
     Find,

@@ -9,7 +9,8 @@ from random import Random
 
 from dockage.adapters.dht import KademliaDirectory, Limits
 from dockage.domain.identity import NodeKey
-from dockage.ports import Clock, PeerLink, Stream
+from dockage.ports.machine import Clock
+from dockage.ports.peers import PeerLink, Stream
 from dockage.testing.keys import MemoryKeys
 from dockage.wire.frames import read_frame, write_frame
 

@@ -35,7 +35,7 @@ from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, HOUR, MIB, Instant
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.protocol import streams
 from dockage.testing.host import FakeContainer, FakeHost
 from dockage.testing.link import echo, read_all

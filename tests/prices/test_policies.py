@@ -15,7 +15,7 @@ from dockage.domain.errors import Unavailable
 from dockage.domain.pricing import PRESETS, Tariff, at_rate, by_use, scaled
 from dockage.domain.resources import Resources
 from dockage.domain.units import micro
-from dockage.ports import PricePolicy
+from dockage.ports.hosting import PricePolicy
 
 pytestmark = pytest.mark.anyio
 FAIR = PRESETS["fair"]

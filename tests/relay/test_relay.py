@@ -18,7 +18,7 @@ from dockage.adapters.keys.files import verify
 from dockage.adapters.link import IrohLink
 from dockage.adapters.relay import Relay
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.protocol import relaying
 from dockage.testing.link import call, echo, refuse, serving
 from dockage.wire.limits import RelayLimits

@@ -15,7 +15,9 @@ from dockage.domain.lease import LeaseState
 from dockage.node.deputy import BY_DEPUTY
 from dockage.node.events import EndRequested
 from dockage.node.provider import Provider
-from dockage.ports import Clock, ContainerHost, Keys, OpenSource, Stream
+from dockage.ports.hosting import ContainerHost, OpenSource
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.grants import Grant, Use, open_grant
 from dockage.wire.frames import write_frame

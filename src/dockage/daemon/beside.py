@@ -18,7 +18,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.spread import Place, lines_of, spread
 from dockage.node.controller_words import FindPlace
 from dockage.node.tenant import Tenant
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 
 from .driver import Driver
 from .market import Found

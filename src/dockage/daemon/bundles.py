@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey, short
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.bundles import STREAMS_MAX
 from dockage.wire.ahead import Headed

@@ -16,7 +16,8 @@ from dockage.domain.units import HOUR, SECOND, Duration, Instant, since
 from dockage.node import events as told
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock, Outpoint
+from dockage.ports.chain import Outpoint
+from dockage.ports.machine import Clock
 
 from .driver import Driver
 from .perform import reason_of

@@ -19,7 +19,7 @@ from dockage.domain.errors import UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.pricing import PRESETS, Tariff
 from dockage.domain.units import micro
-from dockage.ports import Address
+from dockage.ports.peers import Address
 
 from .hours import read_hours
 

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address, Clock, Journal, Row
+from dockage.ports.machine import Clock, Journal, Row
+from dockage.ports.peers import Address
 from dockage.protocol.contact_book import ContactBook
 from dockage.protocol.kademlia import Contact, Space
 

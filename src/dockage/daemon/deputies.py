@@ -22,7 +22,7 @@ from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, Msat, 
 from dockage.node import controller_words as say
 from dockage.node.kept import Stage
 from dockage.node.tenant import RentedLease, Tenant
-from dockage.ports import Clock, Journal, Keys, Row
+from dockage.ports.machine import Clock, Journal, Keys, Row
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import decode, encode
 from dockage.protocol.grants import TERM, Grant, sign_grant

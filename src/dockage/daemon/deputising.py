@@ -24,7 +24,8 @@ from dockage.node import deputy as mind
 from dockage.node.deputy import Charge, Deputy, Key
 from dockage.node.kept import Controller, Goal
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock, Journal, Keys, Row, Stream
+from dockage.ports.machine import Clock, Journal, Keys, Row
+from dockage.ports.peers import Stream
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import Recipe, decode
 from dockage.protocol.mandates import AskTerm, Give, Held, Refused, Said, Taken

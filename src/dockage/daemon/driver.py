@@ -19,7 +19,7 @@ from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.units import Instant
 from dockage.node.effects import AnyEffect, worth_performing
 from dockage.node.events import AnyEvent
-from dockage.ports import Clock, Journal, Row
+from dockage.ports.machine import Clock, Journal, Row
 
 from .ondisk import on_disk
 

@@ -15,7 +15,7 @@ from dockage.domain.units import Sat, since
 from dockage.node.events import Received
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock, Keys
+from dockage.ports.machine import Clock, Keys
 from dockage.protocol import messages as say
 
 from .driver import Driver

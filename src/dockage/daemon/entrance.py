@@ -15,7 +15,7 @@ import structlog
 
 from dockage.domain.errors import DockageError
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 
 from .contacts import Contacts
 

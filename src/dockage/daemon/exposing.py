@@ -23,7 +23,7 @@ from dockage.domain.units import SECOND, Msat, since
 from dockage.node import controller_words as say
 from dockage.node.shown import Shown, shown
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 from dockage.protocol.docker.recipe import Recipe
 from dockage.protocol.documents import Signs
 

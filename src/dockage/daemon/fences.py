@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dockage.domain.identity import LeaseId
-from dockage.ports import Journal, Row
+from dockage.ports.machine import Journal, Row
 
 from .ondisk import on_disk
 

@@ -15,7 +15,7 @@ from dockage.domain.identity import ChannelId
 from dockage.domain.lease import LeaseState
 from dockage.node import events as told
 from dockage.node.tenant import Tenant
-from dockage.ports import ChainTx
+from dockage.ports.chain import ChainTx
 
 from .driver import Driver
 from .perform import reason_of

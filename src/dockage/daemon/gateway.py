@@ -18,7 +18,9 @@ from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.offer import Ingress
 from dockage.domain.routing import Rules
-from dockage.ports import Clock, Directory, Gateway, Resolver
+from dockage.ports.hosting import Gateway, Resolver
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Directory
 
 from . import config as settings
 from .naming import Naming

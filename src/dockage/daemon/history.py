@@ -11,7 +11,7 @@ from dockage.domain.errors import UsageError
 from dockage.domain.history import Spent, aged, series
 from dockage.domain.units import Duration, Instant
 from dockage.node import records
-from dockage.ports import Clock, Journal
+from dockage.ports.machine import Clock, Journal
 
 SPANS_MAX = 50_000
 """In one answer, which is made in memory."""

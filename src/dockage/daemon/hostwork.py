@@ -1,7 +1,7 @@
 """The work that the provider's mind wants done on its machine. One lease's work keeps its order.
 
-Counterpart: ``ports.ContainerHost``. The one rule: what the mind wants *now* is done until it is done, whatever the
-engine does meanwhile; the mind hears of it by events.
+Counterpart: ``ports.hosting.ContainerHost``. The one rule: what the mind wants *now* is done until it is done,
+whatever the engine does meanwhile; the mind hears of it by events.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.node import events as told
 from dockage.node.provider import Provider
-from dockage.ports import ContainerHost
+from dockage.ports.hosting import ContainerHost
 
 from .driver import Driver
 from .perform import reason_of

@@ -15,7 +15,7 @@ from dockage.domain.errors import UsageError
 from dockage.domain.units import SECOND, Instant
 from dockage.node import events as told
 from dockage.node.provider import Provider
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 
 from .driver import Driver
 

@@ -20,7 +20,8 @@ from dockage.domain.identity import NodeKey, short
 from dockage.domain.offer import hourly_ceilings
 from dockage.domain.query import Query, Rank, rank_of
 from dockage.domain.units import MINUTE, Duration, Instant, after
-from dockage.ports import Address, Clock, Directory, Keys, PeerLink, Stream
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Address, Directory, PeerLink, Stream
 from dockage.protocol import streams
 from dockage.protocol.index_messages import (
     ANSWER_MAX,

@@ -15,7 +15,8 @@ import structlog
 from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import SECOND, Instant, after
-from dockage.ports import Clock, Directory, Keys, PeerLink, Stream
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Directory, PeerLink, Stream
 from dockage.protocol import streams
 from dockage.protocol.allowance import Allowance
 from dockage.protocol.index_messages import (

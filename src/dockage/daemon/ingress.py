@@ -15,7 +15,9 @@ from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageErr
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED
 from dockage.node.provider import Provider
-from dockage.ports import Clock, Gateway, Journal, Keys, Row, Stream
+from dockage.ports.hosting import Gateway
+from dockage.ports.machine import Clock, Journal, Keys, Row
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.documents import (
     DOCUMENT_MAX,

@@ -15,7 +15,7 @@ from dockage.node.controller_words import AnyWant
 from dockage.node.effects import AnyEffect
 from dockage.node.kept import Controller, Deployment, durable
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock, Journal, Keys, Row
+from dockage.ports.machine import Clock, Journal, Keys, Row
 from dockage.wire.http import HttpClient
 
 from .beside import Beside

@@ -23,7 +23,8 @@ from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
 from dockage.node.kept import Controller, Goal, Stage
 from dockage.node.tenant import RentedLease, Tenant
-from dockage.ports import Clock, Copies
+from dockage.ports.machine import Clock
+from dockage.ports.renting import Copies
 from dockage.protocol.docker.recipe import Recipe
 
 from .driver import Driver

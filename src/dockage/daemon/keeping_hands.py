@@ -26,7 +26,8 @@ from dockage.node import controller_words as say
 from dockage.node import events as told
 from dockage.node.kept import Controller, Deployment
 from dockage.node.tenant import Tenant
-from dockage.ports import Copies, Journal, Placed, Row, Spot
+from dockage.ports.machine import Journal, Row
+from dockage.ports.renting import Copies, Placed, Spot
 from dockage.protocol.docker.recipe import Recipe, decode, encode
 from dockage.protocol.streams import Fence, encode_header
 from dockage.wire.frames import read_frame, write_frame

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from dockage.domain.channel import Channel
 from dockage.domain.errors import UsageError
 from dockage.node import records
-from dockage.ports import Clock, Row
+from dockage.ports.machine import Clock, Row
 from dockage.protocol.channel_note import decode_note, encode_note
 
 try:

@@ -15,7 +15,8 @@ import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import NodeKey, short
-from dockage.ports import Address, Clock, NewPake, PeerLink, Stream
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Address, NewPake, PeerLink, Stream
 from dockage.protocol import pairing as said
 from dockage.protocol import streams
 from dockage.protocol.adverts import ADDRESSES_MAX

@@ -14,7 +14,8 @@ import structlog
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import NodeKey, short
 from dockage.domain.units import Instant
-from dockage.ports import Address, Journal, PeerLink, Row
+from dockage.ports.machine import Journal, Row
+from dockage.ports.peers import Address, PeerLink
 
 from .ondisk import on_disk
 

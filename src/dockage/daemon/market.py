@@ -18,7 +18,8 @@ from dockage.domain.identity import NodeKey
 from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody, obstacles, rank
 from dockage.domain.query import Query, Rank
 from dockage.domain.units import Instant, after
-from dockage.ports import Address, Clock, Directory, Keys, PeerLink
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Address, Directory, PeerLink
 from dockage.protocol.records import (
     LIFETIME,
     SHARDS,

@@ -23,7 +23,8 @@ from dockage.domain.units import SECOND
 from dockage.domain.usage import Reading
 from dockage.node import events as told
 from dockage.node.provider import Provider
-from dockage.ports import Clock, ContainerHost
+from dockage.ports.hosting import ContainerHost
+from dockage.ports.machine import Clock
 
 from .driver import Driver
 

@@ -26,7 +26,7 @@ from dockage.domain.usage import Usage
 from dockage.node import provider as selling
 from dockage.node.provider import Provider, SoldLease
 from dockage.node.tenant import RentedLease
-from dockage.ports import RelayFigures
+from dockage.ports.peers import RelayFigures
 from dockage.protocol.prometheus import CONTENT_TYPE, Family, Kind, Sample, render
 
 from .node import Node

@@ -18,7 +18,8 @@ from dockage.domain.deployment import Document
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import MINUTE, SECOND, Duration, Instant, after
-from dockage.ports import Clock, Directory
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Directory
 from dockage.protocol import dns
 from dockage.protocol.authority import Address, Answer, Ask, Place, Self, View, look_up, places
 from dockage.protocol.records import Verify, ZoneBody, open_record, zone_topic

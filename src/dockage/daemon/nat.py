@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from dockage.adapters.keys.files import verify
 from dockage.adapters.relay import Relay, RelayProbe
 from dockage.domain.errors import UsageError
-from dockage.ports import Clock, NatLink
+from dockage.ports.machine import Clock
+from dockage.ports.peers import NatLink
 from dockage.protocol import streams
 from dockage.wire.limits import RelayLimits
 

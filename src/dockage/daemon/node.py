@@ -9,7 +9,9 @@ from pathlib import Path
 from dockage.domain.units import Instant
 from dockage.node.provider import Provider
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock, ContainerHost, Keys, PeerLink, RelayFigures
+from dockage.ports.hosting import ContainerHost
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import PeerLink, RelayFigures
 
 from .config import Config
 from .deputies import Deputies

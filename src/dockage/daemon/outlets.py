@@ -26,7 +26,8 @@ from dockage.domain.units import HOUR, MINUTE, Duration, Instant, Msat, after
 from dockage.node import events as told
 from dockage.node.rented import RentedLease
 from dockage.node.tenant import Tenant
-from dockage.ports import Clock, Journal, Progress, Row
+from dockage.ports.machine import Clock, Journal, Row
+from dockage.ports.renting import Progress
 
 from .driver import Driver
 from .ondisk import on_disk

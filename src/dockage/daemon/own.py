@@ -18,7 +18,8 @@ from dockage.domain.identity import NodeKey, short
 from dockage.domain.offer import Offer
 from dockage.domain.pricing import Tariff
 from dockage.domain.units import Instant, Sat, after
-from dockage.ports import Address, Clock, Keys, PeerLink, Stream
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Address, PeerLink, Stream
 from dockage.protocol import own as said
 from dockage.protocol import streams
 from dockage.protocol.own import MarketNode, Told

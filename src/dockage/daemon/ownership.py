@@ -25,7 +25,8 @@ from dockage.domain.ownership import (
     told_keys,
 )
 from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, after
-from dockage.ports import Clock, Resolver
+from dockage.ports.hosting import Resolver
+from dockage.ports.machine import Clock
 
 log = structlog.get_logger("dockage.gateway")
 

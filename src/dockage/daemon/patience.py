@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from dockage.domain.errors import Unavailable
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 
 T = TypeVar("T")
 UNREACHABLE = "market.unreachable"

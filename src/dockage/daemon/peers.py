@@ -16,7 +16,8 @@ import structlog
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
-from dockage.ports import Keys, Stream
+from dockage.ports.machine import Keys
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.messages import (
     MESSAGE_MAX,

@@ -14,7 +14,7 @@ from dockage.domain.reason import Reason
 from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node.provider import Provider
-from dockage.ports import ContainerHost
+from dockage.ports.hosting import ContainerHost
 
 from .driver import Driver
 from .hostwork import HostWork

@@ -19,7 +19,8 @@ from dockage.domain.units import SECOND, Duration, Sat
 from dockage.node import effects as want
 from dockage.node import events as told
 from dockage.node.tenant import Tenant
-from dockage.ports import Evidence, Prober
+from dockage.ports.hosting import Prober
+from dockage.ports.machine import Evidence
 from dockage.protocol import proof as proofs
 from dockage.protocol.messages import DeclineClose, Payment, ProposeClose
 

@@ -14,7 +14,7 @@ import structlog
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address, Neighbours, PeerLink
+from dockage.ports.peers import Address, Neighbours, PeerLink
 from dockage.protocol.adverts import Advert
 
 from .machines import Machines

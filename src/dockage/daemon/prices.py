@@ -14,7 +14,7 @@ from dockage.domain.pricing import Tariff
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.node import events as told
 from dockage.node.provider import Provider, free
-from dockage.ports import PricePolicy
+from dockage.ports.hosting import PricePolicy
 
 from .driver import Driver
 

@@ -14,7 +14,8 @@ from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.units import Instant
 from dockage.node.tenant import Tenant
-from dockage.ports import Keys, Stream
+from dockage.ports.machine import Keys
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.documents import (
     ANSWER_MAX,

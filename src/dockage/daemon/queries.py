@@ -21,7 +21,7 @@ from dockage.domain.identity import NodeKey
 from dockage.domain.offer import Wish, hourly_ceilings
 from dockage.domain.query import MOST_MAX, Query, Rank, network_of, pick, rank_of
 from dockage.domain.units import MINUTE, Duration, Instant
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 from dockage.protocol.records import SHARDS
 
 from .indexes import Indexes, Reply

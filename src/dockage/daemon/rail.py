@@ -17,7 +17,7 @@ from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.units import Instant, Sat
 from dockage.node.events import FundingBuilt
-from dockage.ports import Chain, Coin, Wallet
+from dockage.ports.chain import Chain, Coin, Wallet
 from dockage.protocol.bitcoin.channel import Commitment, check_funding, check_terms
 from dockage.protocol.bitcoin.curve import Curve, Half, Joint, Signer
 from dockage.protocol.bitcoin.descriptor import descriptor

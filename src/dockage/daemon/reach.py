@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address, Clock, Directory, Keys, PeerLink, Stream
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Address, Directory, PeerLink, Stream
 from dockage.protocol.records import NodeBody, node_topic, open_record
 
 LOOK_UP_EVERY = 5.0

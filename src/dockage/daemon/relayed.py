@@ -14,7 +14,7 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.statement import Statement
 from dockage.domain.units import MIB
 from dockage.domain.usage import Usage
-from dockage.ports import Journal, Row
+from dockage.ports.machine import Journal, Row
 
 from .ondisk import on_disk
 

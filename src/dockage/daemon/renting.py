@@ -1,4 +1,4 @@
-"""Renting, step by step, for our own user: the ``ports.Leases`` of this node.
+"""Renting, step by step, for our own user: the ``ports.renting.Leases`` of this node.
 
 It searches, ranks, hands the candidates to the tenant's mind and waits for what becomes of the lease; all
 decisions about money are the mind's.
@@ -28,7 +28,8 @@ from dockage.domain.units import HOUR, Instant, Msat
 from dockage.node import events as told
 from dockage.node.events import Candidate, ChannelPlan
 from dockage.node.tenant import RentedLease, Tenant
-from dockage.ports import LeaseInfo, Progress, Stream
+from dockage.ports.peers import Stream
+from dockage.ports.renting import LeaseInfo, Progress
 from dockage.protocol.streams import AnyHeader, Datagrams, Engine, Layers, Tunnel, encode_header
 from dockage.wire.ahead import Headed
 from dockage.wire.frames import frame
@@ -81,7 +82,7 @@ class Renting:
         self.seen: Callable[[tuple[Found, ...]], None] = lambda _: None
         """Is shown every look at the market."""
 
-    # -- ports.Leases --------------------------------------------------------------------------------
+    # -- ports.renting.Leases --------------------------------------------------------------------------------
     async def obtain(
         self, deployment: str, need: Resources, wishes: Mapping[str, str], progress: Progress
     ) -> LeaseInfo:

@@ -14,7 +14,9 @@ from dockage.domain.lease import METERED
 from dockage.domain.units import Instant
 from dockage.node.provider import Provider
 from dockage.node.tenant import RentedLease, Tenant
-from dockage.ports import Clock, ContainerHost, Keys, OpenSource, Stream
+from dockage.ports.hosting import ContainerHost, OpenSource
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.protocol.grants import VALID, Grant, open_grant, sign_grant
 from dockage.protocol.images import SOURCES_MAX, Source

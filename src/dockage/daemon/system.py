@@ -51,18 +51,10 @@ from dockage.domain.units import MIB, SECOND, Duration, Sat, micro, msat
 from dockage.node import records
 from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
-from dockage.ports import (
-    HostFacts,
-    Journal,
-    Neighbours,
-    Pake,
-    PricePolicy,
-    Prober,
-    Progress,
-    PublicSquare,
-    Row,
-    Stream,
-)
+from dockage.ports.hosting import HostFacts, PricePolicy, Prober
+from dockage.ports.machine import Journal, Row
+from dockage.ports.peers import Neighbours, Pake, PublicSquare, Stream
+from dockage.ports.renting import Progress
 from dockage.protocol import proof as proofs
 from dockage.protocol import streams
 from dockage.protocol.images import Source

@@ -19,7 +19,7 @@ from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import NodeKey, short
 from dockage.domain.reason import Reason
 from dockage.domain.units import HOUR, SECOND, Duration, Instant, after
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 from dockage.protocol.documents import Signs
 
 from .outlets import Outlet

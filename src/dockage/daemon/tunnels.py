@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from dockage.domain.identity import LeaseId
-from dockage.ports import Journal, Row
+from dockage.ports.machine import Journal, Row
 
 from .ondisk import on_disk
 

@@ -14,7 +14,7 @@ from dockage.domain.errors import Unavailable, UsageError
 from dockage.node import controller_words as say
 from dockage.node.controller_sharing import NOT_OURS
 from dockage.node.kept import Deployment, Rollout, Stage
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 
 from .keeping import Keeping
 from .node import Node

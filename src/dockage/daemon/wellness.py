@@ -14,7 +14,7 @@ import msgspec
 
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.wire.http import HttpClient
 
 EXITED = re.compile(r"Exited \((\d{1,3})\)")

@@ -15,7 +15,8 @@ from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import NodeKey, short
 from dockage.domain.units import Duration
 from dockage.node import whereabouts as mind
-from dockage.ports import Address, Clock, NatLink, Stream
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Address, NatLink, Stream
 from dockage.protocol import streams
 from dockage.wire.frames import read_frame, write_frame
 

@@ -27,24 +27,16 @@ from dockage.node import tenant as renting
 from dockage.node.evidence import known
 from dockage.node.policy import ProviderPolicy, TenantPolicy
 from dockage.node.provider_ending import remembered, why_closed
-from dockage.ports import (
+from dockage.ports.hosting import ContainerHost, Gateway, PricePolicy, Prober, Resolver
+from dockage.ports.machine import Clock, Evidence, Journal, Keys, Row
+from dockage.ports.peers import (
     Address,
-    Clock,
-    ContainerHost,
     Directory,
-    Evidence,
-    Gateway,
-    Journal,
-    Keys,
     Neighbours,
     NewPake,
     PeerLink,
-    PricePolicy,
-    Prober,
     PublicSquare,
     RelayFigures,
-    Resolver,
-    Row,
     Stream,
 )
 from dockage.protocol import streams

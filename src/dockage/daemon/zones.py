@@ -11,7 +11,8 @@ import structlog
 
 from dockage.domain.errors import DockageError
 from dockage.domain.units import after
-from dockage.ports import Clock, Directory, Keys
+from dockage.ports.machine import Clock, Keys
+from dockage.ports.peers import Directory
 from dockage.protocol.records import ZONE_LIFETIME, ZoneBody, seal, zone_topic
 from dockage.protocol.zones import write_zone
 

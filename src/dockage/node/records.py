@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Record(NamedTuple):
-    """The fields of ``ports.Row``, in its order."""
+    """The fields of ``ports.machine.Row``, in its order."""
 
     kind: str
     key: bytes

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.units import Sat
-from dockage.ports import Balance, Chain, ChainTx, Coin, Outpoint, Wallet
+from dockage.ports.chain import Balance, Chain, ChainTx, Coin, Outpoint, Wallet
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.tx import Tx, TxIn, TxOut, fee_for, parse
 
@@ -26,7 +26,7 @@ def dust_limit(script: bytes) -> int:
 
 
 class FakeChain:
-    """Implements ``ports.Chain``; ``mine``, ``reorganise``, ``evict`` and ``give`` move the world."""
+    """Implements ``ports.chain.Chain``; ``mine``, ``reorganise``, ``evict`` and ``give`` move the world."""
 
     sees_mempool = True
 
@@ -114,7 +114,7 @@ class FakeChain:
             for conflict in self._conflicts(tx):
                 del self.mempool[conflict]
 
-    # -- ports.Chain -----------------------------------------------------------------------------------
+    # -- ports.chain.Chain -----------------------------------------------------------------------------------
     async def network(self) -> str:
         return NETWORK
 

@@ -9,7 +9,7 @@ import pytest
 
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Sat
-from dockage.ports import Coin, Outpoint, Wallet
+from dockage.ports.chain import Coin, Outpoint, Wallet
 from dockage.protocol.bitcoin.address import decode
 from dockage.protocol.bitcoin.tx import parse
 

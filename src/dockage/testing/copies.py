@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
-from dockage.ports import Placed, Progress, Spot
+from dockage.ports.renting import Placed, Progress, Spot
 from dockage.protocol.docker.recipe import Recipe, RecipeContainer
 
 IMAGE = "sha256:" + "1" * 64

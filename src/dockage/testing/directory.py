@@ -15,7 +15,8 @@ from dockage.domain.pricing import PRESETS
 from dockage.domain.query import Excerpt, Query
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, MINUTE, SECOND, Duration, Instant
-from dockage.ports import Clock, Directory
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Directory
 from dockage.protocol.dht_messages import PAGE_BYTES
 from dockage.protocol.record_store import RecordStore
 from dockage.protocol.records import (

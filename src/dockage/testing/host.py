@@ -15,7 +15,9 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, Instant
 from dockage.domain.usage import Reading
-from dockage.ports import Clock, HostFacts, OpenSource, Stream
+from dockage.ports.hosting import HostFacts, OpenSource
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.wire.chunks import send_layers, unpack
 from dockage.wire.frames import PIECE, read_frame, write_frame

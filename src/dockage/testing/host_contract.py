@@ -15,7 +15,8 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
 from dockage.domain.usage import Meter, advance
-from dockage.ports import ContainerHost, Stream
+from dockage.ports.hosting import ContainerHost
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.wire.chunks import pack
 from dockage.wire.frames import read_exactly, read_frame, write_frame

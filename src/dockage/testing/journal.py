@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pytest
 
-from dockage.ports import Journal, Row
+from dockage.ports.machine import Journal, Row
 
 
 class MemoryJournal:

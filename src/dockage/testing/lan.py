@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from dockage.domain.identity import NodeKey
-from dockage.ports import Neighbours
+from dockage.ports.peers import Neighbours
 from dockage.protocol.adverts import Advert
 
 

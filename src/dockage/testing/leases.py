@@ -1,4 +1,4 @@
-"""``ports.Leases`` without a market: every lease is one of the same host, in this process.
+"""``ports.renting.Leases`` without a market: every lease is one of the same host, in this process.
 
 The host behind it may be the real one or ``FakeHost``. It keeps the port's promises that callers trip over: streams
 are cut when a lease ends, an ended lease says why, and a provider that vanished is an error and not silence.
@@ -15,7 +15,9 @@ from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB
-from dockage.ports import ContainerHost, LeaseInfo, Progress, Stream
+from dockage.ports.hosting import ContainerHost
+from dockage.ports.peers import Stream
+from dockage.ports.renting import LeaseInfo, Progress
 
 from .link import MemoryStream, Pipe
 
@@ -53,7 +55,7 @@ class FakeLeases:
         self.out_of_reach: set[LeaseId] = set()
         """Leases whose provider does not answer."""
 
-    # -- ports.Leases --------------------------------------------------------------------------------
+    # -- ports.renting.Leases --------------------------------------------------------------------------------
     async def obtain(
         self, deployment: str, need: Resources, wishes: Mapping[str, str], progress: Progress
     ) -> LeaseInfo:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from dockage.domain.errors import PeerError, UsageError
-from dockage.ports import ChainTx, Coin, Outpoint
+from dockage.ports.chain import ChainTx, Coin, Outpoint
 from dockage.protocol.bitcoin.tx import Tx, parse
 from dockage.wire.chainview import Known, View, refuse_hopeless
 
@@ -18,7 +18,7 @@ from .chain import NETWORK, FakeChain, FakeWallet
 
 
 class FakeLightChain:
-    """Implements ``ports.Chain`` for the owner of *wallet*."""
+    """Implements ``ports.chain.Chain`` for the owner of *wallet*."""
 
     sees_mempool = False
 
@@ -49,7 +49,7 @@ class FakeLightChain:
                     ours |= {bytes.fromhex(txid)[::-1] + n.to_bytes(4, "little") for n in paid}
                     yield txid, Known(tx, tx.encode(), height)
 
-    # -- ports.Chain -----------------------------------------------------------------------------------
+    # -- ports.chain.Chain -----------------------------------------------------------------------------------
     async def network(self) -> str:
         return NETWORK
 

@@ -17,7 +17,7 @@ import pytest
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
-from dockage.ports import AcceptStream, Address, PeerLink, Stream
+from dockage.ports.peers import AcceptStream, Address, PeerLink, Stream
 from dockage.wire.frames import read_exactly
 
 WINDOW = 1 << 16

@@ -6,7 +6,7 @@ whoever takes it: the first read takes all that is there, so a header and a requ
 
 from __future__ import annotations
 
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 
 from .frames import PIECE
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.bundles import PAYLOAD_MAX, STREAMS_MAX, WINDOW, Frame, Frames, Kind, data_frame, encode
 
 from .frames import PIECE

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Sat
-from dockage.ports import ChainTx, Coin, Outpoint
+from dockage.ports.chain import ChainTx, Coin, Outpoint
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE
 from dockage.protocol.bitcoin.tx import Tx, fee_for
 

@@ -13,7 +13,7 @@ from typing import IO
 import zstandard
 
 from dockage.domain.errors import PeerError, Unavailable
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.images import Chunk, Layer, Manifest, Wanted, encode_chunk, expected_chunks
 
 from .frames import write_frame

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dockage.domain.errors import Unavailable
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 
 from .frames import next_frame, write_frame
 from .relay import only

@@ -7,7 +7,7 @@ Spec: docs/spec/01-frames.md.
 from __future__ import annotations
 
 from dockage.domain.errors import PeerError
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 
 PIECE = 1 << 18
 """Reads are asked for in pieces of 256 KiB: larger ones measured slower over iroh (network.md §6.5)."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import h11
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 
 from .frames import PIECE
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 
 from .frames import PIECE
 from .http import HeaderPairs, HttpServer, Response

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from dockage.domain.errors import Unavailable
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 
 from .frames import PIECE
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from dockage.domain.errors import DockageError
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 
 from .datagrams import Address, Flow, UdpSocket
 from .tasks import spawn

@@ -1,4 +1,4 @@
-"""``ports.Chain`` from a light client: the height of the best chain, and whatever concerns our own wallet.
+"""``ports.chain.Chain`` from a light client: the height of the best chain, and whatever concerns our own wallet.
 
 What it cannot see it says so: a transaction of others that waits, or one that neither pays us nor spends our
 coins, is unknown. What bitcoind would refuse in its mempool is refused here, as far as we can know.
@@ -12,7 +12,7 @@ from collections import deque
 import bdkpython as bdk
 
 from dockage.domain.errors import PeerError, Unavailable, UsageError
-from dockage.ports import ChainTx, Coin, Outpoint
+from dockage.ports.chain import ChainTx, Coin, Outpoint
 from dockage.protocol.bitcoin.settlement import RELAY_FEERATE
 from dockage.protocol.bitcoin.tx import parse
 from dockage.wire.chainview import View, refuse_hopeless
@@ -28,7 +28,7 @@ SAMPLE_SEC = 20.0
 
 
 class LightChain:
-    """Implements ``ports.Chain``."""
+    """Implements ``ports.chain.Chain``."""
 
     sees_mempool = False
 

@@ -19,7 +19,7 @@ import structlog
 from dockage.domain.channel import BURIED
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.units import SECOND
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 from dockage.protocol.bitcoin.tx import Tx, parse
 from dockage.wire.chainview import Known, View
 

@@ -12,7 +12,7 @@ import bdkpython as bdk
 
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Sat
-from dockage.ports import Balance, Chain, ChainTx, Outpoint
+from dockage.ports.chain import Balance, Chain, ChainTx, Outpoint
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.tx import parse
 

@@ -1,4 +1,4 @@
-"""``ports.Chain`` over bitcoind, pruned or not, with no index needed.
+"""``ports.chain.Chain`` over bitcoind, pruned or not, with no index needed.
 
 A node without an index forgets which block holds a transaction, so ``depth`` asks those who may still know, the
 cheapest first, and ``spender`` looks through blocks: the newest first, as bytes, and never twice.
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from dockage.domain.errors import PeerError, Unavailable, UsageError
-from dockage.ports import ChainTx, Coin, Outpoint
+from dockage.ports.chain import ChainTx, Coin, Outpoint
 from dockage.protocol.bitcoin.tx import outpoint_bytes, parse
 
 from .rpc import COIN, Rpc, RpcError, sat
@@ -39,7 +39,7 @@ class _Scan(NamedTuple):
 
 
 class BitcoindChain:
-    """Implements ``ports.Chain``."""
+    """Implements ``ports.chain.Chain``."""
 
     sees_mempool = True
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Sat
-from dockage.ports import Balance, ChainTx
+from dockage.ports.chain import Balance, ChainTx
 from dockage.protocol.bitcoin import address as addresses
 from dockage.protocol.bitcoin.tx import Tx, TxOut, parse
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import SECOND, Instant
-from dockage.ports import Address, Stream
+from dockage.ports.peers import Address, Stream
 from dockage.protocol.dht_messages import ANSWER_MAX, Answer, Request, decode_answer, encode
 from dockage.protocol.dht_node import DhtNode
 from dockage.protocol.dht_operations import Operation, Question

@@ -18,7 +18,8 @@ from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.query import Excerpt, Query
 from dockage.domain.units import SECOND, Instant
-from dockage.ports import Address, Clock, Stream
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Address, Stream
 from dockage.protocol.dht_node import RANDOM_ORDERS, DhtNode
 from dockage.protocol.dht_operations import Puts, Question, Search
 from dockage.protocol.dht_survey import Survey

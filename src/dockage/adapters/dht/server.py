@@ -6,7 +6,8 @@ import asyncio
 
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
-from dockage.ports import Clock, Stream
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Stream
 from dockage.protocol.dht_messages import REQUEST_MAX, decode_request, encode
 from dockage.protocol.dht_node import DhtNode
 from dockage.wire.frames import read_frame, write_frame

@@ -10,7 +10,7 @@ import msgspec
 
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId
-from dockage.ports import LeaseRoom
+from dockage.ports.hosting import LeaseRoom
 from dockage.protocol.docker.create import Place
 from dockage.protocol.docker.names import scrub
 from dockage.protocol.docker.refusal import Refused

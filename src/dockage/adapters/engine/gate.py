@@ -13,7 +13,8 @@ from pathlib import Path
 from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
-from dockage.ports import LeaseRoom, Stream
+from dockage.ports.hosting import LeaseRoom
+from dockage.ports.peers import Stream
 from dockage.protocol.docker import filters, views
 from dockage.protocol.docker.create import Place
 from dockage.protocol.docker.names import scrub

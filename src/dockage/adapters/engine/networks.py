@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dockage.ports import LEASE_LABEL
+from dockage.ports.hosting import LEASE_LABEL
 from dockage.protocol.docker import filters, names, views
 from dockage.protocol.docker.create import endpoint_of
 from dockage.protocol.docker.network_create import NetworkWish, parse

@@ -15,7 +15,7 @@ from typing import Any
 
 from dockage.domain.errors import UsageError
 from dockage.domain.units import GIB, MIB
-from dockage.ports import LEASE_LABEL
+from dockage.ports.hosting import LEASE_LABEL
 from dockage.protocol.docker import filters, names, views
 from dockage.protocol.docker.refusal import Refused
 from dockage.protocol.docker.volume_create import parse

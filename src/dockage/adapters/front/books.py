@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dockage.domain.identity import LeaseId
-from dockage.ports import Journal, Row
+from dockage.ports.machine import Journal, Row
 from dockage.protocol.docker import front_state as state
 from dockage.protocol.docker.front_errors import no_container, no_network, no_volume
 from dockage.protocol.docker.front_state import Container, Network, Record, Rented, Shelf, Volume

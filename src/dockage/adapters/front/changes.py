@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from dockage.ports import Progress
+from dockage.ports.renting import Progress
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker.front_state import Before, Container
 from dockage.protocol.docker.front_views import body_of

@@ -15,7 +15,8 @@ import msgspec
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, short
-from dockage.ports import LeaseInfo, Leases, Stream
+from dockage.ports.peers import Stream
+from dockage.ports.renting import LeaseInfo, Leases
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.wire.http import HeaderPairs, HttpClient, Response
 

@@ -1,6 +1,6 @@
 """The tenant's Docker socket: the stock ``docker`` and ``docker compose`` run containers on leases.
 
-Counterpart: the provider's gate (``adapters/engine``), reached through ``ports.Leases``. Reading order: ``serve``,
+Counterpart: the provider's gate (``adapters/engine``), reached through ``ports.renting.Leases``. Read ``serve`` first,
 then ``routes.py``, then the handlers. The rule: what the market cannot honour is refused with the reason, never
 ignored. See docs/explanation/docker-front.md.
 """
@@ -19,7 +19,8 @@ import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import Clock, ImageStore, Journal, Leases, Placed, Progress, Spot
+from dockage.ports.machine import Clock, Journal
+from dockage.ports.renting import ImageStore, Leases, Placed, Progress, Spot
 from dockage.protocol.docker.front_errors import ApiError, status_of
 from dockage.protocol.docker.recipe import Recipe, recipe_of
 from dockage.wire.connection import Accepted, Connection

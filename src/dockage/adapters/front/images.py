@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from dockage.domain.errors import UsageError
-from dockage.ports import ImageStore, StoredImage
+from dockage.ports.renting import ImageStore, StoredImage
 from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_images as views
 from dockage.protocol.docker.front_errors import ApiError, no_image

@@ -17,7 +17,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dockage.domain.errors import DockageError, Unavailable, UsageError
-from dockage.ports import ImageStore, Stream
+from dockage.ports.peers import Stream
+from dockage.ports.renting import ImageStore
 from dockage.protocol.docker import front_images
 from dockage.protocol.docker.front_errors import ApiError, no_image
 from dockage.protocol.docker.front_replies import parse_version

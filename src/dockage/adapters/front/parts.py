@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 
 from .books import Books
 from .changes import Changes

@@ -20,7 +20,8 @@ from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import SECOND
-from dockage.ports import Clock, Progress
+from dockage.ports.machine import Clock
+from dockage.ports.renting import Progress
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker import volume_create
 from dockage.protocol.docker.front_errors import ApiError, name_taken, no_network

@@ -14,7 +14,8 @@ from contextlib import suppress
 import structlog
 
 from dockage.domain.errors import DockageError
-from dockage.ports import Leases, Stream
+from dockage.ports.peers import Stream
+from dockage.ports.renting import Leases
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import Container, Publish
 from dockage.wire.connection import Accepted, Connection

@@ -14,7 +14,7 @@ import msgspec
 
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import LeaseId, short
-from dockage.ports import LeaseInfo, Placed, Progress, Spot
+from dockage.ports.renting import LeaseInfo, Placed, Progress, Spot
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import Container, Rented

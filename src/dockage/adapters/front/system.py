@@ -15,7 +15,7 @@ import dockage
 from dockage.domain.errors import DockageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.units import SECOND
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views

@@ -20,7 +20,7 @@ import structlog
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, short
 from dockage.domain.resources import Resources
-from dockage.ports import LeaseInfo, Leases, Progress
+from dockage.ports.renting import LeaseInfo, Leases, Progress
 from dockage.protocol.docker import front_create as create
 from dockage.protocol.docker.front_errors import ApiError
 from dockage.protocol.docker.front_state import NOWHERE, Network, Rented, Volume

@@ -17,7 +17,7 @@ import structlog
 
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, short
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError

@@ -18,7 +18,9 @@ from dockage.domain.identity import LeaseId, short
 from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.routing import Rules
 from dockage.domain.usage import Reading
-from dockage.ports import Clock, HostFacts, OpenPeer, OpenSource, Stream
+from dockage.ports.hosting import HostFacts, OpenPeer, OpenSource
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Stream
 from dockage.protocol.documents import Signs
 
 from .health import Health

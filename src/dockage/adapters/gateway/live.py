@@ -16,7 +16,8 @@ from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.identity import LeaseId
 from dockage.domain.routing import Claim, Rules, check, claims, is_dropped, itself, pick
 from dockage.domain.units import Instant
-from dockage.ports import Clock, Stream
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Stream
 from dockage.protocol.documents import ReplicaSign, Signs, SiteSign
 
 IN_FLIGHT_MAX = 480

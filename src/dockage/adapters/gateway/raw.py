@@ -15,7 +15,7 @@ from random import Random
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol.clienthello import HELLO_MAX, NoHello, server_name
 from dockage.wire.connection import Connection
 from dockage.wire.splice import splice

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
-from dockage.ports import OpenPeer, Stream
+from dockage.ports.hosting import OpenPeer
+from dockage.ports.peers import Stream
 from dockage.protocol.streams import AnyHeader, Datagrams, Tunnel, encode_header
 
 from .live import Backend, Count

@@ -25,7 +25,7 @@ from OpenSSL.crypto import Error as OpenSslError
 
 from dockage.domain.errors import Unavailable
 from dockage.domain.units import SECOND
-from dockage.ports import Clock
+from dockage.ports.machine import Clock
 
 from .face import Certificates, wildcard_file
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import LeaseId
-from dockage.ports import LEASE_LABEL
+from dockage.ports.hosting import LEASE_LABEL
 from dockage.protocol.images import lease_repository
 from dockage.wire.engine import EngineClient
 

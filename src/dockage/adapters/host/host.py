@@ -18,7 +18,8 @@ from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.usage import Reading
-from dockage.ports import HostFacts, OpenSource, Stream
+from dockage.ports.hosting import HostFacts, OpenSource
+from dockage.ports.peers import Stream
 from dockage.protocol.docker.stats import ContainerUse
 from dockage.wire.engine import EngineClient
 

@@ -14,7 +14,8 @@ import msgspec
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import OpenSource, Stream
+from dockage.ports.hosting import OpenSource
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.protocol.images import Fetched, Loaded, Manifest, Refused, Want, Wanted
 from dockage.wire.chunks import unpack

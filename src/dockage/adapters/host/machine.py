@@ -10,7 +10,7 @@ from typing import Any
 
 from dockage.domain.errors import Unavailable
 from dockage.domain.resources import Resources
-from dockage.ports import HostFacts
+from dockage.ports.hosting import HostFacts
 from dockage.wire.engine import EngineClient
 
 ENGINE_OLDEST = (20, 10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import LEASE_LABEL
+from dockage.ports.hosting import LEASE_LABEL
 
 NETWORKS_MAX = 1000
 

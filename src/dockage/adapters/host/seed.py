@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.protocol.images import lease_tag
 from dockage.wire.blobs import BlobCache

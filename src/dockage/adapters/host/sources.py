@@ -13,7 +13,8 @@ import structlog
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import short
-from dockage.ports import OpenSource, Stream
+from dockage.ports.hosting import OpenSource
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.protocol.images import Manifest, Source, Want, Wanted
 from dockage.wire.chunks import unpack

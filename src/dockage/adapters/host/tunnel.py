@@ -13,7 +13,8 @@ from typing import Any
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
-from dockage.ports import LEASE_LABEL, Stream
+from dockage.ports.hosting import LEASE_LABEL
+from dockage.ports.peers import Stream
 from dockage.wire.connection import Connection
 from dockage.wire.datagrams import Flow, UdpSocket
 from dockage.wire.engine import EngineClient

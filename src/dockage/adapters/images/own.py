@@ -16,7 +16,8 @@ import msgspec
 
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Instant
-from dockage.ports import Clock, StoredImage
+from dockage.ports.machine import Clock
+from dockage.ports.renting import StoredImage
 from dockage.protocol.image_archive import Named
 from dockage.protocol.image_names import familiar, id_prefix
 from dockage.protocol.images import Layer, Manifest, decode_manifest, encode_manifest

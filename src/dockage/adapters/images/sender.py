@@ -12,7 +12,7 @@ from typing import IO, Protocol
 import msgspec
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.protocol.images import Fetched, Layer, Loaded, Manifest, Refused, Source, Wanted
 from dockage.wire.chunks import send_frame, send_layers

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.wire.limits import LinkLimits
 
 from .stream import IrohStream

@@ -17,7 +17,7 @@ from iroh.iroh_ffi import EndpointAddr, EndpointId, EndpointOptions, IrohError, 
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
-from dockage.ports import AcceptStream, Address, Stream
+from dockage.ports.peers import AcceptStream, Address, Stream
 from dockage.wire.limits import LINK, LinkLimits
 from dockage.wire.sources import Rates, source_of
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.protocol import whois
 from dockage.protocol.whois import Introduction
 

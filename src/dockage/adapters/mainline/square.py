@@ -13,7 +13,7 @@ import structlog
 
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
-from dockage.ports import Address
+from dockage.ports.peers import Address
 from dockage.protocol import whois
 from dockage.protocol.whois import Introduction
 

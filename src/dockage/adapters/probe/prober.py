@@ -21,7 +21,7 @@ from dockage.domain.checks import Beside, Counted, Look, Probe
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId
 from dockage.domain.units import MILLISECOND, SECOND, Instant
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import cgroupfiles, probe
 from dockage.protocol.images import Layer, Manifest
 from dockage.wire.http import HttpClient, Response

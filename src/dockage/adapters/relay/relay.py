@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey, short
-from dockage.ports import RelayFigures
+from dockage.ports.peers import RelayFigures
 from dockage.protocol import relaying
 from dockage.protocol.records import Verify
 from dockage.wire.bucket import Bucket

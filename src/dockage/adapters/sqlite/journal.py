@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dockage.domain.errors import Unavailable
-from dockage.ports import Row
+from dockage.ports.machine import Row
 
 SCHEMA = 1
 

@@ -125,7 +125,7 @@ def check_amount(terms: Terms, before: int, paid: int) -> None:
 
 
 class SeenCoin(Protocol):
-    """An unspent output as a node shows it; ``ports.Coin`` is one."""
+    """An unspent output as a node shows it; ``ports.chain.Coin`` is one."""
 
     @property
     def value(self) -> Sat: ...

@@ -18,7 +18,7 @@ SEQUENCE_RBF = 0xFFFFFFFD
 """Replaceable (BIP125) and lock time enabled."""
 
 OutpointLike = tuple[str, int]
-"""(txid in display order, output index); ``ports.Outpoint`` is one."""
+"""(txid in display order, output index); ``ports.chain.Outpoint`` is one."""
 
 
 def compact(n: int) -> bytes:

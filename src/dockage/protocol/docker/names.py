@@ -13,7 +13,7 @@ from dockage.domain.identity import LeaseId
 from .refusal import Refused
 
 LEASE_LABEL = "dockage.lease"
-"""As ``ports.LEASE_LABEL`` (which this layer may not import; a test compares them)."""
+"""As ``ports.hosting.LEASE_LABEL`` (which this layer may not import; a test compares them)."""
 NETWORK_LABEL = "dockage.network"
 """On a network that a tenant made: its number n in ``LeaseRoom.bridge_name(lease, n)``."""
 ANONYMOUS_LABEL = "dockage.anonymous"
