@@ -12,13 +12,14 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
+from msgspec.structs import replace
 
 from dockage.adapters.dns import DnsServer, Limits, Respond, is_up
 from dockage.daemon.naming import Naming
 from dockage.domain.deployment import Document, key52, long_name
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
-from dockage.domain.units import MINUTE, Duration, Instant
+from dockage.domain.units import MINUTE, SECOND, Duration, Instant
 from dockage.protocol.records import ZONE_LIFETIME, ZoneBody, seal, zone_topic
 from dockage.protocol.zones import write_zone
 from dockage.testing.clock import ManualClock
@@ -150,6 +151,25 @@ async def test_a_market_that_is_silent_leaves_what_was_known(
         market.fault = Unavailable("market.unreachable", "nobody answers")
         clock.pass_(Duration(10 * MINUTE))
         assert addresses(await udp(name, "A", port)) == ["198.51.100.2"]
+
+
+async def test_a_zone_that_lags_behind_the_documents_is_read_again_sooner(
+    naming: Naming, market: Market, clock: ManualClock, documents: dict[LeaseId, Document]
+) -> None:
+    both = (NodeKey(b"g" * 32), NodeKey(b"h" * 32))
+    documents[LEASE] = replace(DOCUMENT, tenant=TENANT.node, gateways=both)
+    naming.look()
+    market.tell(clock.now(), shop=["203.0.113.5"])
+    await naming.read(TENANT.node)
+    market.tell(Instant(clock.now() + SECOND), shop=["203.0.113.5", "198.51.100.7"])
+    clock.pass_(Duration(11 * SECOND))
+    await naming.read(TENANT.node)
+    async with serving(naming.respond) as port:
+        assert set(addresses(await udp(NAME, "A", port))) == {"203.0.113.5", "198.51.100.7"}
+    for _ in range(4):
+        clock.pass_(Duration(11 * SECOND))
+        await naming.read(TENANT.node)
+    assert market.asked == 2, "whole, it is kept for a minute"
 
 
 async def test_a_document_that_goes_takes_its_names_along(

@@ -1,12 +1,11 @@
-"""An app on the internet that stays up: a gateway, two providers, all real, and a machine that dies on the way."""
+"""An app on the internet that stays up: two gateways, two providers, all real, and a machine of each kind that dies."""
 
 from __future__ import annotations
 
 import http.client
 import socket
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dns.exception
 import dns.message
@@ -18,55 +17,92 @@ from devtools.regtest import free_port
 from devtools.shell import wait_until
 from e2e.stories import IMAGE, leases
 
-NAME, ZONE, ADDRESS = "story-public", "gw.example", "203.0.113.7"
+NAME, ZONE = "story-public", "gw.example"
+ADDRESSES = ("127.0.7.1", "127.0.7.2")
+"""Of the gateways: each looks at port 80 whether the other one is there, before it sends anybody to it."""
 PATIENT = 60
+LONG = 20_000
 COMPOSE = f"""
 services:
   web:
     image: {IMAGE}
     pull_policy: never
-    command: ["sh", "-c", "mkdir -p /www && echo hello > /www/index.html && exec httpd -f -p 80 -h /www"]
+    command: ["sh", "-c", "mkdir -p /www && echo hello > /www/index.html && head -c {LONG} /dev/zero > /www/long &&
+      exec httpd -f -p 80 -h /www"]
     init: true
     stop_grace_period: 1s
-    labels: {{dockage.public: "80", dockage.replicas: "2"}}
+    labels: {{dockage.public: "80", dockage.replicas: "2", dockage.gateways: "2"}}
     deploy: {{resources: {{limits: {{cpus: "0.5", memory: 64M}}}}}}
 """
 
 
 class Gateway:
-    def __init__(self, market: LocalMarket, name: str) -> None:
+    def __init__(self, market: LocalMarket, name: str, address: str) -> None:
         """*name*: nobody else's in this market, ever."""
-        self.http, self.dns = free_port(), free_port(socket.SOCK_DGRAM)
-        here = f'http = "127.0.0.1:{self.http}"\ndns = "127.0.0.1:{self.dns}"\nbind = "127.0.0.1"\n'
+        self.address, self.dns = address, free_port(socket.SOCK_DGRAM)
+        here = f'http = "{address}:80"\ndns = "{address}:{self.dns}"\nbind = "{address}"\n'
         self.node: NodeProcess = market.add_gateway(
-            name, f'zone = "{ZONE}"\npublic = ["{ADDRESS}"]\nface = false\n{here}'
+            name, f'zone = "{ZONE}"\npublic = ["{address}"]\nface = false\n{here}'
         )
+        self.key = self.node.key
 
-    def get(self, host: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=40)
+    def resolve(self, name: str) -> set[str]:
         try:
-            connection.request("GET", "/", headers={"Host": host})
-            return connection.getresponse().status
+            query = dns.message.make_query(name, "A")
+            answer = dns.query.udp(query, self.address, timeout=2, port=self.dns)
+        except (dns.exception.DNSException, OSError):
+            return set()
+        return {each.to_text() for record in answer.answer for each in record}
+
+
+class App(NamedTuple):
+    market: LocalMarket
+    gateways: list[Gateway]
+    host: str
+
+    def get(self, address: str, host: str = "", path: str = "/") -> tuple[int, int]:
+        """Status, and how long the body is."""
+        connection = http.client.HTTPConnection(address, 80, timeout=40)
+        try:
+            connection.request("GET", path, headers={"Host": host or self.host})
+            answer = connection.getresponse()
+            return answer.status, len(answer.read())
         except (OSError, http.client.HTTPException):
-            return 0
+            return 0, 0
         finally:
             connection.close()
 
-    def resolve(self, name: str) -> list[str]:
-        try:
-            query = dns.message.make_query(name, "A")
-            answer = dns.query.udp(query, "127.0.0.1", timeout=2, port=self.dns)
-        except (dns.exception.DNSException, OSError):
-            return []
-        return [each.to_text() for record in answer.answer for each in record]
+    def browse(self) -> int:
+        """As browsers do: any name server that answers, and then each address until one takes the connection."""
+        found = next((x for each in self.gateways if (x := each.resolve(self.host))), set())
+        return next((status for address in sorted(found) if (status := self.get(address)[0])), 0)
+
+    def lease(self, gateway: Gateway) -> dict[str, Any]:
+        """The ingress lease there, as its tenant sees it."""
+        return next(x for x in leases(self.market) if x["ingress"] and x["provider"] == gateway.key)
 
 
-@pytest.fixture
-def gateway(market: LocalMarket, request: pytest.FixtureRequest) -> Iterator[Gateway]:
-    name = f"gate-{request.path.stem}"
-    made = Gateway(market, name)
-    yield made
-    market.remove_provider(name)
+@pytest.fixture(scope="module")
+def app(market: LocalMarket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    names = [f"gate-public-{n}" for n in range(len(ADDRESSES))]
+    gateways = [Gateway(market, name, at) for name, at in zip(names, ADDRESSES, strict=True)]
+    file = tmp_path_factory.mktemp("public") / "compose.yaml"
+    file.write_text(COMPOSE)
+    compose = ("compose", "-f", str(file), "-p", NAME)
+    try:
+        market.docker(*compose, "up", "-d")
+        assert wait_until(lambda: seen_up(market) == 4, PATIENT), public(market)
+        [url] = public(market)["urls"]
+        made = App(market, gateways, url["url"].removeprefix("https://"))
+        yield made
+        market.docker(*compose, "down")
+        assert wait_until(lambda: all(x["state"] == "ended" for x in leases(market)), PATIENT), leases(market)
+        assert public(market)["urls"] == []
+        assert [made.get(x.address)[0] for x in gateways] == [404, 404]
+    finally:
+        market.docker(*compose, "down", check=False)
+        for name in names:
+            market.remove_provider(name)
 
 
 def public(market: LocalMarket) -> dict[str, Any]:
@@ -79,40 +115,66 @@ def seen_up(market: LocalMarket) -> int:
 
 
 @pytest.mark.timeout(300)
-def test_an_app_on_the_internet_outlives_a_machine(
-    market: LocalMarket, gateway: Gateway, tmp_path: Path
-) -> None:
-    file = tmp_path / "compose.yaml"
-    file.write_text(COMPOSE)
-    compose = ("compose", "-f", str(file), "-p", NAME)
+def test_an_app_on_the_internet_outlives_a_machine(app: App) -> None:
+    gate = app.gateways[0]
+    assert app.host.endswith("." + ZONE)
+    assert app.get(gate.address)[0] == 200
+    assert app.get(gate.address, "other." + ZONE)[0] == 404
+    assert wait_until(lambda: gate.address in gate.resolve(app.host), PATIENT)
+    assert app.lease(gate)["deployment"] == NAME
+    victim = victim_of(app.market)
+    victim.kill()
     try:
-        market.docker(*compose, "up", "-d")
-        assert wait_until(lambda: public(market)["urls"], PATIENT), public(market)
-        [url] = public(market)["urls"]
-        host = url["url"].removeprefix("https://")
-        assert host.endswith("." + ZONE)
-        assert wait_until(lambda: seen_up(market) == 2, PATIENT), public(market)
-        assert gateway.get(host) == 200
-        assert gateway.get("other." + ZONE) == 404
-        assert wait_until(lambda: gateway.resolve(host) == [ADDRESS], PATIENT)
-        [ingress] = [x for x in leases(market) if x["ingress"] and x["state"] == "running"]
-        assert ingress["deployment"] == NAME
-        victim = victim_of(market)
-        victim.kill()
-        assert wait_until(lambda: [gateway.get(host) for _ in range(10)] == [200] * 10, PATIENT)
+        answers = wait_until(lambda: [app.get(gate.address)[0] for _ in range(10)] == [200] * 10, PATIENT)
+        assert answers
         assert victim.process_ended(), "it is the other one that answers"
     finally:
-        for node in market.providers.values():
-            if node.process_ended():
-                node.start()
-        market.docker(*compose, "down", check=False)
-    assert wait_until(lambda: all(x["state"] == "ended" for x in leases(market)), PATIENT), leases(market)
-    assert public(market)["urls"] == []
-    assert gateway.get(host) == 404
+        victim.start()
+
+
+@pytest.mark.timeout(300)
+def test_it_outlives_a_gateway_which_comes_back_to_its_lease(app: App) -> None:
+    """Nothing that was agreed on before the crash is lost, and at each tick both sides have the same bill."""
+    victim, other = app.gateways
+    before = app.lease(victim)
+    assert wait_until(lambda: other.resolve(app.host) == set(ADDRESSES), PATIENT), (
+        "both serve, both are named"
+    )
+    assert [app.get(victim.address, path="/long") for _ in range(5)] == [(200, LONG)] * 5
+    bytes_before = before["usage"]["net_out_bytes"] + 5 * LONG
+    assert wait_until(lambda: app.lease(victim)["usage"]["net_out_bytes"] >= bytes_before, PATIENT)
+    agreed = app.lease(victim)
+    victim.node.kill()
+    try:
+        assert [app.browse() for _ in range(10)] == [200] * 10, "the other one is named, too"
+        assert wait_until(lambda: other.resolve(app.host) == {other.address}, PATIENT)
+        assert [app.get(other.address)[0] for _ in range(5)] == [200] * 5
+    finally:
+        victim.node.start()
+    assert wait_until(lambda: app.get(victim.address)[0] == 200, PATIENT)
+    assert wait_until(lambda: victim.address in victim.resolve(app.host), PATIENT)
+    assert [app.get(victim.address, path="/long") for _ in range(5)] == [(200, LONG)] * 5
+    assert wait_until(
+        lambda: app.lease(victim)["usage"]["net_out_bytes"] >= agreed["usage"]["net_out_bytes"] + 5 * LONG,
+        PATIENT,
+    )
+    after = app.lease(victim)
+    assert (after["lease"], after["state"], after["dispute"]) == (before["lease"], "running", None)
+    assert after["ticks"] > agreed["ticks"]
+    assert after["due_msat"] > agreed["due_msat"]
+    assert wait_until(lambda: both_bill_alike(app, victim), PATIENT), app.lease(victim)
+
+
+def both_bill_alike(app: App, gateway: Gateway) -> bool:
+    """At one tick, for they go on while we look."""
+    mine = app.lease(gateway)
+    sold = gateway.node.ask("GET", "/v1/earnings")["leases"]
+    its = next(x for x in sold if x["lease"] == mine["lease"])
+    return bool((its["ticks"], its["due_msat"]) == (mine["ticks"], mine["due_msat"]))
 
 
 def victim_of(market: LocalMarket) -> NodeProcess:
     """Whom our user's own commands go to."""
     [kept] = market.tenant.ask("GET", "/v1/deployments")["deployments"]
     key = next(x["provider"] for x in kept["replicas"] if x["primary"])
-    return next(n for n in market.providers.values() if n.key == key)
+    return next(n for n in market.providers.values() if not n.process_ended() and n.key == key)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from dockage.domain.deployment import Document
+from dockage.domain.deployment import Document, app_label
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import MINUTE, SECOND, Duration, Instant, after
@@ -32,6 +32,8 @@ FRESH = Duration(MINUTE)
 NEGATIVE = Duration(20 * SECOND)
 """The same for a key without a zone, and for a market that did not answer."""
 ZONES_MAX = 4096
+SOON = Duration(10 * SECOND)
+"""The same for one that names fewer gateways than a document of that tenant: another has just been rented."""
 READS_MAX = 32
 """Zones that are being read at one time: random keys cost the market no more."""
 READ_SEC = 2.0
@@ -169,10 +171,19 @@ class Naming:
     def _keep(self, tenant: NodeKey, zone: Zone, now: Instant) -> None:
         self._zones[tenant] = zone
         self._known.pop(tenant, None)
-        self._known[tenant] = Known(zone, after(now, FRESH if zone else NEGATIVE))
+        fresh = SOON if self._lags(tenant, zone) else FRESH if zone else NEGATIVE
+        self._known[tenant] = Known(zone, after(now, fresh))
         while len(self._known) > ZONES_MAX:
             gone, _ = self._known.popitem(last=False)
             self._zones.pop(gone, None)
+
+    def _lags(self, tenant: NodeKey, zone: Zone) -> bool:
+        """Whether a deployment that is served here, too, has more gateways than *zone* tells of."""
+        return any(
+            document.tenant == tenant
+            and len(document.gateways) > sum(x.kind in (dns.A, dns.AAAA) for x in _told(zone, document))
+            for document in self._published.values()
+        )
 
     async def _keep_probing(self) -> None:
         """The other gateways of those whom we serve."""
@@ -190,6 +201,10 @@ class Naming:
             for record in records
             if record.kind in (dns.A, dns.AAAA) and (record.kind, record.data) not in self._self.addresses
         }
+
+
+def _told(zone: Zone, document: Document) -> Sequence[dns.Record]:
+    return zone.get(app_label(document.name), ())
 
 
 def _written(query: dns.Query, answer: Answer, room: int) -> bytes:
