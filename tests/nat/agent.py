@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import socket
+import ssl
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -18,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import dns.asyncquery
+import dns.message
 import msgspec
 import structlog
 from aiohttp import web
@@ -33,21 +36,26 @@ from dockage.daemon.wishes import Wishes
 from dockage.domain.deployment import Document, Replica, Site, alias
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, HOUR, MIB, Instant
 from dockage.ports.peers import Address, Stream
 from dockage.protocol import streams
+from dockage.testing.copies import FakeCopies
 from dockage.testing.host import FakeContainer, FakeHost
 from dockage.testing.link import echo, read_all
 from dockage.wire.frames import read_frame, write_frame
+from dockage.wire.http import HttpClient, HttpServer
 from dockage.wire.limits import LinkLimits
 from dockage.wire.splice import SocketStream, splice
 
+WELL = Reason("", "")
 LIMITS = LinkLimits(heartbeat_sec=1.0, silence_sec=1.0)
 
 
 BODY = b"from behind the other router\n"
 CONTAINER = "c" * 64
+TELLTALE = ("Via", "X-Served-By", "X-Real-IP", "X-Forwarded-For", "Forwarded", "Alt-Svc", "X-Upstream")
 
 
 class Agent:
@@ -180,6 +188,69 @@ class Agent:
         self._daemon += [self._tasks.create_task(loop()) for loop in loops]  # type: ignore[arg-type]
         return {"key": self.node.keys.node.hex()}
 
+    async def offer_engine(self) -> None:
+        """An engine for ``Copies`` below: what is posted there starts or stops. A container answers with our name."""
+        self._running_here = set[tuple[LeaseId, str]]()
+        key = self.node.keys.node.hex().encode()
+
+        async def page(stream: Stream) -> None:
+            server = HttpServer(stream)
+            while await server.read_request() is not None:
+                await server.answer(200, [], key)
+            await stream.finish()
+
+        async def engine(lease: LeaseId, stream: Stream) -> None:
+            server = HttpServer(stream)
+            while (request := await server.read_request()) is not None:
+                _, what, name = (request.target + "/").split("/")[:3]
+                if what == "start":
+                    self.host.start(lease, name, FakeContainer(ports={80: page}))
+                    self._running_here.add((lease, name))
+                elif what == "stop" and (lease, name) in self._running_here:
+                    self.host.stop(lease, name)
+                    self._running_here.discard((lease, name))
+                await server.answer(200, [], b"")
+            await stream.finish()
+
+        self.host.engine = engine
+
+    async def running(self) -> int:
+        """How many copies run here."""
+        return len(
+            self._running_here
+            & {(x, name) for x in await self.host.present() for _, name in self._running_here}
+        )
+
+    async def keep(self, name: str, labels: dict[str, str]) -> None:
+        """One container of which the controller keeps copies, as soon as two others sell."""
+        while len(await self._offers()) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        need = Resources(500, 256 * MIB, 1 * GIB)
+        lease = await self.node.renting.obtain(name, need, labels, lambda _: None)
+        copies = Copies(self.node)
+        copies.deploy(name, lease.id, need, labels)
+        await copies.start_replayed(None, copies.leads[name], lambda _: None)
+        self.node.keeping.attach(copies)
+
+    async def kept(self, name: str) -> list[dict[str, Any]]:
+        """Its copies as the controller sees them, that which commands go to first."""
+        of, now = self.node.keeping.state.deployments.get(name), SystemClock().now()
+        shown = sorted(of.replicas.values(), key=lambda x: x.lease != of.primary) if of else []
+        return [
+            {
+                "lease": x.lease.hex(),
+                "provider": x.place.provider.hex(),
+                "stage": str(x.stage.value),
+                "code": (x.verdict(now).reason or WELL).code,
+                "epoch": x.epoch,
+            }
+            for x in shown
+        ]
+
+    async def public_hosts(self, name: str) -> list[str]:
+        ways = self.node.exposing.ways(name)
+        return [x.told.sites[0].hosts[0] for way in ways if (x := way.telling).told and x.is_open]
+
     async def rent(self, provider: str) -> dict[str, Any]:
         """As soon as the market shows the provider."""
         began = time.monotonic()
@@ -200,19 +271,27 @@ class Agent:
         """A container with a web server in it."""
         web_app = web.Application()
         web_app.router.add_get("/", self._page)
-        runner = web.AppRunner(web_app)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, "127.0.0.1", 8080)
+        self._inside = web.AppRunner(web_app)
+        await self._inside.setup()
+        self._stack.push_async_callback(self._inside.cleanup)
+        site = web.TCPSite(self._inside, "127.0.0.1", 8080)
         await site.start()
 
         async def into(stream: Stream) -> None:
-            await splice(stream, SocketStream(*await asyncio.open_connection("127.0.0.1", 8080)))
+            try:
+                inside = SocketStream(*await asyncio.open_connection("127.0.0.1", 8080))
+            except OSError:
+                return stream.abort()
+            await splice(stream, inside)
 
         self.host.start(LeaseId(bytes.fromhex(lease)), CONTAINER, FakeContainer(ports={80: into}))
 
+    async def contain_no_more(self) -> None:
+        await self._inside.cleanup()
+
     async def _page(self, _: web.Request) -> web.Response:
-        return web.Response(body=BODY)
+        """As careless as a proxy in there might be."""
+        return web.Response(body=BODY, headers=dict.fromkeys(TELLTALE, "1.1 10.82.0.2, 198.51.100.2"))
 
     async def get(self, lease: str, provider: str) -> dict[str, Any]:
         stream = await self.node.renting.tunnel(LeaseId(bytes.fromhex(lease)), CONTAINER, 80)
@@ -232,14 +311,52 @@ class Agent:
         await node.publisher.publish(gate.id, document)
         return host
 
-    async def visit(self, at: str, host: str) -> str:
-        """As anybody would who knows the name."""
-        reader, writer = await asyncio.open_connection(*at.split(":"))
-        writer.write(f"GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+    async def visit(self, at: str, host: str, named: str = "", method: str = "GET", tls: bool = True) -> str:
+        """As anybody would who knows the name: all that comes back. *named*: what the request says, if not *host*."""
+        trust = (
+            ssl.create_default_context()
+        )  # whom the gateway's own authority is trusted by is another test's
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+        secure = {"ssl": trust, "server_hostname": host} if tls else {}
         async with asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection(*at.split(":"), **secure)  # type: ignore[misc]
+            words = f"{method} / HTTP/1.1\r\nhost: {named or host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            writer.write(words.encode())
             answer = await reader.read(-1)
         writer.close()
         return answer.decode()
+
+    async def names(self, at: str, names: list[str]) -> list[str]:
+        """All that a name server says of them, as text."""
+        host, port = at.split(":")
+        kinds = ("A", "AAAA", "CNAME", "TXT", "SRV", "NS", "SOA", "PTR", "ANY")
+        questions = [dns.message.make_query(name, kind) for name in names for kind in kinds]
+        return [str(await dns.asyncquery.tcp(each, host, 30, int(port))) for each in questions]
+
+
+class Copies(FakeCopies):
+    """At providers with ``offer_engine``."""
+
+    def __init__(self, node: Any) -> None:
+        super().__init__(lambda lease: self._post(lease, "/_ping"))
+        self._node = node
+
+    async def _post(self, lease: LeaseId, path: str) -> None:
+        stream = await self._node.renting.engine(lease)
+        try:
+            await HttpClient(stream).request("POST", path)
+        finally:
+            stream.abort()
+
+    async def start_replayed(self, recipe: Any, placed: Any, progress: Any) -> None:
+        for spot in placed.values():
+            await self._post(spot.lease, f"/start/{spot.remote}")
+        self.running |= set(placed.values())
+
+    async def stop_replayed(self, placed: Any) -> None:
+        for spot in placed.values():
+            await self._post(spot.lease, f"/stop/{spot.remote}")
+        self.running -= set(placed.values())
 
 
 def path_of(link: Any, peer: NodeKey) -> str:

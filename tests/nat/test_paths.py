@@ -12,6 +12,8 @@ NAMED = {topology.PUBLIC, "198.51.100.2", "10.82.0.2"}
 ROUTER = {"10.81.0.1", "239.255.255.250"}
 """And how one asks for a router that forwards ports (SSDP)."""
 ZONE = "gate.example"
+HOMES = ("10.82.", "198.51.100.2")
+"""Of the provider: its machine, and what its router looks like from the street."""
 SECOND = f"http://{topology.PUBLIC}:3341/"
 
 
@@ -64,19 +66,18 @@ def test_when_its_relay_dies_a_node_is_soon_found_at_another(street: Street) -> 
         street.public.do("relay", at=topology.PUBLIC, port=port)
 
 
-def test_a_provider_behind_a_nat_serves_http_to_a_tenant_behind_another_and_through_a_public_gateway(
+def test_a_provider_behind_a_nat_serves_a_tenant_behind_another_and_the_public_through_a_gateway(
     street: Street,
 ) -> None:
     """Whole daemons and real leases, by the market of the public one and the relay that it tells of; only the machine
-    is a fake. The public one sells names, too: who asks it over plain HTTP gets the page from behind the NAT."""
+    is a fake. The public one is a gateway, too: name server, Caddy, relay, peer link, NAT, container."""
     for side in "AB":
         topology.translate(side, symmetric=True)
-    node = {"bind": f"{topology.PUBLIC}:4720", "market": True}
+    node = {"bind": f"{topology.PUBLIC}:4720", "market": True, "stamp_bits": 0}
     relay = {"listen": f"{topology.PUBLIC}:3342"}
     sells = {"enabled": True, "price_preset": "free"}
-    at = f"{topology.PUBLIC}:8088"
-    names = {"enabled": True, "zone": ZONE, "public": [topology.PUBLIC], "face": False, "http": at}
-    node["stamp_bits"] = 0
+    at = {name: f"{topology.PUBLIC}:{port}" for name, port in (("http", 80), ("tls", 443), ("dns", 53))}
+    names = {"enabled": True, "zone": ZONE, "public": [topology.PUBLIC], "acme": "internal", **at}
     parts = {"relay": relay, "provider": sells, "gateway": names}
     public = street.public.do("daemon", config={"node": node, **parts, **NO_FRONT})
     home = {"seeds": [f"{public['key']}@{topology.PUBLIC}:4720"], "stamp_bits": 0}
@@ -90,9 +91,19 @@ def test_a_provider_behind_a_nat_serves_http_to_a_tenant_behind_another_and_thro
     assert got["answer"].endswith("from behind the other router\n")
     assert got["path"] == "relay"
     host = street.a.do("expose", lease=rented["lease"], provider=provider, zone=ZONE)
-    page = street.a.do("visit", at=at, host=host)
-    assert page.startswith("HTTP/1.1 200 OK")
-    assert page.endswith("from behind the other router\n")
+    shown = [street.a.do("visit", at=at["tls"], host=host)]
+    assert shown[0].startswith("HTTP/1.1 200 OK")
+    assert shown[0].endswith("from behind the other router\n")
+    shown.append(street.a.do("visit", at=at["http"], host=host, tls=False))
+    shown.append(street.a.do("visit", at=at["tls"], host=host, named="other.example"))
+    street.b.do("contain_no_more")
+    shown.append(street.a.do("visit", at=at["tls"], host=host, method="POST"))
+    assert [page.split(" ")[1] for page in shown] == ["200", "308", "421", "502"]
+    told = street.a.do("names", at=at["dns"], names=[host, f"_web._tcp.{host}", ZONE, f"x.{ZONE}"])
+    assert any(f"IN A {topology.PUBLIC}" in each for each in told)
+    for each in (*shown, *told):
+        assert not [home for home in HOMES if home in each], each
+        assert provider not in each
 
 
 def test_nobody_is_spoken_to_but_who_was_named_the_other_node_and_the_own_router(street: Street) -> None:

@@ -2,6 +2,7 @@
 
 homeA -- routerA --+-- street --+-- routerB -- homeB          The street is TEST-NET-2; homes are 10.81 and 10.82.
                    +-- public --+
+                   +-- shopC, shopD, shopE                    Others with public addresses of their own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import subprocess
 
 PUBLIC = "198.51.100.7"
 PREFIX = "dknat-"
-NAMES = ("street", "routerA", "routerB", "homeA", "homeB", "public")
+SHOPS = {"shopC": "198.51.100.11", "shopD": "198.51.100.12", "shopE": "198.51.100.13"}
+NAMES = ("street", "routerA", "routerB", "homeA", "homeB", "public", *SHOPS)
 
 
 def run(*argv: str) -> None:
@@ -29,7 +31,8 @@ def up() -> None:
         inside(name, "ip", "link", "set", "lo", "up")
     inside("street", "ip", "link", "add", "br0", "type", "bridge")
     inside("street", "ip", "link", "set", "br0", "up")
-    for name, address in {"routerA": "198.51.100.1", "routerB": "198.51.100.2", "public": PUBLIC}.items():
+    there = {"routerA": "198.51.100.1", "routerB": "198.51.100.2", "public": PUBLIC, **SHOPS}
+    for name, address in there.items():
         _cable("street", f"to-{name}", name, "wan", address)
         inside("street", "ip", "link", "set", f"to-{name}", "master", "br0")
     for side, net in {"A": "10.81.0", "B": "10.82.0"}.items():
@@ -119,3 +122,8 @@ def cut(between: bool) -> None:
         "-j",
         "DROP",
     )
+
+
+def deafen(name: str, to: str, on: bool) -> None:
+    """One way only: *name* hears nothing of *to* any more, which hears all that it says."""
+    inside(name, "iptables", "-I" if on else "-D", "INPUT", "-s", to, "-j", "DROP")
