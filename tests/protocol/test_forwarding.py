@@ -146,6 +146,21 @@ def test_noise_is_refused(noise: bytes) -> None:
             parse_response(b"\x00" + data, b"GET")
 
 
+@pytest.mark.parametrize("minor", [b"0", b"1"])
+def test_a_block_that_was_seen_is_read_as_if_it_was_new(minor: bytes) -> None:
+    """In either version, for whichever path, and refused as often as it comes."""
+    block = b"Host: shop.example.com\r\nAccept: */*\r\n\r\n"
+    for target in (b"/", b"/other"):
+        head = parse_request(b"GET " + target + b" HTTP/1." + minor + b"\r\n" + block)
+        assert (head.target, head.keep_alive) == (target, minor == b"1")
+        sent = request_bytes(head, "1.2.3.4", "http", trusted=False)
+        assert sent.startswith(
+            b"GET " + target + b" HTTP/1.1\r\nhost: shop.example.com\r\nAccept: */*\r\nx-forw"
+        )
+    for _ in range(2):
+        assert refusal(b"GET / HTTP/1.1\r\nHost: a.example\r\n" + block) == "http.host"
+
+
 # -- answers -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("head", "method", "framing", "keeps"),

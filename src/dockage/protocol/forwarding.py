@@ -2,6 +2,9 @@
 
 A request that two parsers could read differently is refused here, so that none is smuggled behind the gateway. What is
 said to one hop only stays there; what would tell where a replica is never leaves.
+
+What follows from a block of header lines depends on nothing but its bytes, and most blocks come again: a client asks in
+the same words for another path. So what was made of the last ones is kept.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ HEAD_MAX = 32 << 10
 HEADERS_MAX = 128
 TARGET_MAX = 16 << 10
 LENGTH_MAX = 1 << 50
+KEPT, KEPT_SIZE = 512, 2 << 10
+"""Blocks of header lines, of at most so many bytes, that are remembered with what was made of them; as many again of
+answers."""
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
-_REQUEST = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_REQUEST = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/[!-~]*|\*) HTTP/1\.([01])\r\n")
+_STATUS = re.compile(rb"HTTP/1\.([01])( ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?)\r\n")
 _HOST = re.compile(rb"([A-Za-z0-9.-]{1,254})(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,16}")
 _HOP = frozenset(
@@ -87,12 +93,16 @@ class Framing(NamedTuple):
 NO_BODY, UNTIL_CLOSE, CHUNKED = Framing(), Framing(-1), Framing(-1, chunked=True)
 
 
-class RequestHead(NamedTuple):
-    method: bytes
-    target: bytes
+class RequestFields(NamedTuple):
+    """What the header lines of a request say, and what a replica gets of them."""
+
     host: str
     """Normalised, without a port."""
-    lines: Lines
+    host_value: bytes
+    kept: bytes
+    """From our own face: without what is for this hop only."""
+    kept_of_strangers: bytes
+    """Without what they say of who they are, too."""
     framing: Framing
     keep_alive: bool
     upgrade: bytes
@@ -100,15 +110,51 @@ class RequestHead(NamedTuple):
     expects: bool
     """It waits for a ``100 Continue``."""
 
+
+class RequestHead(NamedTuple):
+    method: bytes
+    target: bytes
+    fields: RequestFields
+
+    @property
+    def host(self) -> str:
+        return self.fields.host
+
+    @property
+    def framing(self) -> Framing:
+        return self.fields.framing
+
+    @property
+    def keep_alive(self) -> bool:
+        return self.fields.keep_alive
+
+    @property
+    def upgrade(self) -> bytes:
+        return self.fields.upgrade
+
+    @property
+    def expects(self) -> bool:
+        return self.fields.expects
+
     @property
     def may_repeat(self) -> bool:
-        return self.method in IDEMPOTENT and not self.upgrade
+        return self.method in IDEMPOTENT and not self.fields.upgrade
+
+
+class ResponseFields(NamedTuple):
+    kept: bytes
+    framing: Framing | None
+    """None where nothing is said."""
+    keep_alive: bool
+    upgrade: bytes
 
 
 class ResponseHead(NamedTuple):
     status: int
     line: bytes
-    lines: Lines
+    """Behind ``HTTP/1.x``."""
+    kept: bytes
+    """The header lines that the public gets."""
     framing: Framing
     keep_alive: bool
     upgrade: bytes
@@ -116,22 +162,51 @@ class ResponseHead(NamedTuple):
 
 def parse_request(head: bytes) -> RequestHead:
     """*head* with the empty line at its end. Raises PeerError("http.malformed" | "http.host" | "http.framing")."""
-    line, lines = _split(head, _OF_REQUESTS)
-    match = _REQUEST.fullmatch(line)
-    if match is None or len(match[2]) > TARGET_MAX:
-        raise PeerError("http.malformed", "the first line is none of HTTP/1.1")
+    match = _begin(head, _REQUEST)
     method, target, minor = match.groups()
-    if not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
+    if len(target) > TARGET_MAX or (target == b"*" and method != b"OPTIONS"):
         raise PeerError("http.malformed", "a request names a path here")
+    block = head[match.end() : -2]
+    read = _request_fields if len(block) <= KEPT_SIZE else _request_fields.__wrapped__
+    return RequestHead(method, target, read(block, minor))
+
+
+def parse_response(head: bytes, method: bytes) -> ResponseHead:
+    """To a request of *method*. Raises PeerError("http.malformed" | "http.framing")."""
+    match = _begin(head, _STATUS)
+    minor, line, status = match[1], match[2], int(match[3])
+    block = head[match.end() : -2]
+    read = _response_fields if len(block) <= KEPT_SIZE else _response_fields.__wrapped__
+    kept, framing, keep, upgrade = read(block, minor)
+    if method == b"HEAD" or status < 200 or status in (204, 304):
+        framing = NO_BODY
+    elif framing is None:
+        framing = UNTIL_CLOSE
+    return ResponseHead(status, line, kept, framing, keep and not framing.until_close, upgrade)
+
+
+def _begin(head: bytes, line: re.Pattern[bytes]) -> re.Match[bytes]:
+    """The first line."""
+    if len(head) > HEAD_MAX or not head.endswith(b"\r\n\r\n"):
+        raise PeerError("http.malformed", "a head that is too long or does not end")
+    match = line.match(head)
+    if match is None:
+        raise PeerError("http.malformed", "the first line is none of HTTP/1.1")
+    return match
+
+
+@lru_cache(maxsize=KEPT)
+def _request_fields(block: bytes, minor: bytes) -> RequestFields:
+    lines = _split(block, _OF_REQUESTS)
     hosts = lines.values(b"host")
     if len(hosts) != 1:
         raise PeerError("http.host", "a request names one host")
     framing = _framing(lines, minor)
-    return RequestHead(
-        method,
-        target,
+    return RequestFields(
         _host(hosts[0]),
-        lines,
+        hosts[0],
+        lines.without(_TO_REPLICA),
+        lines.without(_TO_REPLICA_FROM_STRANGERS),
         NO_BODY if framing is None else framing,
         _keeps(lines, minor),
         _upgrade(lines) if framing is None else b"",
@@ -139,42 +214,36 @@ def parse_request(head: bytes) -> RequestHead:
     )
 
 
-def parse_response(head: bytes, method: bytes) -> ResponseHead:
-    """To a request of *method*. Raises PeerError("http.malformed" | "http.framing")."""
-    line, lines = _split(head, _OF_RESPONSES)
-    match = _STATUS.fullmatch(line)
-    if match is None:
-        raise PeerError("http.malformed", "the replica's first line is none of HTTP/1.1")
-    status, minor = int(match[2]), match[1]
-    framing = _framing(lines, minor)
-    bodiless = method == b"HEAD" or status < 200 or status in (204, 304)
-    framing = NO_BODY if bodiless else UNTIL_CLOSE if framing is None else framing
-    keep = _keeps(lines, minor) and not framing.until_close
-    return ResponseHead(status, line, lines, framing, keep, _upgrade(lines))
+@lru_cache(maxsize=KEPT)
+def _response_fields(block: bytes, minor: bytes) -> ResponseFields:
+    lines = _split(block, _OF_RESPONSES)
+    kept = lines.without(_TO_PUBLIC)
+    return ResponseFields(kept, _framing(lines, minor), _keeps(lines, minor), _upgrade(lines))
 
 
 def request_bytes(head: RequestHead, client: str, scheme: str, *, trusted: bool) -> bytes:
     """As the replica gets it. *trusted*: our own face spoke to the client and says so in ``X-Forwarded-*``; else what
     the client says of that is dropped, and *client* and *scheme* are what we know."""
-    host = head.lines.values(b"host")[0]
-    kept = head.lines.without(_TO_REPLICA if trusted else _TO_REPLICA_FROM_STRANGERS)
-    data = b"%s %s HTTP/1.1\r\nhost: %s\r\n%s" % (head.method, head.target, host, kept)
+    of = head.fields
+    kept = of.kept if trusted else of.kept_of_strangers
+    data = b"%s %s HTTP/1.1\r\nhost: %s\r\n%s" % (head.method, head.target, of.host_value, kept)
     if not trusted:
-        told = (client.encode(), scheme.encode(), host)
+        told = (client.encode(), scheme.encode(), of.host_value)
         data += b"x-forwarded-for: %s\r\nx-forwarded-proto: %s\r\nx-forwarded-host: %s\r\n" % told
-    if head.upgrade:
-        data += b"connection: upgrade\r\nupgrade: %s\r\n" % head.upgrade
+    if of.upgrade:
+        data += b"connection: upgrade\r\nupgrade: %s\r\n" % of.upgrade
     return data + b"\r\n"
 
 
 def response_bytes(head: ResponseHead, *, keep_alive: bool) -> bytes:
     """As the client gets it."""
-    data = b"HTTP/1.1%s\r\n%s" % (head.line[8:], head.lines.without(_TO_PUBLIC))
     if head.status == 101:
-        return data + b"connection: upgrade\r\nupgrade: %s\r\n\r\n" % head.upgrade
-    if head.status < 200:
-        return data + b"\r\n"
-    return data + (b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
+        tail = b"connection: upgrade\r\nupgrade: %s\r\n\r\n" % head.upgrade
+    elif head.status < 200:
+        tail = b"\r\n"
+    else:
+        tail = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
+    return b"HTTP/1.1%s\r\n%s%s" % (head.line, head.kept, tail)
 
 
 class Chunks:
@@ -241,10 +310,7 @@ class Chunks:
 
 
 # -- parts -------------------------------------------------------------------------------------------
-def _split(head: bytes, wanted: re.Pattern[bytes]) -> tuple[bytes, Lines]:
-    if len(head) > HEAD_MAX or not head.endswith(b"\r\n\r\n"):
-        raise PeerError("http.malformed", "a head that is too long or does not end")
-    line, _, block = head[:-2].partition(b"\r\n")
+def _split(block: bytes, wanted: re.Pattern[bytes]) -> Lines:
     if _FIELDS.fullmatch(block) is None:
         raise PeerError("http.malformed", "header lines that are none of HTTP/1.1")
     if block.count(b"\n") > HEADERS_MAX:
@@ -255,7 +321,7 @@ def _split(head: bytes, wanted: re.Pattern[bytes]) -> tuple[bytes, Lines]:
         for match in wanted.finditer(b"\n" + block.lower())
     ]
     words = [value for name, value, _, _ in told if name == b"connection"]
-    return line, Lines(block, tuple(told), _tokens(words) if words else frozenset())
+    return Lines(block, tuple(told), _tokens(words) if words else frozenset())
 
 
 @lru_cache(maxsize=1024)
