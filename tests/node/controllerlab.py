@@ -146,8 +146,8 @@ class World:
         primary = self.shop.primary
         self.tell(say.Wanted(SHOP, goal, primary, place(primary[0]), PRICE))
 
-    def gateway(self, n: int, missed: int, busy: int = 0) -> list[say.AnyWant]:
-        return self.tell(say.GatewaySaw(lease(n), GATEWAY, missed, busy))
+    def gateway(self, n: int, missed: int, busy: int = 0, *, is_reached: bool = True) -> list[say.AnyWant]:
+        return self.tell(say.GatewaySaw(lease(n), GATEWAY, missed, busy, is_reached))
 
     def restart(self) -> None:
         from dockage.node.kept import durable, restore

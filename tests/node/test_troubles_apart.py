@@ -48,6 +48,14 @@ def sick(world: World) -> None:
     world.second()
 
 
+def apart(world: World) -> None:
+    """Its provider answers us, and the gateway cannot speak with it any more."""
+    if world.stage(1) is not None and not world.replica(1).answered:
+        world.gateway(1, 0)
+    world.gateway(1, 3, is_reached=False)
+    world.second()
+
+
 def cheating(world: World) -> None:
     world.trouble = {1: CHEAT}
     world.second()
@@ -87,6 +95,8 @@ TABLE = [
     Row(dead, 4, Health.DEAD, "replica.dead", {"Start"}, Stage.SERVING),
     Row(dead, 40, Health.DEAD, "replica.dead", {"Start", "Fence"}, None, is_avoided=True),
     Row(sick, 3, Health.SICK, "replica.sick", {"Start"}, Stage.SERVING),
+    Row(apart, 20, Health.APART, "replica.apart", set(), Stage.SERVING),
+    Row(apart, 45, Health.APART, "replica.apart", {"Start", "End"}, None),
     Row(cheating, 3, Health.CHEATING, "statement.sum", {"Start"}, Stage.DRAINING),
     Row(cheating, 20, Health.CHEATING, "statement.sum", {"Start", "End"}, None, is_avoided=True),
     Row(bankrupt, 60, Health.UNPAID, "replica.unpaid", set(), Stage.SERVING),

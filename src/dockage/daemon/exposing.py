@@ -292,7 +292,8 @@ class Exposing:
     # -- from a gateway --------------------------------------------------------------------------------
     async def _hear(self, telling: Telling, signs: Signs) -> None:
         for x in signs.replicas:
-            await self._keeping.tell(say.GatewaySaw(x.lease, telling.outlet.gateway, x.misses, x.in_flight))
+            seen = (telling.outlet.gateway, x.misses, x.in_flight, x.is_reached)
+            await self._keeping.tell(say.GatewaySaw(x.lease, *seen))
         if signs.wanted:
             await self._keeping.wake(telling.outlet.deployment)
 

@@ -214,7 +214,7 @@ def _looked(x: Replica, event: say.Look) -> Replica:
 
 
 def _seen(x: Replica, event: say.GatewaySaw, now: Instant) -> Replica:
-    gateways = {**x.signs.gateways, event.gateway: Seen(event.missed, now, event.busy)}
+    gateways = {**x.signs.gateways, event.gateway: Seen(event.missed, now, event.busy, event.is_reached)}
     answered = x.answered or event.missed == 0
     return replace(x, signs=replace(x.signs, gateways=gateways), answered=answered)
 
@@ -358,11 +358,11 @@ def _timed_out(of: Deployment, state: Controller, now: Instant) -> Deployment:
 
 
 def _marked(of: Deployment, state: Controller, blind: bool, now: Instant) -> Deployment:
-    """Since when each is lost, or sick."""
+    """Since when each is lost, or of no use where it is."""
     seen = facts(of, state.patience, now, blind)
     lost = {x.lease for x in seen.lost}
     for x in of.replicas.values():
-        sick = seen.verdicts[x.lease].health is Health.SICK and x.stage is Stage.SERVING
+        sick = seen.verdicts[x.lease].is_useless and x.stage is Stage.SERVING
         marks = (_mark(x.lost_at, x.lease in lost, now), _mark(x.sick_at, sick, now))
         if marks != (x.lost_at, x.sick_at):
             of = with_replica(of, replace(x, lost_at=marks[0], sick_at=marks[1]))
@@ -433,15 +433,17 @@ def _set_going(of: Deployment, state: Controller, now: Instant) -> tuple[Deploym
     """What each stage needs done, once at a time; so a restart forgets nothing."""
     effects = list[say.AnyWant]()
     for x in of.replicas.values():
-        wanted = None if x.busy or x.lost_at or now < x.again_at else _work(of, x)
+        wanted = None if x.busy or x.lost_at or now < x.again_at else _work(of, x, now)
         if wanted is not None:
             of = with_replica(of, replace(x, busy=True))
             effects.append(wanted)
     return of, tuple(effects)
 
 
-def _work(of: Deployment, x: Replica) -> say.AnyWant | None:
-    if x.stage is Stage.STARTING or (x.stage is Stage.SERVING and x.sick_at):
+def _work(of: Deployment, x: Replica, now: Instant) -> say.AnyWant | None:
+    """What is only out of the gateways' reach needs no start."""
+    sick = x.stage is Stage.SERVING and x.sick_at and x.verdict(now).health is Health.SICK
+    if x.stage is Stage.STARTING or sick:
         return say.Start(of.name, x.lease, x.epoch)
     if x.stage is Stage.STOPPING:
         return say.Stop(of.name, x.lease)

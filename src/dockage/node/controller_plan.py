@@ -373,6 +373,6 @@ def _let_be(seen: Facts, cut_off: bool, now: Instant) -> list[tuple[LeaseId, Rea
     for lease, verdict in seen.verdicts.items():
         if verdict.health is Health.DEAD and lease not in lost:
             found.append((lease, CUT_OFF))
-        elif verdict.health in (Health.SLOW, Health.UNSEEN, Health.UNPAID, Health.SICK):
+        elif verdict.health in (Health.SLOW, Health.UNSEEN, Health.UNPAID, Health.SICK, Health.APART):
             found.append((lease, verdict.reason or LACKING))
     return found

@@ -98,6 +98,8 @@ class GatewaySaw(Told, frozen=True):
     """Checks in a row that failed; 0 = it is well."""
     busy: int = 0
     """Requests and connections that are under way there."""
+    is_reached: bool = True
+    """False: the gateway could not speak with its provider."""
 
 
 class LeaseEnding(Told, frozen=True):

@@ -1,4 +1,4 @@
-"""What is known of one replica, and what follows: is it well, slow, out of our sight, dead, cheating or unpaid?
+"""What is known of one replica, and what follows: is it well, slow, out of sight, dead, cheating or unpaid?
 
 The signs are independent of each other: our own heartbeat, the provider's statements, the gateways' health checks, our
 own mind's quarrel with the bill. The one rule: no single sign, and no single miss, ever replaces a replica.
@@ -34,6 +34,8 @@ class Health(enum.StrEnum):
     """We cannot reach it, but a gateway can: it is our own line."""
     SICK = "sick"
     """Its provider answers, what runs there does not."""
+    APART = "apart"
+    """Its provider answers us, and no gateway can speak with it: the line between them is cut, be it one way only."""
     DEAD = "dead"
     """Lost, by enough of the signs."""
     CHEATING = "cheating"
@@ -59,6 +61,11 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.health in (Health.DEAD, Health.OVER)
 
     @property
+    def is_useless(self) -> bool:
+        """It is there, and the public gets nothing from it."""
+        return self.health in (Health.SICK, Health.APART)
+
+    @property
     def should_leave(self) -> bool:
         """It works, and is to be replaced before it is stopped."""
         return self.health in (Health.CHEATING, Health.LEAVING)
@@ -73,6 +80,8 @@ class Seen(msgspec.Struct, frozen=True):
     missed: int
     at: Instant
     busy: int = 0
+    is_reached: bool = True
+    """Whether its provider could be spoken with when a check failed."""
 
 
 class Signs(msgspec.Struct, frozen=True):
@@ -110,6 +119,8 @@ def judge(signs: Signs, now: Instant) -> Verdict:
         return Verdict(Health.LEAVING, signs.leaving)
     if signs.missed >= MISSES and seen_well(signs, now):
         return Verdict(Health.UNSEEN, OUT_OF_SIGHT)
+    if not signs.crashed and not signs.missed and _all_down(signs, now) and _none_reach(signs, now):
+        return Verdict(Health.APART, BETWEEN)
     if signs.crashed or (not signs.missed and _all_down(signs, now)):
         return Verdict(Health.SICK, NOT_SERVING)
     if signs.missed or _silent(signs, now) or seen_down(signs, now):
@@ -121,6 +132,10 @@ OUT_OF_SIGHT = Reason(
     "replica.unseen", "a gateway reaches it and we do not: our own line is cut, nothing is replaced"
 )
 NOT_SERVING = Reason("replica.sick", "its provider answers, but what runs there does not")
+BETWEEN = Reason(
+    "replica.apart",
+    "we reach its provider and no gateway does: the line between them is cut, nothing is started anew",
+)
 LATE = Reason("replica.slow", "a check was missed: no new requests until it answers again")
 
 
@@ -153,6 +168,10 @@ def is_busy(signs: Signs, now: Instant) -> bool:
 def _all_down(signs: Signs, now: Instant) -> bool:
     words = _words(signs, now)
     return bool(words) and all(word.missed >= MISSES for word in words)
+
+
+def _none_reach(signs: Signs, now: Instant) -> bool:
+    return not any(word.is_reached for word in _words(signs, now))
 
 
 def _words(signs: Signs, now: Instant) -> list[Seen]:

@@ -53,6 +53,8 @@ class ReplicaSign(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     misses: int
     """Checks and connections in a row that came to nothing; 0 = it answers. One takes it out of rotation."""
     in_flight: int
+    is_reached: bool = True
+    """False: its provider could not be spoken with; what the replica itself does is not known here."""
 
 
 class Signs(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
 
 from .live import Backend, Live, Served
-from .upstream import Upstream, Upstreams
+from .upstream import Unreached, Upstream, Upstreams
 
 EVERY = 1.0
 CALM_EVERY, CALM_AFTER = 5.0, 60.0
@@ -66,9 +66,9 @@ class Health:
                 if backend.container(site):
                     await self._ask(live, backend, site)
                     break  # one way in stands for the replica
-        except (Unavailable, TimeoutError):
+        except (Unavailable, TimeoutError) as error:
             if not backend.gone:
-                live.missed(backend, asked_at, self._now())
+                live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
         finally:
             self._running.discard(backend)
 
@@ -77,13 +77,20 @@ class Health:
             (await self._upstreams.dial(backend)).abort()  # only its provider can be asked
             live.answered(backend, self._now())
             return
-        async with asyncio.timeout(WITHIN):
-            upstream = await self._upstreams.open(backend, site, live.count, kept=False)
-            try:
+        upstream = await self._opened(live, backend, site)
+        try:
+            async with asyncio.timeout(WITHIN):
                 await (self._head(upstream, site) if site.mode == "terminate" else self._touch(upstream))
-            finally:
-                upstream.abort()
+        finally:
+            upstream.abort()
         live.answered(backend, self._now())
+
+    async def _opened(self, live: Live, backend: Backend, site: Site) -> Upstream:
+        try:
+            async with asyncio.timeout(WITHIN):
+                return await self._upstreams.open(backend, site, live.count, kept=False)
+        except TimeoutError:
+            raise Unreached("peer.unreachable", "its provider takes no connection in time") from None
 
     async def _head(self, upstream: Upstream, site: Site) -> None:
         host = site.hosts[0]

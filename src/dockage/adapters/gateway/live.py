@@ -55,6 +55,8 @@ class Backend:
         self.answered_at = self.missed_at = self.down_since = 0.0
         """When it last said something, when a miss was last counted, and the first of those in a row: on the loop's
         clock."""
+        self.is_reached = True
+        """Whether at the newest miss its provider could be spoken with at all."""
         self.checked_at = 0.0
         self.waiting: set[Stream] = set()
         """Streams on which it was asked what may be asked elsewhere, too, and has said nothing yet."""
@@ -184,12 +186,14 @@ class Live:
             backend.misses = 0
             self._better()
 
-    def missed(self, backend: Backend, asked_at: float, now: float) -> None:
+    def missed(self, backend: Backend, asked_at: float, now: float, *, is_reached: bool = True) -> None:
         """Asked at *asked_at*, it did not answer: out of rotation at once. It is no news if it said something since, to
-        whomever, or if another one missed it since: a thousand requests that break together are one miss."""
+        whomever, or if another one missed it since: a thousand requests that break together are one miss.
+        *is_reached*: its provider took the question."""
         backend.drop_idle()
         if asked_at < max(backend.answered_at, backend.missed_at):
             return
+        backend.is_reached = is_reached
         backend.down_since = backend.down_since if backend.misses else now
         backend.missed_at = now
         backend.misses += 1
@@ -222,7 +226,8 @@ class Live:
         """It is as well as the best of its containers: one that died is its engine's to start again."""
         of = [x for x in self.backends.values() if x.replica.lease == lease]
         misses = min((x.misses for x in of), default=0)
-        return ReplicaSign(lease, misses, sum(x.in_flight for x in of))
+        is_reached = not misses or any(x.is_reached for x in of)
+        return ReplicaSign(lease, misses, sum(x.in_flight for x in of), is_reached)
 
     def entered(self, site: Site, backend: Backend, now: float) -> None:
         key = _key(site)

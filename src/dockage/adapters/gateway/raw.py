@@ -23,7 +23,7 @@ from dockage.wire.splice import splice
 from .door import Door
 from .line import Search, find
 from .live import Backend, Live, Served
-from .upstream import Upstreams
+from .upstream import Unreached, Upstreams
 
 HELLO_SEC = 5.0
 DIAL_SEC = 2.0
@@ -67,8 +67,8 @@ class Raw:
             try:
                 flow = await self._upstreams.open(backend, site, live.count, kept=False)
                 await flow.write(b"")
-            except Unavailable:
-                live.missed(backend, asked_at, self._now())
+            except Unavailable as error:
+                live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
                 continue
             live.entered(site, backend, self._now())
             return Flow(flow, partial(live.left, site, backend))
@@ -83,8 +83,8 @@ class Raw:
             try:
                 upstream = await self._upstreams.open(backend, site, live.count, kept=False)
                 await upstream.write(first)
-            except Unavailable:
-                live.missed(backend, asked_at, self._now())
+            except Unavailable as error:
+                live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
                 continue
             else:
                 await splice(door, upstream)

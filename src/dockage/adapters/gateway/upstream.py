@@ -28,6 +28,10 @@ class Released(Silent):
     """We ended it ourselves, for another one is up: that is no miss."""
 
 
+class Unreached(Unavailable):
+    """Its provider could not be spoken with: whatever the replica does, we do not see it."""
+
+
 class Upstream:
     """A Stream into the container. The header goes out with the first bytes, in one write."""
 
@@ -77,9 +81,13 @@ class Upstreams:
         return Upstream(await self.dial(backend), framed(header), count, place)
 
     async def dial(self, backend: Backend) -> Stream:
+        """Raises Unreached."""
         if self.open_peer is None:
-            raise Unavailable("peer.unreachable", "this gateway is not connected yet")
-        return await self.open_peer(backend.replica.provider, DIAL)
+            raise Unreached("peer.unreachable", "this gateway is not connected yet")
+        try:
+            return await self.open_peer(backend.replica.provider, DIAL)
+        except Unavailable as error:
+            raise Unreached(error.code, error.message) from error
 
     def keep(self, backend: Backend, upstream: Upstream) -> None:
         """For the next request, if the replica still stands."""

@@ -12,7 +12,7 @@ from .door import Door
 from .line import Search, find
 from .live import Backend, Live, Served
 from .pages import Refused
-from .upstream import Silent, Upstream, Upstreams
+from .upstream import Silent, Unreached, Upstream, Upstreams
 from .visit import Visit
 
 
@@ -48,7 +48,7 @@ class Web:
         try:
             return await self._upstreams.open(backend, site, live.count, kept=kept)
         except Unavailable as error:
-            live.missed(backend, asked_at, self.now())
+            live.missed(backend, asked_at, self.now(), is_reached=not isinstance(error, Unreached))
             raise Silent from error
 
     def answered(self, live: Live, backend: Backend) -> None:
