@@ -29,6 +29,7 @@ Answers go to stdout, everything else to stderr. An error is one line, `error: m
 | 2 | the command line is wrong |
 | 3 | no daemon runs at this home |
 | 4 | something that is needed (engine, market, chain, peer) does not answer now |
+| 70 | a fault of dockage's own; its trace is shown: please report it |
 | 130 | interrupted by Ctrl-C |
 
 Prices are in satoshis (sat); a month has 30 days. *At most* is the worst case: every limit used to the full all the

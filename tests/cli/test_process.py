@@ -43,7 +43,9 @@ def ran(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.usefixtures("stopping")
 def test_the_life_of_a_daemon(call: Call, home: Path) -> None:
-    up = json.loads(ran(home, "daemon", "--detach", *NODE, "--json").stdout)
+    first = ran(home, "daemon", "--detach", *NODE, "--json")
+    assert "for this run only: node.bind, node.stamp_bits, tenant.engine; --save" in first.stderr
+    up = json.loads(first.stdout)
     assert up["node"] == call("id").stdout.strip()
     assert process.pid_of(home) is not None
     assert call("spend").exit_code == 0
@@ -75,6 +77,12 @@ def test_a_wrong_setting_is_refused_before_anything_starts(call: Call, home: Pat
         assert done.exit_code == 1
         assert "(config." in done.stderr
     assert not (home / "daemon.log").exists()
+
+
+def test_nothing_is_saved_that_no_node_could_start_with(call: Call, home: Path) -> None:
+    (home / "config.toml").write_text("# mine\n")
+    assert call("daemon", "--detach", "--save", "--set", "node.stamp_bits=99").exit_code == 1
+    assert (home / "config.toml").read_text() == "# mine\n"
 
 
 def test_a_stale_pid_file_is_nobody(call: Call, home: Path) -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from pathlib import Path
 
 from .errors import guarded
-
-BUG = 70
-"""EX_SOFTWARE of sysexits.h."""
 
 
 def run() -> None:
@@ -20,11 +16,7 @@ def run() -> None:
 
 
 def main() -> int:
-    try:
-        return guarded(run, as_json=False)
-    except Exception:
-        traceback.print_exc()
-        return BUG  # not python's 1, which would be the user's fault
+    return guarded(run, as_json=False)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ object ``{"code", "message"}``; never a trace for what the user or a peer can do
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
+import traceback
 from collections.abc import Callable
 
 import click
@@ -23,7 +25,11 @@ NOT_RUNNING = 3
 """No daemon runs at this home."""
 UNAVAILABLE = 4
 """A part that is needed (engine, market, chain, peer) does not answer now."""
+BUG = 70
+"""A fault of ours, with its trace (EX_SOFTWARE of sysexits.h). Not python's 1, which would be the user's fault."""
 INTERRUPTED = 130
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""Of a file's errors those that a service should try again after: the machine is full, or ill."""
 
 
 class NotRunning(DockageError):
@@ -58,12 +64,14 @@ def guarded(run: Callable[[], object], *, as_json: bool) -> int:
         return _say("cli.usage", error.format_message(), USAGE, as_json=as_json)
     except click.ClickException as error:
         return _say("cli.failed", error.format_message(), USER, as_json=as_json)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _say("cli.file", f"{error.filename}: {error.strerror}", USER, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         return _say("cli.interrupted", "interrupted", INTERRUPTED, as_json=as_json)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            status = UNAVAILABLE if error.errno in PASSING else USER
+            return _say("cli.file", f"{error.filename}: {error.strerror}", status, as_json=as_json)
+        traceback.print_exc()
+        return BUG
 
 
 def _say(code: str, message: str, status: int, *, as_json: bool) -> int:

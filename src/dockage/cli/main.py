@@ -37,6 +37,7 @@ COMMANDS = (
     "wallet",
     "channels",
     "daemon",
+    "service",
     "status",
     "id",
     "context",
@@ -94,7 +95,7 @@ class Dockage(click.Group):
 def main(ctx: click.Context, home: Path) -> None:
     """A peer-to-peer cloud for containers, paid by the second.
 
-    Exit codes: 0 done, 1 you can mend it, 2 wrong usage, 3 no daemon runs, 4 something does not answer now.
+    Exit codes: 0 done, 1 you can mend it, 2 wrong usage, 3 no daemon runs, 4 something does not answer now, 70 a bug.
     """
     ctx.obj = Session(home.expanduser().absolute())
 

@@ -60,6 +60,7 @@ mainnet_option = click.option(
 
 def node_options(function: F) -> F:
     for option in (
+        click.option("--save", is_flag=True, help="Keep what is given here in config.toml, for every start."),
         click.option(
             "--set",
             "settings",
@@ -149,6 +150,17 @@ def check(home: Path, wanted: Overrides) -> None:
     from dockage.daemon import config
 
     config.load(home, wanted)
+
+
+def keep(session: Session, wanted: Overrides, *, save: bool) -> None:
+    """Write *wanted* down if our user said so; else say that it is not."""
+    from dockage.daemon import saving
+
+    if save:
+        names = saving.save(session.home, wanted)
+        session.say(f"written to {session.home}/config.toml: {', '.join(names) or 'nothing new'}")
+    elif names := saving.unsaved(session.home, wanted):
+        session.say(f"for this run only: {', '.join(names)}; --save keeps it in config.toml for every start")
 
 
 def run(

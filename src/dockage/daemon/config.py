@@ -5,14 +5,17 @@ Each field's docstring is its manual entry (docs/reference/config.md is made fro
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
+from dockage import __version__
 from dockage.domain.channel import SETUP_MAX
 from dockage.domain.deployment import normal_host
 from dockage.domain.errors import UsageError
@@ -23,6 +26,7 @@ from dockage.ports.peers import Address
 
 from .hours import read_hours
 
+FILE = "config.toml"
 CHAIN_NAMES = {
     "bitcoin": "main",
     "testnet4": "testnet4",
@@ -316,20 +320,27 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a payment channel of ours may be."""
 
 
+def read(home: Path) -> dict[str, Any]:
+    """What is written in the home. Raises UsageError("config.unreadable")."""
+    path = home / FILE
+    try:
+        return tomllib.loads(path.read_text()) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise UsageError("config.unreadable", f"{path}: {error}") from None
+
+
 def default_home() -> Path:
     return Path(os.environ.get("DOCKAGE_HOME") or Path.home() / ".dockage")
 
 
 def load(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Config:
     """File, then flags. Raises UsageError("config.*") naming the field."""
-    path = home / "config.toml"
-    try:
-        data = tomllib.loads(path.read_text()) if path.exists() else {}
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
-        raise UsageError("config.unreadable", f"{path}: {error}") from None
+    path = home / FILE
+    data = read(home)
     for section, values in (overrides or {}).items():
         written = data.get(section, {})
         data[section] = {**written, **values} if isinstance(written, dict) else written
+    _refuse_unknown(data, path)
     try:
         config = msgspec.convert(data, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -339,30 +350,27 @@ def load(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
     return config
 
 
-def choose_light(home: Path, network: str) -> bool:
-    """Write down that the wallet is a light one on *network*, where nothing is said of bitcoin yet. False: something
-    is, so our user must do it."""
-    path = home / "config.toml"
-    text = path.read_text() if path.exists() else ""
-    if "bitcoin" in tomllib.loads(text):
-        config = load(home)
-        return config.bitcoin.wallet == "light" and config.bitcoin.network == network
-    section = f'[bitcoin]\nnetwork = "{user_name(network)}"\nwallet = "light"\n'
-    if network == "main":
-        section += "i_understand_mainnet_is_experimental = true\n"
-    part = path.with_name("config.toml.part")
-    part.write_text(f"{text.rstrip()}\n\n{section}" if text.strip() else section)
-    part.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o600)
-    part.replace(path)
-    return True
+def _refuse_unknown(data: dict[str, Any], path: Path) -> None:
+    """A setting that we do not know is named, and with it the one that was probably meant."""
+    sections = {each.name: each.type for each in msgspec.structs.fields(Config)}
+    known = [
+        f"{name}.{field.name}" for name, kind in sections.items() for field in msgspec.structs.fields(kind)
+    ]
+    for section, values in data.items():
+        for field in values if isinstance(values, dict) and section in sections else ("",):
+            name = f"{section}.{field}".rstrip(".")
+            if name not in known and name not in sections:
+                meant = _meant(name, [*known, *sections])
+                raise UsageError(
+                    "config.invalid", f"{path}: dockage {__version__} knows no setting {name}{meant}"
+                )
 
 
-def written_network(home: Path) -> str:
-    """By its chain's name; "" if config.toml names none."""
-    path = home / "config.toml"
-    bitcoin = tomllib.loads(path.read_text()).get("bitcoin", {}) if path.exists() else {}
-    said = str(bitcoin.get("network", ""))
-    return CHAIN_NAMES.get(said, said)
+def _meant(name: str, known: Sequence[str]) -> str:
+    last = name.rpartition(".")[2]
+    elsewhere = [each for each in known if each.rpartition(".")[2] == last]
+    near = elsewhere or difflib.get_close_matches(name, known, 1)
+    return f" (is {' or '.join(near)} meant?)" if near else ""
 
 
 def user_name(network: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import ipaddress
+import os
 import platform
 import secrets
 import signal
@@ -43,6 +44,7 @@ from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
+from dockage.adapters.system.notify import Notifier
 from dockage.domain.channel import RESERVE
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
@@ -77,6 +79,7 @@ from .peers import Reception
 from .presence import lan_missing
 from .rail import Rail, Role
 from .seeds import Seeds
+from .supervised import supervised
 from .timekeeping import Timekeeping, has_leases
 from .updating import attend
 from .wiring import Ground, IntoLease, Loop, wire
@@ -186,13 +189,13 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             stack.push_async_callback(node.notice.leave)
         loops += [*beside(node), Timekeeping(clock, partial(has_leases, node)).run]
         loops += gateway.name_server(home, config.gateway, gate, directory, clock) if gate is not None else []
-        loops += [relay[1]] if relay else []
-        loops.append(_board(directory, entered))
+        loops += [*([relay[1]] if relay else []), _board(directory, entered)]
         if nat.wants_relays(config):
             probe = RelayProbe()
             stack.push_async_callback(probe.close)
             loops += nat.find_ourselves(config, link, clock, lambda: [*seeds, *directory.contacts()], probe)
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
+        loops.append(partial(supervised, node, home / CONTROL_SOCKET, Notifier.taken_from(os.environ)))
         if config.node.metrics:
             listening = stack.enter_context(listen(config.node.metrics))
             loops.append(Metrics(node, listening).serve)

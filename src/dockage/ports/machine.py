@@ -52,6 +52,20 @@ class Journal(Protocol):
     def close(self) -> None: ...
 
 
+class Supervisor(Protocol):
+    """Who started us and starts us anew, such as systemd. Telling it something never fails and never waits."""
+
+    @property
+    def is_there(self) -> bool: ...
+
+    @property
+    def watchdog_sec(self) -> float:
+        """Within which time it must hear ``WATCHDOG=1`` again, or we are taken for dead; 0: it does not watch."""
+
+    def tell(self, *lines: str) -> None:
+        """Such as ``READY=1``, ``STATUS=...`` (sd_notify(3))."""
+
+
 class Evidence(Protocol):
     """Where proofs against peers are kept for our user: small files, written once and never changed."""
 

@@ -9,7 +9,7 @@ import click
 from dockage.cli import format as show
 from dockage.cli import process
 from dockage.cli.client import Json
-from dockage.cli.nodeargs import check, node_options, overrides, run
+from dockage.cli.nodeargs import check, keep, node_options, overrides, run
 from dockage.cli.options import Command, json_option
 from dockage.cli.session import Session
 from dockage.cli.table import facts
@@ -31,7 +31,7 @@ from dockage.cli.table import facts
 )
 @json_option
 @click.pass_obj
-def command(session: Session, /, detach: bool, stop: bool, **flags: Any) -> None:
+def command(session: Session, /, detach: bool, stop: bool, save: bool, **flags: Any) -> None:
     """Run this home's node.
 
     The flags override config.toml in the home. Containers you rent and sell go on while it restarts.
@@ -43,6 +43,7 @@ def command(session: Session, /, detach: bool, stop: bool, **flags: Any) -> None
     wanted = overrides(flags)
     process.refuse_second(session.home, "stop it with `dockage daemon --stop`, or choose another --home")
     check(session.home, wanted)
+    keep(session, wanted, save=save)
     if detach:
         tell(session, process.start(session, wanted))
     else:

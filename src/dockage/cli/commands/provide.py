@@ -12,7 +12,7 @@ from dockage.cli import format as show
 from dockage.cli import process
 from dockage.cli.client import Json
 from dockage.cli.errors import UsageError
-from dockage.cli.nodeargs import check, node_options, overrides, run, wait_ready
+from dockage.cli.nodeargs import check, keep, node_options, overrides, run, wait_ready
 from dockage.cli.options import CORES, PERCENT, SIZE, Command, json_option
 from dockage.cli.session import Session
 from dockage.cli.table import facts, table
@@ -37,6 +37,7 @@ LINES = (
     examples=(
         "dockage provide                                     # everything, at the preset `fair`",
         "dockage provide --price-preset cheap --cpus 2 --memory 4G --disk 50G --detach",
+        "dockage provide --share 50% --save                  # and so at every start (`dockage service`)",
         "dockage provide --free-for 6f1c...e2                # your own machines for nothing, others pay",
         "dockage provide --share 50% --hours 22:00-07:00     # half of the machine, at night",
         "dockage provide --price-policy utilisation          # cheaper while idle, dearer when nearly full",
@@ -98,7 +99,7 @@ LINES = (
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background; its log is HOME/daemon.log.")
 @json_option
 @click.pass_obj
-def command(session: Session, /, detach: bool, **flags: Any) -> None:
+def command(session: Session, /, detach: bool, save: bool, **flags: Any) -> None:
     """Sell this machine.
 
     Runs the node of this home with its provider on, and shows what is sold once the market has the offer.
@@ -113,6 +114,7 @@ def command(session: Session, /, detach: bool, **flags: Any) -> None:
         "Its leases outlive the restart",
     )
     check(session.home, wanted)
+    keep(session, wanted, save=save)
     if detach:
         process.start(session, wanted)
         tell(session, wait_ready(session, _is_listed) or session.client.get("status"))

@@ -231,10 +231,10 @@ def _refuse_daemon(session: Session) -> None:
 
 
 def _tell_config(session: Session, network: str) -> None:
-    from dockage.daemon import config
+    from dockage.daemon import config, saving
 
     name = config.user_name(network)
-    if not config.choose_light(session.home, network):
+    if not saving.choose_light(session.home, network):
         session.say(f'To use it, set network = "{name}" and wallet = "light" under [bitcoin] in config.toml.')
     elif not config.load(session.home).bitcoin.peers:
         session.say(
