@@ -214,7 +214,7 @@ async def node(home: Path, **sections: Any) -> Node:
         *(rents, rail, provider, notice, host, History(journal, clock)),
         *own,
         keeping,
-        deputies=Deputies(*deputies),
+        deputies=Deputies(*deputies, Jobs(), Steps()),
         deputising=Deputising(*deputies, Jobs(), Sat(9000)),
         publisher=publisher,
         exposing=Exposing(ME.node, keeping, tenant, outlets, publisher, zones, clock),

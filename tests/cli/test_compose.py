@@ -12,6 +12,7 @@ from dockage.cli.commands import up
 from dockage.cli.errors import UsageError
 from dockage.cli.process import wait_until
 from dockage.cli.session import Session
+from dockage.cli.telling import telling
 from dockage.domain.resources import DEFAULT_CONTAINER, Resources
 from dockage.domain.units import GIB, MIB
 
@@ -194,11 +195,11 @@ def test_a_quote_says_what_the_chain_takes(shop: compose.Files) -> None:
 def test_what_is_done_meanwhile_is_said(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(up, "POLL_SEC", 0.1)
+    monkeypatch.setattr("dockage.cli.telling.POLL_SEC", 0.1)
     with served(home) as node:
         node.steps.tell("other", "sending image b")
         node.steps.tell("shop", "sending image a: 3 of 9 MiB")
-        with up._telling(Session(home), "shop"):
+        with telling(Session(home), "shop"):
             assert wait_until(lambda: capsys.readouterr().err == "sending image a: 3 of 9 MiB\n", 60)
 
 

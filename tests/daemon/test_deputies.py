@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from daemon.nodes import BUSY, CONFIG, FREE_POLICY, NEED, POLICY, Peer, World, funded_by_mining, until
 from daemon.test_control import control
 from daemon.test_keeping import kept, provider
+from dockage.adapters.images import ImageSender, LeftImages
 from dockage.daemon.config import Tenant
+from dockage.daemon.deputising import TIDY_SEC
 from dockage.daemon.renting import silently
 from dockage.daemon.updating import attend
 from dockage.domain.errors import DockageError, Unavailable, UsageError
@@ -24,11 +26,13 @@ from dockage.domain.units import HOUR, Duration, Instant, Sat, after
 from dockage.node.kept import Stage
 from dockage.ports.machine import Clock
 from dockage.protocol import mandates, streams
-from dockage.protocol.docker.recipe import RecipeVolume
+from dockage.protocol.docker.recipe import RecipeVolume, decode
 from dockage.protocol.grants import Grant, sign_grant
+from dockage.protocol.images import Manifest
 from dockage.protocol.mandates import AskTerm, Give, Refused, sign_mandate
 from dockage.testing.copies import FakeCopies
 from dockage.wire.frames import read_frame, write_frame
+from images.test_left import ONE, OTHER, Shelf, image_of
 
 WEEK = Duration(7 * 24 * HOUR)
 NAME = "web"
@@ -242,18 +246,98 @@ async def test_a_budget_beyond_its_users_word_is_refused_and_the_tenant_acts_on(
     assert pair.laptop.node.deputies.all() == []
 
 
-async def test_without_the_images_or_with_data_it_is_refused(pair: Pair) -> None:
-    async def lacks(_: Any) -> list[str]:
-        return ["app"]
-
-    pair.desk.node.deputising.lacks = lacks
-    with pytest.raises(UsageError, match="the deputy lacks app"):
-        await pair.deputise()
+async def test_with_data_it_is_refused(pair: Pair) -> None:
     volumes = replace(pair.mine.recipes[NAME], volumes=(RecipeVolume("data"),))
     pair.mine.recipes[NAME] = volumes
     await until(lambda: NAME not in pair.laptop.node.keeping.hands.recipes or pair.web.goal.holds_data)
     with pytest.raises(UsageError, match="named volumes"):
         await pair.deputise()
+
+
+# -- images --------------------------------------------------------------------------------------------
+class Luggage:
+    """The desk has no images but what is left with it; the laptop has the two that ``tests/images`` makes."""
+
+    def __init__(self, pair: Pair, folder: Path) -> None:
+        async def all_of_them(images: Any) -> list[str]:
+            return list(images)
+
+        self.pair, self.shelf = pair, Shelf(ONE, OTHER)
+        self.left = pair.desk.node.deputising.left = LeftImages(folder, pair.desk.clock)
+        pair.desk.node.deputising.lacks = all_of_them
+        pair.laptop.node.deputies.leaving.sender = ImageSender(self.shelf, "the deputy")
+        self.runs(ONE)
+
+    def runs(self, image: Manifest) -> None:
+        recipe = self.pair.mine.recipes[NAME]
+        [one] = recipe.containers
+        self.pair.mine.recipes[NAME] = replace(recipe, containers=(replace(one, image=image.image),))
+
+    def mandate_names(self, image: Manifest) -> bool:
+        return image.image in decode(self.pair.charge.mandate.recipe).images
+
+
+async def test_images_are_left_with_the_deputy_before_its_mandate_and_after_a_change(
+    pair: Pair, tmp_path: Path
+) -> None:
+    luggage = Luggage(pair, tmp_path)
+    await pair.deputise()
+    assert not luggage.left.lacks([ONE.image])
+    assert luggage.mandate_names(ONE)
+    luggage.runs(OTHER)
+    await until(lambda: luggage.mandate_names(OTHER))
+    assert not luggage.left.lacks([ONE.image, OTHER.image])
+    assert [x.refused for _, x in pair.laptop.node.deputies.all()] == [None]
+    assert pair.tenant_acts
+    pair.clocks[1].ahead = Duration(2 * HOUR)
+    pair.desk.node.deputising.tidied = -TIDY_SEC
+    await until(lambda: luggage.left.lacks([ONE.image]), 5)
+    assert not luggage.left.lacks([OTHER.image]), "a mandate names it"
+
+
+async def test_an_image_that_takes_long_costs_no_term(pair: Pair, tmp_path: Path) -> None:
+    luggage = Luggage(pair, tmp_path)
+    await pair.deputise()
+    send, slow = pair.laptop.node.deputies.leaving.sender, asyncio.Event()
+
+    class Slow:
+        async def send(self, *how: Any) -> str:
+            await slow.wait()
+            return await send.send(*how)
+
+    pair.laptop.node.deputies.leaving.sender = Slow()
+    luggage.runs(OTHER)
+    await asyncio.sleep(120)
+    [(_, standing)] = pair.laptop.node.deputies.all()
+    assert standing.refused.code == "deputy.images"
+    assert pair.tenant_acts
+    assert luggage.mandate_names(ONE), "what it would run until then"
+    slow.set()
+    await until(lambda: luggage.mandate_names(OTHER))
+
+
+async def test_an_image_that_is_nowhere_is_said_and_nobody_is_deputy(pair: Pair, tmp_path: Path) -> None:
+    luggage = Luggage(pair, tmp_path)
+    luggage.runs(image_of(b"x" * 512))
+    with pytest.raises(UsageError) as caught:
+        await pair.deputise()
+    assert caught.value.code == "image.unknown"
+    assert pair.laptop.node.deputies.all() == []
+    assert not pair.web.shared
+
+
+async def test_strangers_leave_nothing(pair: Pair, tmp_path: Path) -> None:
+    luggage = Luggage(pair, tmp_path)
+    thief = await pair.world.tenant(9, coins=(), wallet=False)
+    thief.node.link.learn(pair.desk.keys.node, pair.desk.node.link.address())
+    leaving = thief.node.deputies.leaving
+    leaving.sender = ImageSender(luggage.shelf)
+    with pytest.raises(UsageError, match="linked machines only"):
+        await leaving.leave(NAME, pair.desk.keys.node, pair.mine.recipes[NAME])
+    with pytest.raises(DockageError):
+        await leaving._leave(NAME, pair.desk.keys.node, ONE.image, "app")
+    assert luggage.left.lacks([ONE.image])
+    assert luggage.shelf.opened == []
 
 
 async def test_over_the_control_api(pair: Pair, tmp_path: Path) -> None:
@@ -277,7 +361,7 @@ async def say(speaker: Peer, to: Peer, request: Any) -> Any:
     stream = await speaker.node.link.open(to.keys.node)
     try:
         await write_frame(stream, streams.encode_header(streams.Deputy()), mandates.encode_said(request))
-        return mandates.decode_answer(await read_frame(stream, 1024))
+        return mandates.decode_answer(await read_frame(stream, mandates.ANSWER_MAX))
     finally:
         stream.abort()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -41,10 +42,13 @@ from dockage.wire.frames import read_frame, write_frame
 
 from .driver import Driver
 from .keeping import Keeping
+from .leaving import Leaving
 from .machines import Machines
 from .ondisk import on_disk
 from .peers import Opener
 from .perform import reason_of
+from .steps import Steps
+from .tasks import Jobs
 
 log = structlog.get_logger("dockage.deputies")
 
@@ -57,6 +61,12 @@ SLACK = Duration(10 * MINUTE)
 """Between the ends of a mandate by two clocks."""
 RENEW = Duration(8 * HOUR)
 """The grants in a mandate are good for a day."""
+LEAVE_AGAIN = 4.0
+"""Seconds after a break; it doubles up to a minute."""
+ON_THEIR_WAY = Reason(
+    "deputy.images",
+    "the images of what runs now are on their way to it: until then it would run what was before",
+)
 
 
 class Mine(msgspec.Struct, frozen=True):
@@ -103,9 +113,12 @@ class Deputies:
         keeping: Keeping,
         tenant: Driver[Tenant],
         open_stream: Opener,
+        jobs: Jobs,
+        steps: Steps,
     ) -> None:
         self._keys, self._clock, self._journal, self._machines = keys, clock, journal, machines
         self._keeping, self._tenant, self._open = keeping, tenant, open_stream
+        self._jobs, self.leaving = jobs, Leaving(self._talk, open_stream, steps)
         stored = [
             msgspec.msgpack.decode(row.value, type=Mine) for row in rows if row.kind == KIND and row.value
         ]
@@ -114,20 +127,24 @@ class Deputies:
         self._renewed: dict[str, float] = {}
         """When the last question that got a yes was asked, by a clock that nobody sets."""
         self._locks: dict[str, asyncio.Lock] = {}
+        self._sent: set[str] = set()
+        """Deployments whose images are on their way to the deputy."""
 
     def all(self) -> list[tuple[Mine, Standing]]:
         return [(x, self._standing.get(x.name, Standing())) for x in self._mine.values()]
 
     # -- our user ------------------------------------------------------------------------------------
     async def add(self, name: str, machine: str, budget: Sat, hourly: Msat | None, lasts: Duration) -> Mine:
-        """Returns once the deputy has taken the mandate. Raises UsageError with its refusal,
-        UsageError("deployment.unknown" | "deputy.other"), Unavailable("deputy.silent")."""
+        """Returns once the deputy has the images and has taken the mandate. Raises UsageError with its refusal,
+        UsageError("deployment.unknown" | "deputy.other") and what ``Leaving.leave`` raises."""
         deputy, known = self._machines.find(machine).key, self._mine.get(name)
         if known is not None and known.deputy != deputy:
             raise UsageError(
                 "deputy.other", f"{name} has a deputy already: `dockage deputy remove {name}` first"
             )
         recipe = await self._keeping.engage(name)
+        await self.leaving.leave(name, deputy, recipe)  # before it knows: until then we act alone
+        known = self._mine.get(name)
         lasting = (known.version, known.expires) if known else (0, Instant(0))
         mine = Mine(name, deputy, budget, hourly, lasts, encode(recipe), lasting[0], expires=lasting[1])
         await self._keep(mine)
@@ -218,7 +235,38 @@ class Deputies:
             return await self._give(mine)
         except UsageError as error:
             self._note(mine.name, refused=reason_of(error))
+            if error.code == "image.unknown":
+                self._leave_meanwhile(mine.name)
             return self._mine[mine.name]
+
+    def _leave_meanwhile(self, name: str) -> None:
+        """A gigabyte takes longer than a term."""
+        if name not in self._sent:
+            self._note(name, refused=ON_THEIR_WAY)
+            self._sent.add(name)
+            self._jobs.start(partial(self._leave, name), f"leave images of {name}")
+
+    async def _leave(self, name: str) -> None:
+        try:
+            await self._leave_until_there(name)
+        finally:
+            self._sent.discard(name)
+
+    async def _leave_until_there(self, name: str) -> None:
+        wait = LEAVE_AGAIN
+        while (mine := self._mine.get(name)) is not None:
+            try:
+                await self.leaving.leave(name, mine.deputy, decode(self._recipe(mine)))
+                break
+            except UsageError as error:
+                return self._note(name, refused=reason_of(error))
+            except DockageError as error:
+                log.info("deputy.images", deployment=name, code=error.code, why=error.message)
+                await asyncio.sleep(wait)
+                wait = min(60.0, 2 * wait)
+        async with self._lock(name):
+            if (mine := self._mine.get(name)) is not None:
+                await self._keep(replace(mine, content=b""))  # it gets a mandate anew
 
     async def _answers(self, mine: Mine) -> bool:
         """With a mandate that is over: whether it may have a new one."""

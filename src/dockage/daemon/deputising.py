@@ -7,9 +7,9 @@ made to agree with it, so that a missed moment is made up for; a yes to a tenant
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
@@ -28,7 +28,7 @@ from dockage.ports.machine import Clock, Journal, Keys, Row
 from dockage.ports.peers import Stream
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import Recipe, decode
-from dockage.protocol.mandates import AskTerm, Give, Held, Refused, Said, Taken
+from dockage.protocol.mandates import AskImages, AskTerm, Give, Held, Lacks, Refused, Said, Taken
 from dockage.wire.frames import read_frame, write_frame
 
 from .driver import Driver
@@ -49,6 +49,7 @@ TALK = 10.0
 END = 8.0
 """The same at a provider, whose lease of the tenant is ended."""
 TRIES = 5
+TIDY_SEC = 600.0
 STRANGER = Reason(
     "deputy.stranger", "this machine is a deputy for linked machines only: `dockage link` first"
 )
@@ -60,6 +61,18 @@ HOLDS_DATA = Reason(
 UNKNOWN = Reason("mandate.unknown", "this machine has no mandate for that deployment")
 
 _decoder = msgspec.msgpack.Decoder(Charge)
+
+
+class LeftImages(Protocol):
+    """Images that linked machines leave with us, by id; ``adapters/images/left.py``."""
+
+    def lacks(self, ids: Collection[str]) -> Sequence[str]: ...
+
+    async def receive(self, stream: Stream) -> None:
+        """One image. Raises PeerError; any other end is told to who sends."""
+
+    async def retain(self, ids: Collection[str]) -> None:
+        """Only these, and what has just come."""
 
 
 class Steady:
@@ -94,8 +107,11 @@ class Deputising:
         state = mind.restore(keys.node, allowance, stored, self._clock.now())
         step = cast("Callable[[Deputy, Any, Instant], Any]", mind.step)
         self.driver = Driver(state, step, changed, journal, lambda _: None, self._clock)
-        self.lacks: Callable[[Recipe], Awaitable[Sequence[str]]] = _nothing
-        """Images that are not here."""
+        self.lacks: Callable[[Iterable[str]], Awaitable[Sequence[str]]] = _nothing
+        """Images (by id) that our own user does not have."""
+        self.left: LeftImages | None = None
+        """What linked machines left here."""
+        self.tidied = 0.0
         self._ended: dict[Key, int] = {}
         """Epoch of the newest term at whose beginning the tenant's leases were ended."""
         self._lock = asyncio.Lock()
@@ -125,12 +141,20 @@ class Deputising:
         match request:
             case Give(mandate=blob):
                 return await self._take(peer, blob)
+            case AskImages(images=digests):
+                missing = await self._missing([f"sha256:{x.hex()}" for x in digests])
+                return Lacks(tuple(bytes.fromhex(x.removeprefix("sha256:")) for x in missing))
             case AskTerm(name=name):
                 if (peer, name) not in self.state.charges:
                     return _refused(UNKNOWN)
                 await self.driver.tell(cast("Any", mind.TermAsked(peer, name, request.epoch, request.serves)))
                 await self._agree()
                 return self._said(peer, request)
+
+    async def serve_image(self, peer: NodeKey, _: streams.DeputyImage, stream: Stream) -> None:
+        if peer not in self._machines or self.left is None:
+            raise PeerError(STRANGER.code, STRANGER.text)  # before a layer is taken in
+        await self.left.receive(stream)
 
     async def _take(self, peer: NodeKey, blob: bytes) -> mandates.Answer:
         me, now = self._keys.node, self._clock.now()
@@ -147,17 +171,19 @@ class Deputising:
     async def _unfit(self, recipe: Recipe) -> Reason | None:
         """Why it could not be run here."""
         try:
-            wishes, missing = recipe_wishes(recipe), await self.lacks(recipe)
+            wishes, missing = recipe_wishes(recipe), await self._missing(recipe.images)
         except (UsageError, Unavailable) as error:
             return reason_of(error)
         if recipe.volumes and wishes.data != "expendable":
             return HOLDS_DATA
         if missing:
-            names = ", ".join(missing)[:300]
-            return Reason(
-                "image.unknown", f"the deputy lacks {names}: build it there, or docker save and load it"
-            )
+            names = ", ".join(recipe.images[x] for x in missing)[:300]
+            return Reason("image.unknown", f"the deputy lacks {names}, which was to be left there before")
         return None
+
+    async def _missing(self, images: Iterable[str]) -> Sequence[str]:
+        missing = await self.lacks(images)
+        return self.left.lacks(missing) if self.left is not None else missing
 
     def _said(self, peer: NodeKey, asked: AskTerm) -> Said:
         charge = self.state.charges[peer, asked.name]
@@ -171,6 +197,7 @@ class Deputising:
         await every(TICK_SEC, self._tick, "deputy")
 
     async def _tick(self) -> None:
+        await self._tidy()
         if not self.state.charges and not self._charged():
             return
         for charge in self.state.charges.values():
@@ -178,6 +205,15 @@ class Deputising:
                 await self.driver.tell(cast("Any", mind.SpentSeen(charge.key, spent)))
         await self.driver.tell(cast("Any", mind.Ticked()))
         await self._agree()
+
+    async def _tidy(self) -> None:
+        """What no mandate names is not kept for its own sake."""
+        now = asyncio.get_running_loop().time()
+        if self.left is None or now - self.tidied < TIDY_SEC:
+            return
+        self.tidied = now
+        recipes = [x.mandate.recipe for x in self.state.charges.values() if not x.mandate.is_withdrawn]
+        await self.left.retain({image for recipe in recipes for image in decode(recipe).images})
 
     def _spent(self, name: str) -> Msat:
         return Msat(sum(x.due for x in self._tenant.state.leases.values() if x.deployment == name))
@@ -245,7 +281,7 @@ class Deputising:
                 stream.abort()
 
 
-async def _nothing(_: Recipe) -> Sequence[str]:
+async def _nothing(_: Iterable[str]) -> Sequence[str]:
     return ()
 
 

@@ -31,7 +31,7 @@ from dockage.adapters.dht.directory import KademliaDirectory
 from dockage.adapters.engine.gate import EngineGate
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.host.host import DockerHost
-from dockage.adapters.images import EngineImages, ImageSender, OwnImages
+from dockage.adapters.images import EngineImages, ImageSender, LeftImages, OwnImages, WithLeft
 from dockage.adapters.keys.files import FileKeys, verify
 from dockage.adapters.link.link import IrohLink
 from dockage.adapters.prices.command import CommandRate
@@ -457,12 +457,15 @@ def _front(home: Path, config: Config, node: Node, journal: Journal, stack: Asyn
     tenant, rents, clock = config.tenant, node.renting, node.clock
     seeds = Seeds(node.tenant, node.keys, clock)
     engine = Path(tenant.engine) if tenant.engine and Path(tenant.engine).exists() else None
+    left = node.deputising.left = LeftImages(home / "left-images", clock)
     store: OwnImages | None = None
+    own: EngineImages | OwnImages
     if engine is not None:
-        sender = ImageSender(_engine_images(engine, home, stack))
+        own = _engine_images(engine, home, stack)
     else:
-        store = OwnImages(home / "own-images", clock)
-        sender = ImageSender(store)
+        own = store = OwnImages(home / "own-images", clock)
+    sender = ImageSender(WithLeft(left, own))
+    node.deputies.leaving.sender = ImageSender(own, "the deputy")
 
     async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
         def report(done: int, total: int) -> None:

@@ -179,7 +179,7 @@ def wire(
     stored, steps = (ground.journal, ground.rows), Steps()
     keeping, controller = keeper(keys, clock, *stored, tenant, rents, reach.open, jobs, steps)
     loops += [_driving(controller, ()), keeping.run, Bargains(keeping).run]
-    deputies = _deputies(ground, loops, machines, keeping, tenant, reach, jobs)
+    deputies = _deputies(ground, loops, machines, keeping, tenant, reach, jobs, steps)
     publisher = Publisher(tenant, reach.open, keys, relayed)
     exposing = _exposing(ground, loops, tenant, rents, keeping, publisher)
     edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, relayed, clock)
@@ -281,11 +281,13 @@ def _deputies(
     tenant: Driver[renting.Tenant],
     reach: Reach,
     jobs: Jobs,
+    steps: Steps,
 ) -> tuple[Deputies, Deputising]:
     stored = (ground.keys, ground.clock, ground.journal, ground.rows, machines, keeping, tenant, reach.open)
     allowance = Sat(ground.config.tenant.deputy_sat)
-    deputies, deputising = Deputies(*stored), Deputising(*stored, jobs, allowance)
+    deputies, deputising = Deputies(*stored, jobs, steps), Deputising(*stored, jobs, allowance)
     ground.reception.serve_kind(streams.Deputy, deputising.serve)
+    ground.reception.serve_kind(streams.DeputyImage, deputising.serve_image)
     loops += [_driving(deputising.driver, ()), deputising.run, deputies.run]
     return deputies, deputising
 

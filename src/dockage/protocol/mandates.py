@@ -16,18 +16,22 @@ from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import HOUR, Duration, Instant, Msat, Sat
 
-from .docker.recipe import RECIPE_MAX, Recipe, decode
+from .docker.recipe import CONTAINERS_MAX, RECIPE_MAX, Recipe, decode
 
 MANDATE_CONTEXT = b"dockage/1\0mandate\0"
 MANDATE_MAX = 1_100_000
 """Bytes: a recipe, and the grants for all its leases."""
-ANSWER_MAX = 1024
+ANSWER_MAX = 8192
+"""Bytes: the ids of all images that a recipe may name."""
 HORIZON = Duration(31 * 24 * HOUR)
 LEASES_MAX = 64
 _MONEY_MAX = 21_000_000 * 100_000_000 * 1000
 
 Verify = Callable[[NodeKey, bytes, bytes], bool]
 Epoch = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+"""An image's id, without its prefix."""
+Digests = Annotated[tuple[Digest, ...], msgspec.Meta(max_length=CONTAINERS_MAX)]
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -126,6 +130,12 @@ class AskTerm(Part, frozen=True, tag="term"):
     """The tenant's own copies do."""
 
 
+class AskImages(Part, frozen=True, tag="images"):
+    """Which of these are not there? They are left with the deputy before it is given a mandate that names them."""
+
+    images: Digests
+
+
 class Taken(Part, frozen=True, tag="taken"):
     version: int
 
@@ -139,13 +149,17 @@ class Said(Part, frozen=True, tag="said"):
     """The deputy's own copies run."""
 
 
+class Lacks(Part, frozen=True, tag="lacks"):
+    images: Digests
+
+
 class Refused(Part, frozen=True, tag="refused"):
     code: Annotated[str, msgspec.Meta(max_length=60)]
     message: Annotated[str, msgspec.Meta(max_length=500)]
 
 
-Request: TypeAlias = Give | AskTerm
-Answer: TypeAlias = Taken | Said | Refused
+Request: TypeAlias = Give | AskTerm | AskImages
+Answer: TypeAlias = Taken | Said | Lacks | Refused
 REQUEST_MAX = MANDATE_MAX + 64
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)

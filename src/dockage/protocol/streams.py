@@ -94,6 +94,10 @@ class Deputy(Header, frozen=True, tag="deputy"):
     (``mandates.py``)."""
 
 
+class DeputyImage(Header, frozen=True, tag="deputy-image"):
+    """A linked machine leaves one image with its deputy, by content (docs/spec/06-images.md)."""
+
+
 class Publish(Header, frozen=True, tag="publish"):
     """A deployment's document for a gateway: one frame, and one frame as the answer (``documents.py``)."""
 
@@ -135,6 +139,7 @@ AnyHeader: TypeAlias = (
     | Fence
     | EndLease
     | Deputy
+    | DeputyImage
     | Publish
     | Watch
     | Observe

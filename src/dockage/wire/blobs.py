@@ -47,6 +47,14 @@ class BlobCache:
                 raise
         return layer
 
+    def take(self, layer: Layer, arrived: Path) -> None:
+        """A whole layer that hashed right, from a folder on the same file system."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.replace(arrived, self.path(layer))
+
+    def has(self, layer: Layer) -> bool:
+        return self.path(layer).exists()
+
     def open(self, layer: Layer) -> IO[bytes]:
         return self.path(layer).open("rb")
 

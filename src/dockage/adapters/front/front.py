@@ -11,7 +11,7 @@ import asyncio
 import select
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -155,19 +155,14 @@ class DockerFront:
         """All that is needed to set *deployment* up again elsewhere. Raises as ``recipe_of`` does."""
         return recipe_of(self._books.shelf, deployment)
 
-    async def lacks(self, recipe: Recipe) -> Sequence[str]:
-        """The images of *recipe* that are not here, as the user calls them. Raises Unavailable."""
-        missing = list[str]()
-        for image, reference in recipe.images.items():
-            if image not in [await self._image_id(ref) for ref in (image, reference)]:
-                missing.append(reference)
-        return missing
+    async def lacks(self, images: Iterable[str]) -> Sequence[str]:
+        """Those of *images* (ids) that our user's engine, or our store, does not have."""
+        return [image for image in images if not await self._has(image)]
 
-    async def _image_id(self, reference: str) -> str:
-        try:
-            return str((await self._local.image(reference)).get("Id"))
-        except ApiError:
-            return ""
+    async def _has(self, image: str) -> bool:
+        with suppress(ApiError, DockageError):
+            return (await self._local.image(image)).get("Id") == image
+        return False
 
     async def replay(
         self, recipe: Recipe, lease: LeaseId, progress: Progress, *, start: bool = True

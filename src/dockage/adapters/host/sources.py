@@ -19,8 +19,7 @@ from dockage.protocol import images
 from dockage.protocol.images import Manifest, Source, Want, Wanted
 from dockage.wire.chunks import unpack
 from dockage.wire.frames import read_frame, write_frame
-
-from .blobs import Blobs, Growing
+from dockage.wire.growing import Blobs, Growing
 
 log = structlog.get_logger("dockage.images")
 

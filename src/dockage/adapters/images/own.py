@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -78,6 +78,27 @@ class OwnImages:
             finally:
                 await self._write()
         return [name for named in found for name in named.tags or (named.manifest.image,)]
+
+    def has(self, layer: Layer) -> bool:
+        return self._blobs.has(layer)
+
+    async def adopt(self, manifest: Manifest, find: Callable[[Layer], Path | None]) -> None:
+        """An image without a name, whose layers arrived one by one and hashed right; *find* knows those that are not
+        here."""
+        async with self._lock:
+            for layer in manifest.layers:
+                if (arrived := find(layer)) is not None:
+                    await asyncio.to_thread(self._blobs.take, layer, arrived)
+            self._keep(Named(manifest))
+            await self._write()
+
+    async def retain(self, images: Collection[str], since: Instant) -> None:
+        """Only these stay, and what has come *since*."""
+        async with self._lock:
+            kept = {id_: x for id_, x in self._images.items() if id_ in images or x.since >= since}
+            if kept.keys() != self._images.keys():
+                self._images = kept
+                await self._write()
 
     async def tag(self, reference: str, name: str) -> None:
         async with self._lock:

@@ -1,4 +1,4 @@
-"""The sending end of an image: from the tenant to a lease. Counterpart: ``adapters/host/layers.py``.
+"""The sending end of an image: from the tenant to a lease, or to its deputy. Counterpart: ``wire/arrival.py``.
 
 What was sent before a break is not sent again: the provider says how far each layer got.
 """
@@ -53,8 +53,9 @@ class Origin(Protocol):
 class ImageSender:
     """One for a daemon."""
 
-    def __init__(self, origin: Origin) -> None:
-        self._origin = origin
+    def __init__(self, origin: Origin, to: str = "the provider") -> None:
+        """*to*: what people call whoever gets them."""
+        self._origin, self._to = origin, to
 
     async def send(
         self,
@@ -71,19 +72,21 @@ class ImageSender:
         manifest = msgspec.structs.replace(manifest, sources=tuple(sources(manifest.image)))
         stream = await open_stream()
         try:
-            loaded = await _Conversation(stream, manifest, self._origin, progress).run()
+            loaded = await _Conversation(stream, manifest, self._origin, progress, self._to).run()
         finally:
             stream.abort()
             await self._origin.tidy()
         if loaded.image != manifest.image:
-            raise PeerError("image.other", "the provider loaded another image than the one it was sent")
+            raise PeerError("image.other", f"{self._to} loaded another image than the one it was sent")
         return loaded.image
 
 
 class _Conversation:
-    def __init__(self, stream: Stream, manifest: Manifest, origin: Origin, progress: Progress) -> None:
+    def __init__(
+        self, stream: Stream, manifest: Manifest, origin: Origin, progress: Progress, to: str
+    ) -> None:
         self._stream, self._manifest, self._origin = stream, manifest, origin
-        self._progress = progress
+        self._progress, self._to = progress, to
 
     async def run(self) -> Loaded:
         await send_frame(self._stream, images.encode_manifest(self._manifest))
@@ -95,7 +98,7 @@ class _Conversation:
                 break
             reply = await self._send(reply)
         if not isinstance(reply, Loaded):
-            raise PeerError("image.reply", "the provider answered out of turn")
+            raise PeerError("image.reply", f"{self._to} answered out of turn")
         return reply
 
     async def _send(self, wanted: Wanted) -> images.Reply:
@@ -140,7 +143,7 @@ class _Conversation:
         while isinstance(reply := await self._next(), Fetched):
             self._progress(min(reply.done, reply.total), reply.total)
         if isinstance(reply, Refused):
-            raise UsageError(reply.code[:40], f"the provider refused the image: {reply.message[:500]}")
+            raise UsageError(reply.code[:40], f"{self._to} refused the image: {reply.message[:500]}")
         return reply
 
     async def _next(self) -> images.Reply:
@@ -148,7 +151,7 @@ class _Conversation:
             async with asyncio.timeout(ANSWER_WAIT):
                 return images.decode_reply(await read_frame(self._stream, images.ANSWER_MAX))
         except TimeoutError:
-            why = f"the provider did not answer for {ANSWER_WAIT:.0f} s"
+            why = f"{self._to} did not answer for {ANSWER_WAIT:.0f} s"
             raise Unavailable("image.silence", why) from None
         except PeerError as error:
             if error.code != "frame.truncated":

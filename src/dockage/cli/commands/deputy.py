@@ -13,6 +13,10 @@ from dockage.cli.leases import why
 from dockage.cli.options import Group, json_option, yes_option
 from dockage.cli.session import Session
 from dockage.cli.table import table
+from dockage.cli.telling import telling
+
+LEAVE_SEC = 4 * 3600.0
+"""Images may be large and lines slow."""
 
 
 @click.group(
@@ -69,8 +73,8 @@ def command(ctx: click.Context) -> None:
 def add(session: Session, /, name: str, machine: str, budget: int, max_spend: int | None, days: int) -> None:
     """Make the linked MACHINE the deputy of the deployment NAME, or change what it may spend.
 
-    It needs the images: load or build them there, too. Named volumes stay behind, so a deployment that has some needs
-    the label dockage.data=expendable.
+    The images are left there, so the first time may take a while; a break is made up for by the same command again.
+    Named volumes stay behind, so a deployment that has some needs the label dockage.data=expendable.
     """
     body = {
         "deployment": name,
@@ -79,7 +83,8 @@ def add(session: Session, /, name: str, machine: str, budget: int, max_spend: in
         "max_spend_sat": max_spend,
         "days": days,
     }
-    mine = session.client.post("deputies", body=body)
+    with telling(session, name):
+        mine = session.client.post("deputies", body=body, timeout=LEAVE_SEC)
     session.show(mine, f"{mine['machine']} carries on with {name} while this machine is away")
 
 

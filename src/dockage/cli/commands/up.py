@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
 from dockage.cli import complete, compose, kept, leases, process, public
 from dockage.cli import format as show
-from dockage.cli.client import Client, Json
+from dockage.cli.client import Json
 from dockage.cli.errors import Unavailable, UsageError
 from dockage.cli.options import Command, ScaleType, json_option, yes_option
 from dockage.cli.session import Session
 from dockage.cli.table import facts
-from dockage.domain.errors import DockageError
+from dockage.cli.telling import telling
 from dockage.domain.resources import Resources
 
 LIVE = ("running", "paused")
@@ -77,7 +74,7 @@ def command(
         session.confirm("Go ahead?", yes=yes)
     if project.update:
         session.client.post("deployments", project.name, "update", body={"labels": project.update})
-    with _telling(session, project.name):
+    with telling(session, project.name):
         words = ["--build"] if build else []
         words += [word for service, number in scale for word in ("--scale", f"{service}={number}")]
         code = files.run("up", "-d", *words, *services, socket=socket, quiet=session.json)
@@ -200,29 +197,6 @@ def _channel(quote: Json) -> str:
         f"a new one of {show.whole_sat(size)}; opening and closing it costs about {show.whole_sat(fees)} "
         f"({100 * fees / size:.1f} %) at {quote['feerate'] / 1000:g} sat/vB, and what is not spent comes back"
     )
-
-
-@contextmanager
-def _telling(session: Session, deployment: str) -> Iterator[None]:
-    """What the daemon does for *deployment* meanwhile, a line whenever it changed: compose only shows that it waits."""
-    done = threading.Event()
-
-    def watch() -> None:
-        said = ""
-        while not done.wait(POLL_SEC):
-            with suppress(DockageError):
-                steps = Client(session.home).get("progress")["deployments"]
-                step = next((one["step"] for one in steps if one["deployment"] == deployment), "")
-                if step and step != said:
-                    session.say(said := step)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join(POLL_SEC)
 
 
 # -- until it is up ----------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""Layers of one lease on their way into the engine: ``<sha256>.part`` while they grow, ``<sha256>.tar`` once they
-hash right, gone once the engine has them. A broken transfer goes on where the ``.part`` ends.
+"""Layers on their way here: ``<sha256>.part`` while they grow, ``<sha256>.tar`` once they hash right, gone once they
+are where they belong (an engine, a store). A broken transfer goes on where the ``.part`` ends.
 """
 
 from __future__ import annotations
