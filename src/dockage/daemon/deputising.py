@@ -7,9 +7,9 @@ made to agree with it, so that a missed moment is made up for; a yes to a tenant
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -26,6 +26,7 @@ from dockage.node.kept import Controller, Goal
 from dockage.node.tenant import Tenant
 from dockage.ports.machine import Clock, Journal, Keys, Row
 from dockage.ports.peers import Stream
+from dockage.ports.renting import LeftImages
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import Recipe, decode
 from dockage.protocol.mandates import AskImages, AskTerm, Give, Held, Lacks, Refused, Said, Taken
@@ -61,18 +62,6 @@ HOLDS_DATA = Reason(
 UNKNOWN = Reason("mandate.unknown", "this machine has no mandate for that deployment")
 
 _decoder = msgspec.msgpack.Decoder(Charge)
-
-
-class LeftImages(Protocol):
-    """Images that linked machines leave with us, by id; ``adapters/images/left.py``."""
-
-    def lacks(self, ids: Collection[str]) -> Sequence[str]: ...
-
-    async def receive(self, stream: Stream) -> None:
-        """One image. Raises PeerError; any other end is told to who sends."""
-
-    async def retain(self, ids: Collection[str]) -> None:
-        """Only these, and what has just come."""
 
 
 class Steady:

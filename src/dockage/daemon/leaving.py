@@ -11,7 +11,7 @@ from typing import Protocol
 
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import NodeKey
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import Recipe
 from dockage.protocol.mandates import AskImages, Lacks, Refused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dockage.domain.identity import LeaseId, NodeKey
@@ -138,3 +138,15 @@ class ImageStore(Protocol):
 
     def save(self, references: Sequence[str]) -> AsyncIterator[bytes]:
         """An archive for ``docker load``. Raises before the first piece."""
+
+
+class LeftImages(Protocol):
+    """Images that linked machines leave with us, by id; ``adapters/images/left.py``."""
+
+    def lacks(self, ids: Collection[str]) -> Sequence[str]: ...
+
+    async def receive(self, stream: Stream) -> None:
+        """One image. Raises PeerError; any other end is told to who sends."""
+
+    async def retain(self, ids: Collection[str]) -> None:
+        """Only these, and what has just come."""

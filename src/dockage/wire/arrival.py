@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
-from dockage.ports import Stream
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.protocol.images import Loaded, Manifest, Refused, Want, Wanted
 

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.units import HOUR, MIB, Duration, Instant
-from dockage.ports import Clock, Stream
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Stream
 from dockage.protocol import images
 from dockage.protocol.images import Layer, Manifest, Want
 from dockage.wire import arrival
