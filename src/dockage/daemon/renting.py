@@ -33,6 +33,7 @@ from dockage.ports.renting import LeaseInfo, Progress
 from dockage.protocol.streams import AnyHeader, Datagrams, Engine, Layers, Tunnel, encode_header
 from dockage.wire.ahead import Headed
 from dockage.wire.frames import frame
+from dockage.wire.quick import Take, quick
 
 from .driver import Driver
 from .market import Found, choose
@@ -349,7 +350,7 @@ class Counted:
     """A tunnel's Stream that counts its payload on our side."""
 
     def __init__(self, stream: Stream, sent: Callable[[int], None], received: Callable[[int], None]) -> None:
-        self._stream, self._sent, self._received = stream, sent, received
+        self._stream, self._sent, self._received = quick(stream), sent, received
 
     async def read(self, limit: int) -> bytes:
         data = await self._stream.read(limit)
@@ -359,6 +360,24 @@ class Counted:
     async def write(self, data: bytes) -> None:
         self._sent(len(data))  # before it leaves: the provider may state it before we are called back
         await self._stream.write(data)
+
+    def put(self, data: bytes) -> None:
+        self._sent(len(data))
+        self._stream.put(data)
+
+    @property
+    def is_full(self) -> bool:
+        return self._stream.is_full
+
+    async def drained(self) -> None:
+        await self._stream.drained()
+
+    async def pour(self, take: Take) -> bool:
+        def counted(piece: bytes) -> bool:
+            self._received(len(piece))
+            return take(piece)
+
+        return await self._stream.pour(counted)
 
     async def finish(self) -> None:
         await self._stream.finish()

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dockage.ports.peers import Stream
 
 from .frames import PIECE
+from .quick import Take, quick
 
 
 class Headed:
     """*head* goes out before anything else, with the first write or before the first read."""
 
     def __init__(self, stream: Stream, head: bytes) -> None:
-        self._stream, self._head = stream, head
+        self._stream, self._head = quick(stream), head
 
     async def read(self, limit: int) -> bytes:
         if self._head:
@@ -26,6 +27,22 @@ class Headed:
         head, self._head = self._head, b""
         if head or data:
             await self._stream.write(head + data if head else data)
+
+    def put(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        self._stream.put(head + data if head else data)
+
+    @property
+    def is_full(self) -> bool:
+        return self._stream.is_full
+
+    async def drained(self) -> None:
+        await self._stream.drained()
+
+    async def pour(self, take: Take) -> bool:
+        if self._head:
+            await self.write(b"")
+        return await self._stream.pour(take)
 
     async def finish(self) -> None:
         if self._head:
@@ -40,7 +57,7 @@ class Ahead:
     """Reads what there is, hands out what is asked for."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self._rest = stream, b""
+        self._stream, self._rest = quick(stream), b""
 
     async def read(self, limit: int) -> bytes:
         if self._rest:
@@ -51,8 +68,24 @@ class Ahead:
             piece, self._rest = piece[:limit], piece[limit:]
         return piece
 
+    async def pour(self, take: Take) -> bool:
+        rest, self._rest = self._rest, b""
+        if rest and not take(rest):
+            return True
+        return await self._stream.pour(take)
+
     async def write(self, data: bytes) -> None:
         await self._stream.write(data)
+
+    def put(self, data: bytes) -> None:
+        self._stream.put(data)
+
+    @property
+    def is_full(self) -> bool:
+        return self._stream.is_full
+
+    async def drained(self) -> None:
+        await self._stream.drained()
 
     async def finish(self) -> None:
         await self._stream.finish()

@@ -17,6 +17,7 @@ from dockage.ports.peers import Stream
 from dockage.protocol.bundles import PAYLOAD_MAX, STREAMS_MAX, WINDOW, Frame, Frames, Kind, data_frame, encode
 
 from .frames import PIECE
+from .quick import Take
 from .relay import only
 
 log = structlog.get_logger("dockage.bundle")
@@ -117,9 +118,14 @@ class Bundle:
         self._waiting += len(frame)
         self._due.set()
 
+    @property
+    def is_full(self) -> bool:
+        """Much is waiting to leave."""
+        return (self._waiting > OUT_MAX or len(self._out) > OUT_FRAMES) and not self.over
+
     async def room(self) -> None:
-        """Returns when little is waiting to leave."""
-        while (self._waiting > OUT_MAX or len(self._out) > OUT_FRAMES) and not self.over:
+        """Returns when little is."""
+        while self.is_full:
             self._room.clear()
             await self._room.wait()
 
@@ -185,8 +191,8 @@ class Bundle:
 class Bundled:
     """One stream of a bundle."""
 
-    __slots__ = ("__weakref__", "_aborted", "_bundle", "_credit", "_ended", "_finished", "_moved", "_number", "_owed",
-                 "_parts", "_refused", "_unread")  # fmt: skip
+    __slots__ = ("__weakref__", "_aborted", "_bundle", "_credit", "_ended", "_finished", "_late", "_moved", "_number",
+                 "_owed", "_parts", "_refused", "_taker", "_unread")  # fmt: skip
 
     def __init__(self, bundle: Bundle, number: int) -> None:
         self._bundle, self._number = bundle, number
@@ -196,6 +202,10 @@ class Bundled:
         self._aborted = self._finished = self._ended = self._refused = False
         """By us: aborted, finished. By the other side: its data ended; it takes none of ours."""
         self._moved: list[asyncio.Future[None]] = []
+        self._late = b""
+        """Of what was put: what the other side does not allow yet."""
+        self._taker: Take | None = None
+        """Gets what comes at once."""
 
     async def read(self, limit: int) -> bytes:
         while not self._parts:
@@ -210,6 +220,21 @@ class Bundled:
         self._pay(len(piece))
         return piece
 
+    async def pour(self, take: Take) -> bool:
+        if self._parts and not take(await self.read(self._unread)):
+            return True
+        while not self._ended:
+            self._check()
+            self._taker = take
+            try:
+                await self._until_moved()
+            finally:
+                full, self._taker = self._taker is None, None
+            if full:
+                return True
+        self._check()
+        return False
+
     def _check(self) -> None:
         if self._aborted:
             raise _broken("this stream was aborted by us")
@@ -217,32 +242,60 @@ class Bundled:
             raise _broken("the peer broke the stream off")
 
     def _pay(self, size: int) -> None:
-        """In large steps: each is a frame of its own."""
         self._release(size)
+        self._owe(size)
+
+    def _owe(self, size: int) -> None:
+        """Allow the other side as much again, in large steps: each is a frame of its own."""
         self._owed += size
         if self._owed >= WINDOW // 4 and not self._ended:
             self._bundle.say(encode(Kind.CREDIT, self._number, self._owed))
             self._owed = 0
 
     async def write(self, data: bytes) -> None:
+        self.put(data)
+        if self.is_full:
+            await self.drained()
+
+    def put(self, data: bytes) -> None:
+        self._check_taken()
+        self._say(self._late + data if self._late else data)
+
+    def _check_taken(self) -> None:
+        if self._finished or self._aborted or self._refused:
+            raise _broken("nobody takes what is written to this stream")
+
+    def _say(self, data: bytes) -> None:
+        """As much as the other side allows and the bundle has room for."""
         at = 0
-        while at < len(data):
-            if self._finished or self._aborted or self._refused:
-                raise _broken("nobody takes what is written to this stream")
+        while at < len(data) and self._credit and not self._bundle.is_full:
+            size = min(len(data) - at, self._credit, PAYLOAD_MAX)
+            self._number = self._number or self._bundle.numbered(self)
+            self._bundle.say(data_frame(self._number, data[at : at + size]))
+            self._credit -= size
+            at += size
+        self._late = data[at:]
+
+    @property
+    def is_full(self) -> bool:
+        return bool(self._late) or self._bundle.is_full
+
+    async def drained(self) -> None:
+        while self._late:
+            self._check_taken()
             if self._credit:
-                size = min(len(data) - at, self._credit, PAYLOAD_MAX)
-                self._number = self._number or self._bundle.numbered(self)
-                self._bundle.say(data_frame(self._number, data[at : at + size]))
-                self._credit -= size
-                at += size
                 await self._bundle.room()
+                self._say(self._late)
             else:
                 await self._until_moved()
+        await self._bundle.room()
 
     async def finish(self) -> None:
         if self._aborted or self._refused:
             raise _broken("nobody takes what is written to this stream")
         if not self._finished:
+            if self._late:
+                await self.drained()
             self._finished = True
             self._number = self._number or self._bundle.numbered(self)
             self._bundle.say(encode(Kind.FINISH, self._number))
@@ -253,6 +306,7 @@ class Bundled:
             return
         self._aborted = True
         self._parts.clear()
+        self._late = b""
         self._release(self._unread)
         if self._number and not (self._refused or (self._finished and self._ended)):
             self._bundle.say(encode(Kind.RESET, self._number))
@@ -284,7 +338,7 @@ class Bundled:
         if frame.kind == Kind.DATA:
             if self._unread + frame.number + self._owed > WINDOW or self._ended:
                 raise PeerError("bundle.overrun", "the peer sent more than it was allowed to")
-            self._hold(frame.data)
+            self._take_in(frame.data)
         elif frame.kind == Kind.CREDIT:
             self._credit += frame.number
             if self._credit > WINDOW:
@@ -297,6 +351,14 @@ class Bundled:
             self._bundle.ended(self._number, self)
         if self._moved:
             self._wake()
+
+    def _take_in(self, data: bytes) -> None:
+        if self._taker is None:
+            return self._hold(data)
+        if not self._taker(data):
+            self._taker = None
+            self._wake()
+        self._owe(len(data))
 
     def _hold(self, data: bytes) -> None:
         if len(data) > self._bundle.budget.left:

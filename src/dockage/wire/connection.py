@@ -13,6 +13,8 @@ from typing import cast
 
 from dockage.domain.errors import Unavailable
 
+from .quick import Take
+
 READ_AHEAD = 64 << 10
 """Bytes that are kept unread before the other end has to wait."""
 
@@ -28,6 +30,8 @@ class Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._taker: Take | None = None
+        """Gets what comes at once."""
 
     # -- Stream ----------------------------------------------------------------------------------------
     async def read(self, limit: int) -> bytes:
@@ -66,12 +70,35 @@ class Connection(asyncio.Protocol):
             await asyncio.shield(self._writable)
         self._check()
 
+    async def pour(self, take: Take) -> bool:
+        """What is here already first."""
+        while self._data:
+            if not take(self.take(len(self._data))):
+                return True
+        while not self._ended:
+            self._check()
+            self._taker = take
+            try:
+                await self._moved()
+            finally:
+                full, self._taker = self._taker is None, None
+            if full:
+                return True
+        return False
+
     async def more(self) -> bool:
         """Wait for bytes beyond those that are here; whether any came before the end. Raises Unavailable."""
         before = len(self._data)
         if self._ended:
             return False
         self._check()
+        await self._moved()
+        if len(self._data) == before and not self._ended:
+            self._check()
+        return len(self._data) > before
+
+    async def _moved(self) -> None:
+        """Something came, the taker has enough or failed, or it is over."""
         if self._held:
             self._held = False
             self.transport.resume_reading()
@@ -80,9 +107,6 @@ class Connection(asyncio.Protocol):
             await self._readable
         finally:
             self._readable = None
-        if len(self._data) == before and not self._ended:
-            self._check()
-        return len(self._data) > before
 
     def take(self, size: int) -> bytes:
         """*size* bytes of those that are here."""
@@ -114,6 +138,11 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._taker is not None:
+            if not self._taker(data):
+                self._taker = None
+                self._wake()
+            return
         self._data = self._data + data if self._data else data
         if len(self._data) > READ_AHEAD and not self._held:
             self._held = True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dockage.domain.errors import Unavailable
 from dockage.ports.peers import Stream
 
-from .frames import PIECE
+from .quick import Quick, quick
 
 Count = Callable[[int], None]
 
@@ -19,10 +19,11 @@ def ignore(_: int) -> None:
 
 async def splice(left: Stream, right: Stream, *, to_right: Count = ignore, to_left: Count = ignore) -> None:
     """Run until both directions ended; a broken side takes the other down with it."""
+    here, there = quick(left), quick(right)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_pump(left, right, to_right))
-            tasks.create_task(_pump(right, left, to_left))
+            tasks.create_task(_pump(here, there, to_right))
+            tasks.create_task(_pump(there, here, to_left))
     except* Unavailable:
         pass  # a cut connection is an ordinary end of a tunnel
     finally:
@@ -30,10 +31,27 @@ async def splice(left: Stream, right: Stream, *, to_right: Count = ignore, to_le
         right.abort()
 
 
-async def _pump(source: Stream, sink: Stream, count: Count) -> None:
-    while piece := await source.read(PIECE):
-        await sink.write(piece)
-        count(len(piece))  # after the write: both ends count what was delivered, not what was attempted
+async def _pump(source: Quick, sink: Quick, count: Count) -> None:
+    """Both ends count what was delivered, not what was attempted: what fills the sink counts once that has drained."""
+    held, broken = 0, list[Unavailable]()
+
+    def take(piece: bytes) -> bool:
+        nonlocal held
+        try:
+            sink.put(piece)
+        except Unavailable as error:
+            broken.append(error)
+        if broken or sink.is_full:
+            held = len(piece)
+            return False
+        count(len(piece))
+        return True
+
+    while await source.pour(take):
+        if broken:
+            raise broken[0]
+        await sink.drained()
+        count(held)
     await sink.finish()
 
 

@@ -1,0 +1,67 @@
+"""Streams whose bytes go on in the turn of the loop in which they come: no task wakes for a piece.
+
+A waking, a future and the turns between them cost a tunnel more than the rest of a small request. A ``Quick`` stream
+can take a piece without waiting (``put``) and hand out what comes by a call (``pour``); waiting is for what is full.
+Any other stream is one by ``quick``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from dockage.ports.peers import Stream
+
+from .frames import PIECE
+
+Take = Callable[[bytes], bool]
+"""Gets a piece; False = no more before ``pour`` is called again. Never raises: nobody is there to catch it."""
+
+
+@runtime_checkable
+class Quick(Stream, Protocol):
+    def put(self, data: bytes) -> None:
+        """Write without waiting. Raises Unavailable. While it ``is_full``, wait until it is ``drained``."""
+
+    @property
+    def is_full(self) -> bool: ...
+
+    async def drained(self) -> None:
+        """What was put is taken over by the transport. Raises Unavailable."""
+
+    async def pour(self, take: Take) -> bool:
+        """Hand out what comes until *take* wants no more (True) or all has come (False). Raises Unavailable."""
+
+
+def quick(stream: Stream) -> Quick:
+    return stream if isinstance(stream, Quick) else Patient(stream)
+
+
+class Patient:
+    """A stream that has only waiting reads and writes: full after each piece."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._late = stream, b""
+        self.read, self.write, self.finish, self.abort = (
+            stream.read,
+            stream.write,
+            stream.finish,
+            stream.abort,
+        )
+
+    def put(self, data: bytes) -> None:
+        self._late += data
+
+    @property
+    def is_full(self) -> bool:
+        return bool(self._late)
+
+    async def drained(self) -> None:
+        late, self._late = self._late, b""
+        await self._stream.write(late)
+
+    async def pour(self, take: Take) -> bool:
+        while piece := await self._stream.read(PIECE):
+            if not take(piece):
+                return True
+        return False
