@@ -6,7 +6,6 @@ Nothing here decides anything. ``main`` runs a node until it is told to stop; ``
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import ipaddress
 import os
 import platform
@@ -14,7 +13,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,7 +66,7 @@ from dockage.wire.ahead import Headed
 from dockage.wire.frames import frame
 
 from . import config as settings
-from . import gateway, logs, nat
+from . import gateway, logs, memory, nat
 from .config import Config
 from .contacts import Contacts
 from .control import Control
@@ -103,16 +102,10 @@ def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None
 
 async def run(home: Path, config: Config) -> None:
     async with assemble(home, config) as (node, loops):
-        _give_memory_back()
+        memory.settle()
         log.info("node.up", node=node.keys.node.hex(), home=str(home))
         await _until_told(loops)
         log.info("node.down")
-
-
-def _give_memory_back() -> None:
-    """What importing needed for a moment, the C library keeps: a seventh of an idle node's memory."""
-    with suppress(OSError, AttributeError):  # another C library than glibc has no such call
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _until_told(loops: Sequence[Loop]) -> None:
