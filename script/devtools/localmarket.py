@@ -69,7 +69,7 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "DOCKAGE_LOG": "debug", "PYTHONFAULTHANDLER": "1"},
+                env={"DOCKAGE_LOG": "debug", **os.environ, "PYTHONFAULTHANDLER": "1"},
                 start_new_session=True,
             )
 
