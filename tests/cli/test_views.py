@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dockage import __version__
 from dockage.cli import leases
 from dockage.cli.commands import market
 from dockage.daemon.node import Node
@@ -26,6 +27,7 @@ def test_status(call: Call, home: Path) -> None:
         f"docker     export DOCKER_HOST=unix://{home}/docker.sock\n"
         "bitcoin    regtest, block 1\n"
         "up for     1 h 01 min\n"
+        f"version    dockage {__version__}\n"
     )
 
 
@@ -234,3 +236,11 @@ def test_a_backup_names_every_channel_of_ours_and_warns(call: Call) -> None:
     assert len(lines) == 2
     assert all(line.startswith("tr(") and line.endswith(":0, from block 2016 on, regtest") for line in lines)
     assert "keep these lines like money" in done.stderr
+
+
+@pytest.mark.usefixtures("node")
+def test_an_upgrade_that_the_daemon_knows_nothing_of_is_told(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dockage.cli.commands.daemon.__version__", "99.1")
+    assert f"dockage {__version__}; this program is 99.1: restart the daemon" in call("status").stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dockage.adapters.sqlite.journal import SqliteJournal
-from dockage.domain.errors import Unavailable
+from dockage.domain.errors import Unavailable, UsageError
 from dockage.ports.machine import Journal
 from dockage.testing.journal import JournalContract, MemoryJournal
 
@@ -46,9 +46,18 @@ class TestSqliteJournal(JournalContract):
         with sqlite3.connect(path) as db:
             db.execute("pragma user_version = 99")
         db.close()
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(UsageError, match="upgrade") as caught:
             SqliteJournal(path)
         assert caught.value.code == "journal.newer"
+
+    def test_a_file_that_is_none_of_ours_is_told_and_left_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "state.db"
+        path.write_bytes(b"something else" * 1000)
+        with pytest.raises(UsageError, match=r"damaged.*backup"):
+            SqliteJournal(path)
+        assert path.read_bytes() == b"something else" * 1000
+        with pytest.raises(Unavailable, match="cannot be opened"):
+            SqliteJournal(tmp_path / "nowhere" / "state.db")
 
     def test_it_survives_kill_minus_nine(self, tmp_path: Path) -> None:
         """The child says how far it got, and is killed in the middle of writing."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dockage.domain.errors import Unavailable
+from dockage import __version__
+from dockage.domain.errors import Unavailable, UsageError
 from dockage.ports.machine import Row
 
 SCHEMA = 1
+"""Of what the rows say, too: raised when an older program would misread what a newer one has written."""
 
 
 class SqliteJournal:
@@ -23,17 +26,26 @@ class SqliteJournal:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        with _told(path):
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            with _told(path):
+                self._open(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        (version,) = self._db.execute("pragma user_version").fetchone()
+        if version > SCHEMA:
+            raise UsageError(
+                "journal.newer",
+                f"{path} was written by a newer dockage, whose leases and channels {__version__} may not understand: "
+                "upgrade, or go back to the copy of the home from before the upgrade if no channel was used since",
+            )
         self._db.execute("pragma journal_mode = wal")
         # FULL, not NORMAL: a payment we acknowledged must not be forgotten in a power cut.
         self._db.execute("pragma synchronous = full")
-        self._migrate(path)
-
-    def _migrate(self, path: Path) -> None:
-        (version,) = self._db.execute("pragma user_version").fetchone()
-        if version > SCHEMA:
-            self._db.close()
-            raise Unavailable("journal.newer", f"{path} was written by a newer dockage; update this one")
         self._db.execute(
             "create table if not exists state ("
             " id integer primary key, kind text not null, key blob not null, value blob not null,"
@@ -73,6 +85,20 @@ class SqliteJournal:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What is the matter with the file, in our words."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise Unavailable("journal.closed", f"{path} cannot be opened and written: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise UsageError(
+            "journal.damaged",
+            f"{path} is damaged ({error}): put it back from a backup, and start no other node",
+        ) from None
 
 
 def _clauses(only: Collection[str], without: Collection[str]) -> list[tuple[str, Collection[str]]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dockage import __version__
 from dockage.cli import format as show
 from dockage.cli import process
 from dockage.cli.client import Json
@@ -67,8 +68,15 @@ def summary(status: Json) -> str:
             ("docker", f"export DOCKER_HOST=unix://{tenant['socket']}" if tenant else ""),
             ("bitcoin", bitcoin(status["bitcoin"])),
             ("up for", show.duration(status["uptime_sec"])),
+            ("version", _version(status["version"])),
         ]
     )
+
+
+def _version(runs: str) -> str:
+    """An upgrade is one once the node was started anew."""
+    older = f"; this program is {__version__}: restart the daemon" if runs != __version__ else ""
+    return f"dockage {runs}{older}"
 
 
 def _market(status: Json) -> str:
