@@ -19,7 +19,7 @@ from dockage.cli.client import Client
 from .conftest import Call, value
 from .homes import DOCKAGE, ON_LOOPBACK
 
-HOMES = ("/root/.dockage", '/srv/a node/100%/$HOME "x"\\y;z')
+HOMES = ("/home/ada/.dockage", '/srv/a node/100%/$HOME "x"\\y;z')
 FAKE = """#!/bin/sh
 echo "$*" >>"$SAID"
 case "$*" in
@@ -70,7 +70,12 @@ def test_nothing_in_the_unit_hides_the_leases_disks_from_docker() -> None:
 
 @pytest.mark.parametrize(
     ("home", "name"),
-    [("/root/.dockage", "dockage"), ("/srv/b", "dockage-b"), ("/srv/ä b/", "dockage-b"), ("/", "dockage")],
+    [
+        ("/home/ada/.dockage", "dockage"),
+        ("/srv/b", "dockage-b"),
+        ("/srv/ä b/", "dockage-b"),
+        ("/", "dockage"),
+    ],
 )
 def test_the_units_name_says_which_home(home: str, name: str) -> None:
     assert unit.name_for(Path(home)) == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def test_a_wheel_has_every_file_of_the_package_and_the_command(tmp_path: Path) -> None:
     build = f"import uv_build; uv_build.build_wheel({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True, capture_output=True, timeout=100)
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # where uv-build is
+    subprocess.run([sys.executable, "-c", build], cwd=ROOT, env=env, check=True, timeout=100)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         packed = {
