@@ -22,6 +22,7 @@ from dockage.domain.rest import Asked
 from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
 from dockage.node.kept import Controller, Goal, Stage
+from dockage.node.signs import is_busy
 from dockage.node.tenant import RentedLease, Tenant
 from dockage.ports.machine import Clock
 from dockage.ports.renting import Copies
@@ -80,6 +81,11 @@ class Keeping:
     @property
     def state(self) -> Controller:
         return self._driver.state
+
+    def is_busy(self, lease: LeaseId) -> bool:
+        """Whether a gateway waits for answers of the replica there."""
+        of = self.state.holder(lease)
+        return of is not None and is_busy(of.replicas[lease].signs, self._clock.now())
 
     def attach(self, copies: Copies) -> None:
         """The Docker front, once it has read its books."""

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.identity import LeaseId
 from dockage.node import controller_words as say
 from dockage.node.controller_sharing import NOT_OURS
 from dockage.node.kept import Deployment, Rollout, Stage
@@ -25,11 +26,11 @@ WAY_MAX = 15 * 60.0
 """Seconds: after it our user's commands go on in any case. The controller gives up on a copy before."""
 TERM_MAX = 10.0
 """For a deployment with a deputy: the term is asked for every four seconds."""
-DRAIN_MAX = 5.0
-"""For requests that are under way at what is changed where it is."""
-
-InFlight = Callable[[str], int]
-"""Requests at a deployment's gateways."""
+HEARD_SEC = 1.2
+"""Until every gateway's word is one from after it was told that nothing new goes there: they come once a second."""
+DRAIN_MAX = 20.0
+"""For requests that are under way at what is changed where it is. Elsewhere they have a minute; but here gateways hold
+what comes meanwhile, for 30 s at most, and one that takes long must not cost all of these."""
 
 
 class Changing(Protocol):
@@ -44,17 +45,10 @@ def attend(node: Node, changes: Changing) -> None:
     changes.begin, changes.through = updating.begin, updating.through
     node.keeping.each_round = updating.let_go
 
-    def flying(name: str) -> int:
-        asked = node.exposing.asked(name)
-        return asked.in_flight if asked else 0
-
-    updating.flying = flying
-
 
 class Updating:
     def __init__(self, keeping: Keeping) -> None:
         self._keeping = keeping
-        self.flying: InFlight = lambda _: 0
         self._borrowed: set[str] = set()
         """Kept only until the change is rolled out: no label asks for more."""
 
@@ -141,16 +135,17 @@ class Updating:
                 await self._keeping.hands.turn(name, x.lease)
                 return True
             if x is not None and x.stage is Stage.CHANGING:
-                await self._drained(name)
+                await self.drained(x.lease)
                 return True
             if (line := _doing(of, rollout)) != said:
                 progress(said := line)
             await asyncio.sleep(LOOK)
 
-    async def _drained(self, name: str) -> None:
-        await asyncio.sleep(2 * LOOK)  # the gateways must hear of it
+    async def drained(self, lease: LeaseId) -> None:
+        """Returns once no gateway waits for an answer of the replica there any more."""
+        await asyncio.sleep(HEARD_SEC)
         for _ in range(int(DRAIN_MAX / LOOK)):
-            if not self.flying(name):
+            if not self._keeping.is_busy(lease):
                 return
             await asyncio.sleep(LOOK)
 
