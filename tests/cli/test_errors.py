@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,3 +120,41 @@ def test_another_users_home_says_so(call: Call, home: Path) -> None:
         home.chmod(0)
         fails(call, "spend", code=1, name="daemon.foreign")
         home.chmod(0o700)
+
+
+def shell(command: str, **env: str) -> tuple[int, str]:
+    """*command* in a shell where ``$D`` is the program; its exit code and what it said on stderr."""
+    program = f"{sys.executable} -m dockage.cli.main"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "D": program, **env},
+        timeout=100,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("$D --help | true", 0, ""),
+        (
+            "$D daemon --help >/dev/full",
+            4,
+            "error: cannot write: No space left on device (cli.file)\n",
+        ),
+        ("$D --help >&-", 0, ""),
+        ("$D bogus 2>&-", 2, ""),
+    ],
+)
+def test_an_output_that_nobody_takes_is_no_fault_of_ours(command: str, code: int, says: str) -> None:
+    assert shell(command) == (code, says)
+
+
+def test_a_letter_that_the_locale_lacks_costs_the_letter_only(home: Path) -> None:
+    words = f"$D --home '{home}' why '\u2588'"
+    code, said = shell(words, PYTHONIOENCODING="ascii")
+    assert (code, "Traceback" in said) == (3, False)
+    code, said = shell(f"$D --home '{home}' completion '\u2588'", PYTHONIOENCODING="ascii")
+    assert (code, "Traceback" in said) == (2, False)

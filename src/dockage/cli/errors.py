@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -54,7 +55,8 @@ def guarded(run: Callable[[], object], *, as_json: bool) -> int:
     """Run a command line to its exit code. What is not foreseen here is a bug and shows its trace."""
     try:
         code = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `>&-`
+            sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except DockageError as error:
         return _say(error.code, error.message, code_of(error), as_json=as_json)
@@ -66,12 +68,26 @@ def guarded(run: Callable[[], object], *, as_json: bool) -> int:
         return _say("cli.failed", error.format_message(), USER, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         return _say("cli.interrupted", "interrupted", INTERRUPTED, as_json=as_json)
+    except BrokenPipeError:  # whoever reads has seen enough
+        discard_output()
+        return OK
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            status = UNAVAILABLE if error.errno in PASSING else USER
-            return _say("cli.file", f"{error.filename}: {error.strerror}", status, as_json=as_json)
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in PASSING):
+            return _say_os(error, as_json=as_json)
         traceback.print_exc()
         return BUG
+
+
+def _say_os(error: OSError, *, as_json: bool) -> int:
+    if error.filename is None:  # of what we have open: the answer's own file
+        discard_output()
+    what = f"{error.filename or 'cannot write'}: {error.strerror}"
+    return _say("cli.file", what, UNAVAILABLE if error.errno in PASSING else USER, as_json=as_json)
+
+
+def discard_output() -> None:
+    """Or Python would try once more at its end, and say so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _say(code: str, message: str, status: int, *, as_json: bool) -> int:

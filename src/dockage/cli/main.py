@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 
 from dockage import __version__
 
-from .errors import guarded
+from .errors import discard_output, guarded
 from .options import write_examples
 from .session import Session
 
@@ -52,6 +53,16 @@ EXAMPLES = (
 )
 
 
+@contextmanager
+def _enough_seen() -> Iterator[None]:
+    """``dockage market | head``: to click that would be a failure."""
+    try:
+        yield
+    except BrokenPipeError:
+        discard_output()
+        raise click.exceptions.Exit(0) from None
+
+
 class Dockage(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -66,15 +77,19 @@ class Dockage(click.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, EXAMPLES)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _enough_seen():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _enough_seen():
             return super().invoke(ctx)
-        except BrokenPipeError:  # ``dockage market | head``: whoever reads has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(0) from None
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         """Always exits: errors become lines and codes (``errors.py``)."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a bar or a QR code where the locale knows ASCII only
         words = list(sys.argv[1:] if args is None else args)
         extra = {**extra, "prog_name": "dockage", "standalone_mode": False}
         sys.exit(guarded(lambda: super(Dockage, self).main(words, **extra), as_json="--json" in words))

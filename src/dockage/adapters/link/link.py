@@ -73,7 +73,8 @@ class IrohLink:
             return cls(await iroh_ffi.Endpoint.bind(options), limits)
         except IrohError as error:
             raise Unavailable(
-                "link.bind", f"cannot open the peer link on {bind}: {_first_line(error)}"
+                "link.bind",
+                f"cannot open the peer link on {bind} ({_first_line(error)}): choose another node.bind (--bind)",
             ) from None
 
     # -- the port ------------------------------------------------------------------------------------
