@@ -245,6 +245,26 @@ async def test_an_offer_that_is_left_out(world: World, per_net: int) -> None:
     assert queries._indexes.refused == {"index.hides": 1}
 
 
+async def test_an_index_that_says_there_is_more_and_shows_nothing(world: World) -> None:
+    provider = await world.provider(policy=FREE_POLICY)
+    await asyncio.sleep(SETTLED / 1e9 + 1)
+    await liar(world, says([], more=True))
+    tenant = await world.tenant(coins=(), wallet=False)
+    queries = tenant.node.renting.queries
+    queries._rand = Loaded(provider)  # type: ignore[assignment]
+    assert providers(await ask(tenant)) == [provider.keys.node]
+    assert queries._indexes.refused == {"index.hides": 1}
+
+
+async def test_an_offer_that_has_run_out(world: World) -> None:
+    """Clocks differ, so nobody is blamed; nobody sees it either."""
+    old = sealed_offer(MemoryKeys(70), Instant(world.clock.now() - 2 * LIFETIME), "earth")[1]
+    await liar(world, says([old]))
+    tenant = await world.tenant(coins=(), wallet=False)
+    answer = await ask(tenant, near=True)
+    assert (providers(answer), len(answer.indexes)) == ([], 1)
+
+
 async def test_what_one_index_leaves_out_another_shows(world: World) -> None:
     await index(world)
     provider = await world.provider(policy=FREE_POLICY)
@@ -271,6 +291,7 @@ async def test_an_older_offer_in_place_of_the_newest(world: World) -> None:
     queries = tenant.node.renting.queries
     queries._rand = Loaded(provider)  # type: ignore[assignment]
     assert providers(await ask(tenant, limits=Resources(2000, GIB, GIB))) == []
+    assert queries._indexes.refused == {"index.stale": 1}
 
 
 # -- to the index ------------------------------------------------------------------------------------

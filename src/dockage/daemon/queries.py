@@ -1,8 +1,9 @@
 """Asking the market: indexes where there are any, the holders of the board where there are none or where one lied.
 
-An index can lie in one way that no signature shows: by leaving out, or by showing an older offer. So at most two are
+An index can lie in two ways that no signature shows: by leaving out, and by showing an older offer. So at most two are
 asked at once, their answers are merged by the newest seal, and one shard of the board, chosen by chance, is read beside
-them: who does not show what stood there for minutes is not asked again, and the board is read whole.
+them, another where the two contradict each other. Who does not show what stood there for minutes is asked no more, and
+if nobody is left, the board is read whole.
 """
 
 from __future__ import annotations
@@ -87,10 +88,14 @@ class Queries:
             return await self._board(here, region, most)
         async with asyncio.TaskGroup() as tasks:
             asking = [tasks.create_task(self._indexes.ask(index, here, most)) for index in indexes]
-            auditing = tasks.create_task(self._shard(region))
+            auditing = tasks.create_task(self._shard(region, self._rand.randrange(1 << 16)))
             own = tasks.create_task(self.market.own())
         shard = auditing.result()
         replies = [x for task in asking if (x := task.result()) is not None and x.known]
+        if disputed := self._disputed(replies, here):
+            # any of its offers lies in the shard that its number says
+            number = disputed[self._rand.randrange(1 << 16) % len(disputed)][0]
+            shard = [*shard, *await self._shard(region, number)]
         honest = [reply for reply in replies if self._is_honest(reply, shard, here)]
         if not honest:
             return await self._board(here, region, most)
@@ -158,25 +163,41 @@ class Queries:
         return _newest([*_ranked(read, query), *(x for each in chosen.values() for x in each.found)])
 
     # -- lies by leaving out ---------------------------------------------------------------------------
-    async def _shard(self, region: str) -> Sequence[Found]:
+    async def _shard(self, region: str, number: int) -> Sequence[Found]:
         try:
             async with asyncio.timeout(AUDIT_SEC):
-                return await self.market.shard(region, self._rand.randrange(1 << 16))
+                return await self.market.shard(region, number)
         except TimeoutError:
             return ()
 
+    def _disputed(self, replies: Sequence[Reply], query: Query) -> list[NodeKey]:
+        """Whose offers one index shows and another does not: one of the two lies."""
+        shows = [[self.market.found(record) for record in reply.records] for reply in replies]
+        lacking = (self._lacks(reply, shown, query) for reply in replies for shown in shows if shown)
+        return [found.offer.provider for each in lacking for found in each]
+
     def _is_honest(self, reply: Reply, shard: Sequence[Found], query: Query) -> bool:
+        lacking = self._lacks(reply, shard, query)
+        if lacking:
+            shown = {record.key for record in reply.records}
+            is_old = lacking[0].offer.provider in shown
+            self._indexes.blame(reply.by, "index.stale" if is_old else "index.hides")
+        return not lacking
+
+    def _lacks(self, reply: Reply, offers: Sequence[Found], query: Query) -> list[Found]:
+        """Which of *offers*, known for minutes, an honest index would have shown in *reply*, or shown instead."""
         shown = {record.key: record.seq for record in reply.records}
-        reach = None if reply.is_whole else max(_ranks(map(self.market.found, reply.records), query.wish))
+        reach = max(_ranks(map(self.market.found, reply.records), query.wish), default=None)
+        reach = None if reply.is_whole else reach  # whoever says that there is more, and shows none, hides it
         full = _full(reply, query)
         settled = Instant(self._clock.now() - SETTLED)
-        for found, rank in zip(shard, _ranks(shard, query.wish), strict=True):
-            if found.seen > settled or not _is_due(rank, reach, found, query, full):
-                continue
-            if shown.get(found.offer.provider, 0) < found.seen:
-                self._indexes.blame(reply.by, "index.hides")
-                return False
-        return True
+
+        def is_lacking(found: Found, rank: Rank) -> bool:
+            seq = shown.get(found.offer.provider)
+            return _is_due(rank, reach, found, query, full) if seq is None else seq < found.seen
+
+        ranks = _ranks(offers, query.wish)
+        return [x for x, rank in zip(offers, ranks, strict=True) if x.seen <= settled and is_lacking(x, rank)]
 
 
 def _full(reply: Reply, query: Query) -> frozenset[str]:
