@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockage.cli import compose, docker
+from dockage.cli import compose, docker, reserved
 from dockage.cli.commands import up
 from dockage.cli.errors import UsageError
 from dockage.cli.process import wait_until
@@ -78,6 +78,39 @@ def test_less_may_be_reserved_than_the_limits(shop: compose.Files, tmp_path: Pat
     question = project.question()
     assert (question["cpu_soft_milli"], question["memory_soft_bytes"]) == (3500, 800 * MIB)
     assert project.labels == {"dockage.region": "earth"}  # the other one is the service's own
+
+
+SOFT = """
+services:
+  web: {image: a, deploy: {resources: {limits: {cpus: "2"}, reservations: {cpus: "0.5"}}}}
+  db: {image: b, deploy: {resources: {reservations: {cpus: 0.25}}}, labels: {dockage.reserved-cpus: "0.125"}}
+  bare: {image: c}
+"""
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_compose_s_own_reservation_becomes_the_label(
+    shop: compose.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Also where compose finds the files itself, an override among them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compose.override.yaml").write_text("services: {bare: {environment: {seen: yes}}}")
+    files = written(tmp_path, SOFT) if told else compose.files((), None, (), ())
+    written(tmp_path, SOFT)
+    project = compose.read(files)
+    assert project.need.reserved.cpu_milli == 500 + 125 + DEFAULT_CONTAINER.cpu_milli
+    assert project.reserved == {"web": "0.500"}
+    with reserved.labelled(files, project.reserved) as more:
+        merged = json.loads(more.ask("config", "--format", "json"))
+    services = merged["services"]
+    assert merged["name"] == project.name
+    assert services["web"]["labels"] == {"dockage.reserved-cpus": "0.500"}
+    assert services["db"]["labels"] == {"dockage.reserved-cpus": "0.125"}
+    assert ("environment" in services["bare"]) == (not told), (
+        "the override counts where compose would take it"
+    )
+    with reserved.labelled(files, {}) as same:
+        assert same == files
 
 
 @pytest.mark.parametrize("cores", ["a", "-1", "1e3", ".5", "0.2501", "12345", "٣"])

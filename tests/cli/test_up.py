@@ -17,8 +17,7 @@ services:
     image: dockage/web:bookworm
     pull_policy: never
     ports: ["127.0.0.1:{port}:80"]
-    labels: {{dockage.reserved-cpus: "0.125"}}
-    deploy: {{resources: {{limits: {{cpus: "0.5", memory: 64M}}, reservations: {{memory: 16M}}}}}}
+    deploy: {{resources: {{limits: {{cpus: "0.5", memory: 64M}}, reservations: {{cpus: "0.125", memory: 16M}}}}}}
 """
 
 

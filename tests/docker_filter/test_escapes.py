@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dockage import ports
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, MIB
+from dockage.ports import hosting
 from dockage.protocol.docker import names
 from dockage.protocol.docker.capabilities import GRANTED
 from dockage.protocol.docker.create import Creation, Place, Resolved, creation, wants
@@ -48,7 +48,17 @@ ESCAPES: list[tuple[str, dict[str, Any]]] = [
     ("Binds", host(Binds=[{"a": "b"}])),
     ("Mounts", host(Mounts=[{"Type": "bind", "Source": "/", "Target": "/host"}])),
     ("Mounts", host(Mounts=[{"Type": "npipe", "Source": "x", "Target": "/host"}])),
+    ("Mounts", host(Mounts=[{"Type": "image", "Source": "theirs", "Target": "/x"}])),
+    ("Mounts", host(Mounts=[{"Type": "cluster", "Source": "theirs", "Target": "/x"}])),
     ("Mounts", host(Mounts=[{"Type": "volume", "Source": "/etc", "Target": "/x"}])),
+    (
+        "Mounts",
+        host(
+            Mounts=[
+                {"Type": "volume", "Source": "v", "Target": "/x", "VolumeOptions": {"Subpath": "../../etc"}}
+            ]
+        ),
+    ),
     (
         "Mounts",
         host(
@@ -83,6 +93,7 @@ ESCAPES: list[tuple[str, dict[str, Any]]] = [
     ("NetworkMode", host(NetworkMode="host:x")),
     ("NetworkMode", host(NetworkMode="container:")),
     ("NetworkMode", host(NetworkMode="ns:/proc/1/ns/net")),
+    ("NetworkMode", host(NetworkMode="service:theirs")),
     ("PidMode", host(PidMode="host")),
     ("IpcMode", host(IpcMode="host")),
     ("UTSMode", host(UTSMode="host")),
@@ -331,7 +342,7 @@ def test_an_update_and_a_connection_know_the_same_limits() -> None:
 
 
 def test_the_label_is_the_ports() -> None:
-    assert names.LEASE_LABEL == ports.LEASE_LABEL
+    assert names.LEASE_LABEL == hosting.LEASE_LABEL
 
 
 @pytest.mark.parametrize(

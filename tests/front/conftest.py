@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from barelab import Bare
 from dockage.adapters.engine.gate import EngineGate
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.host import DockerHost
@@ -66,7 +67,7 @@ async def leases(host: DockerHost) -> AsyncIterator[FakeLeases]:
 
 
 @pytest.fixture
-async def tenant(lab: Lab, leases: FakeLeases, folder: Path) -> AsyncIterator[Tenant]:
+async def engine_tenant(lab: Lab, leases: FakeLeases, folder: Path) -> AsyncIterator[Tenant]:
     journal = SqliteJournal(folder / "journal.db")
     socket = folder / "front.sock"
 
@@ -92,3 +93,32 @@ async def tenant(lab: Lab, leases: FakeLeases, folder: Path) -> AsyncIterator[Te
     yield tenant
     await tenant.stop()
     journal.close()
+
+
+@pytest.fixture
+def tenant(engine_tenant: Tenant) -> Tenant:
+    """One with an engine of its own, unless a module says otherwise."""
+    return engine_tenant
+
+
+@pytest.fixture
+def bare(leases: FakeLeases, folder: Path) -> Bare:
+    """A tenant without an engine."""
+    return Bare(folder, leases)
+
+
+@pytest.fixture
+async def bare_tenant(
+    bare: Bare, leases: FakeLeases, folder: Path, docker_config: Path
+) -> AsyncIterator[Tenant]:
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "DOCKER_HOST": f"unix://{folder / 'bare.sock'}",
+        "DOCKER_CONFIG": str(docker_config),
+    }
+    tenant = Tenant(bare.front, folder / "bare.sock", leases, env)
+    await tenant.start()
+    yield tenant
+    await tenant.stop()
+    bare.journal.close()

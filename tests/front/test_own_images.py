@@ -3,74 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from dockage.adapters.front.front import DockerFront
-from dockage.adapters.images import ImageSender, OwnImages
-from dockage.adapters.sqlite.journal import SqliteJournal
-from dockage.adapters.system.clock import SystemClock
-from dockage.domain.identity import LeaseId
-from dockage.ports.renting import Progress
-from dockage.testing.leases import FakeLeases
-from dockage.wire.blobs import LIMIT
+from barelab import Bare
+from dockage.protocol.registry import HUB_HOST
 from frontlab import LIMITS, Tenant
 from hostlab import IMAGE, base_image
 
 
-class Bare:
-    def __init__(self, folder: Path, leases: FakeLeases) -> None:
-        self.folder, self.leases, self.limit = folder, leases, LIMIT
-        self.journal = SqliteJournal(folder / "bare.db")
-        self.told: list[tuple[str, str]] = []
-
-    def front(self) -> DockerFront:
-        store = OwnImages(self.folder / "own", SystemClock(), self.limit)
-        sender = ImageSender(store)
-
-        async def send_image(reference: str, lease: LeaseId, progress: Progress) -> str:
-            return await sender.send(
-                lambda: self.leases.layers(lease),
-                reference,
-                lambda done, total: progress(f"{done} of {total}"),
-            )
-
-        socket = self.folder / "bare.sock"
-        return DockerFront(
-            socket,
-            self.leases,
-            None,
-            send_image,
-            self.journal,
-            store=store,
-            tell=lambda deployment, line: self.told.append((deployment, line)),
-            clock=SystemClock(),
-            linger_sec=0.1,
-        )
-
-
 @pytest.fixture
-def bare(leases: FakeLeases, folder: Path) -> Bare:
-    return Bare(folder, leases)
-
-
-@pytest.fixture
-async def tenant(bare: Bare, leases: FakeLeases, folder: Path, docker_config: Path) -> AsyncIterator[Tenant]:
-    env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "DOCKER_HOST": f"unix://{folder / 'bare.sock'}",
-        "DOCKER_CONFIG": str(docker_config),
-    }
-    tenant = Tenant(bare.front, folder / "bare.sock", leases, env)
-    await tenant.start()
-    yield tenant
-    await tenant.stop()
-    bare.journal.close()
+def tenant(bare_tenant: Tenant) -> Tenant:
+    return bare_tenant
 
 
 async def test_an_archive_is_loaded_named_shown_saved_and_run(
@@ -127,13 +73,12 @@ async def test_what_needs_an_engine_says_what_to_do(tenant: Tenant, folder: Path
     tenant.env["DOCKER_BUILDKIT"] = "0"
     for words in (
         ("build", str(folder)),
-        ("pull", "busybox"),
-        ("run", *LIMITS, "busybox"),
         ("push", "busybox"),
+        ("search", "busybox"),
     ):
         assert "no local Docker engine" in await tenant.refused(*words)
-    said = await tenant.refused("buildx", "build", str(folder))
-    assert "docker load -i image.tar" in said
+    for words in (("pull", "busybox"), ("run", *LIMITS, "busybox"), ("buildx", "build", str(folder))):
+        assert f"{HUB_HOST} does not answer" in await tenant.refused(*words), "no network here"
     assert tenant.leases.obtained == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -188,7 +189,53 @@ async def test_a_websocket_through_the_tunnel(
                 assert len(await ws.receive_bytes(timeout=10)) == size
 
 
-async def test_much_data_passes_whole_and_backwards_pressure_holds(tenant: Tenant) -> None:
+async def test_many_connections_at_once_are_all_served(tenant: Tenant) -> None:
+    """All of them open before the first says a word."""
+    port = free_port()
+    await tenant.run("-p", f"{port}:80", IMAGE, "sh", "-c", SITE)
+    await until(lambda: serves(port))
+    opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(100)))
+
+    async def asks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+        return answer
+
+    for answer in await asyncio.gather(*(asks(*pair) for pair in opened)):
+        assert answer.endswith(b"hello\n")
+
+
+async def test_a_container_that_does_not_read_stops_who_writes(tenant: Tenant) -> None:
+    """What is under way is bounded all along the way: nobody holds what nobody takes."""
+    port, bound = free_port(), 64 << 20
+    await tenant.run("-p", f"{port}:9", IMAGE, "nc", "-l", "-p", "9", "-e", "sleep", "600")
+    sent = 0
+
+    async def held_up() -> bool:
+        """Not before the container listens: until then a connection ends at once."""
+        nonlocal sent
+        try:
+            sent = await asyncio.to_thread(push, port, bound)
+        except OSError:
+            return False
+        return True
+
+    await until(held_up)
+    assert sent < bound
+
+
+def push(port: int, most: int) -> int:
+    """How many bytes were taken before there was no room for two seconds. Raises OSError if the connection ends."""
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), 30) as sender, contextlib.suppress(TimeoutError):
+        sender.settimeout(2)
+        while sent < most:
+            sent += sender.send(bytes(1 << 16))
+    return sent
+
+
+async def test_much_data_passes_whole(tenant: Tenant) -> None:
     port = free_port()
     await tenant.run(
         "--name", "sink", "-p", f"{port}:9", IMAGE, "sh", "-c", "while :; do nc -l -p 9 -e wc -c; done"

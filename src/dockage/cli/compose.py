@@ -64,6 +64,8 @@ class Project(NamedTuple):
     """The services that are to be public, if any are."""
     update: Mapping[str, str] = NO_WORDS
     """How a change is to be rolled out, in compose's own words, as labels."""
+    reserved: Mapping[str, str] = NO_WORDS
+    """Service to the label that says what its ``reservations.cpus`` does, which compose keeps to itself."""
 
     def question(self) -> Json:
         """The body of ``POST /v1/quote``."""
@@ -125,7 +127,8 @@ def read(which: Files, services: Sequence[str] = (), scale: Mapping[str, int] = 
     counts = {name: scale.get(name, _replicas(service)) for name, service in found.items()}
     need = sum((_need(service) * counts[name] for name, service in found.items()), Resources())
     labels, public = _labels(found), _public(found)
-    return Project(config["name"], counts, need + _volumes(config, found), labels, public, update(found))
+    need += _volumes(config, found)
+    return Project(config["name"], counts, need, labels, public, update(found), reserved(found))
 
 
 def _need(service: Json) -> Resources:
@@ -140,9 +143,22 @@ def _need(service: Json) -> Resources:
         memory if memory > 0 else DEFAULT_CONTAINER.memory_bytes,
         DEFAULT_CONTAINER.disk_bytes,
     )
-    label = str((service.get("labels") or {}).get(RESERVED_CPUS, ""))
-    reserved = int(kept.get("memory") or service.get("mem_reservation") or 0)
-    return reserving(need, label, reserved)
+    label = str((service.get("labels") or {}).get(RESERVED_CPUS, "")) or _cores(kept)
+    return reserving(need, label, int(kept.get("memory") or service.get("mem_reservation") or 0))
+
+
+def reserved(services: Mapping[str, Json]) -> dict[str, str]:
+    """``reservations.cpus`` as labels, of the services that have not the label itself."""
+    found = dict[str, str]()
+    for name, service in services.items():
+        kept = ((service.get("deploy") or {}).get("resources") or {}).get("reservations") or {}
+        if RESERVED_CPUS not in (service.get("labels") or {}) and (cores := _cores(kept)):
+            found[name] = cores
+    return found
+
+
+def _cores(reservations: Json) -> str:
+    return f"{float(reservations['cpus']):.3f}" if reservations.get("cpus") else ""
 
 
 def _replicas(service: Json) -> int:

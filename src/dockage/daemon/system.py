@@ -30,7 +30,7 @@ from dockage.adapters.dht.directory import KademliaDirectory
 from dockage.adapters.engine.gate import EngineGate
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.host.host import DockerHost
-from dockage.adapters.images import EngineImages, ImageSender, LeftImages, OwnImages, WithLeft
+from dockage.adapters.images import EngineImages, ImageSender, LeftImages, OwnImages, Pulling, WithLeft
 from dockage.adapters.keys.files import FileKeys, verify
 from dockage.adapters.link.link import IrohLink
 from dockage.adapters.prices.command import CommandRate
@@ -481,6 +481,7 @@ def _front(home: Path, config: Config, node: Node, journal: Journal, stack: Asyn
         clock=clock,
         bind_host=tenant.bind_host,
         store=store,
+        puller=Pulling(store, home / "pulled", platform.machine()) if store else None,
         tell=node.steps.tell,
         linger_sec=tenant.linger_sec,
     )

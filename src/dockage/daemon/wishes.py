@@ -75,7 +75,8 @@ class Wishes(msgspec.Struct, frozen=True):
     reserved_cpus: int | None = None
     """``dockage.reserved-cpus``: of this service's CPU limit, so many cores (``0.25``) are to be kept free for it;
     ``0`` for none. The rest may be sold to others while it is not used. Without this label all of the limit is
-    reserved. For memory Docker has a word: ``--memory-reservation``, in compose ``reservations.memory``."""
+    reserved. For memory Docker has a word: ``--memory-reservation``, in compose ``reservations.memory``. ``dockage up``
+    sets it from compose's ``reservations.cpus``, which ``docker compose`` itself tells no engine."""
     host: str = ""
     """``dockage.host``: names of your own for it, such as ``shop.example.org``, with commas; let their DNS lead to the
     gateways. Without it the service has a name in each gateway's zone."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.resources import Resources
@@ -11,9 +11,12 @@ from dockage.domain.units import Instant
 from dockage.ports.peers import Stream
 from dockage.protocol.docker.recipe import Recipe
 from dockage.protocol.images import Manifest
+from dockage.protocol.registry import Credentials
 
 Progress = Callable[[str], None]
 """Takes one line for people about a step that takes longer than a second."""
+Line = dict[str, Any]
+"""One of the JSON lines in which an engine tells how a pull goes (ImageCreate, Engine API v1.44)."""
 
 
 class LeaseInfo(NamedTuple):
@@ -114,6 +117,8 @@ class StoredImage(NamedTuple):
     """``name:tag`` in the short form, in the order of their making."""
     since: Instant
     """When it was tagged last."""
+    digests: tuple[str, ...] = ()
+    """``repository@sha256:...`` of what was pulled."""
 
 
 class ImageStore(Protocol):
@@ -150,3 +155,14 @@ class LeftImages(Protocol):
 
     async def retain(self, ids: Collection[str]) -> None:
         """Only these, and what has just come."""
+
+
+class Puller(Protocol):
+    """Registries, for a tenant's machine without a Docker engine."""
+
+    def pull(self, name: str, platform: str, credentials: Credentials) -> AsyncGenerator[Line]:
+        """Into the store of images. *platform*: ``os/architecture``, "" for this machine's. Raises
+        UsageError("image.*" | "registry.*"), PeerError for a registry that lies, Unavailable."""
+
+    async def login(self, credentials: Credentials) -> None:
+        """Raises UsageError("registry.denied") if the registry does not take them, Unavailable."""

@@ -159,6 +159,12 @@ def diff_ids_of(config: bytes) -> list[str]:
     return found
 
 
+def config_platform(config: bytes) -> tuple[str, str]:
+    """(os, architecture) of a config that ``diff_ids_of`` could read."""
+    found = msgspec.json.decode(config, type=_Config)
+    return found.os, found.architecture
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.msgpack.encode(manifest)
 

@@ -26,6 +26,15 @@ class BlobCache:
     def path(self, layer: Layer) -> Path:
         return self._folder / layer.digest.hex()
 
+    def check_room(self, size: int) -> None:
+        """Raises UsageError("image.store-full") in a keep that *size* more bytes would not fit into."""
+        if self._keep and self.size() + size > self._limit:
+            raise self._full()
+
+    def _full(self) -> UsageError:
+        why = f"the image store holds at most {self._limit >> 20} MiB; remove images (docker rmi)"
+        return UsageError("image.store-full", why)
+
     def store(self, read: Callable[[int], bytes]) -> Layer:
         """Everything *read* gives, under the name of its hash. Raises UsageError("image.store-full") in a keep."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -38,8 +47,7 @@ class BlobCache:
                     hash_.update(piece)
                     size += len(piece)
                     if size > room:
-                        why = f"the image store holds at most {self._limit >> 20} MiB; remove images (docker rmi)"
-                        raise UsageError("image.store-full", why)
+                        raise self._full()
                 layer = Layer(hash_.digest(), size)
                 os.replace(file.name, self.path(layer))
             except BaseException:

@@ -14,6 +14,7 @@ import http.client
 import json
 import posixpath
 import tarfile
+import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote
@@ -126,18 +127,31 @@ def _assemble(
 def _raw(layer: Layer, digest: bytes, cache: BlobCache) -> Layer:
     if layer.digest == digest:
         return layer
-    with cache.open(layer) as packed:
+    raw = unpacked(cache.path(layer), digest, cache)
+    cache.path(layer).unlink(missing_ok=True)
+    return raw
+
+
+def unpacked(path: Path, digest: bytes, cache: BlobCache) -> Layer:
+    """A layer's file, raw or packed, as a raw layer in *cache*. Raises ValueError if it is not the one of *digest*."""
+    with path.open("rb") as packed:
         magic = packed.read(4)
         packed.seek(0)
-        if magic[:2] == b"\x1f\x8b":
-            with gzip.open(packed) as file:
+        try:
+            with _plain(packed, magic) as file:
                 raw = cache.store(file.read)
-        elif magic == b"\x28\xb5\x2f\xfd":
-            with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
-                raw = cache.store(reader.read)
-        else:
-            raise ValueError("a layer is neither raw nor gzip nor zstd")
-    cache.path(layer).unlink(missing_ok=True)
+        except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError) as error:
+            raise ValueError(f"a layer cannot be unpacked: {error}") from error
     if raw.digest != digest:
+        cache.path(raw).unlink(missing_ok=True)
         raise ValueError("a layer does not hash to its diffID")
     return raw
+
+
+def _plain(packed: IO[bytes], magic: bytes) -> IO[bytes]:
+    if magic[:2] == b"\x1f\x8b":
+        return cast(IO[bytes], gzip.open(packed))
+    if magic == b"\x28\xb5\x2f\xfd":
+        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+        return cast(IO[bytes], reader)
+    return packed

@@ -20,7 +20,7 @@ import structlog
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.ports.machine import Clock, Journal
-from dockage.ports.renting import ImageStore, Leases, Placed, Progress, Spot
+from dockage.ports.renting import ImageStore, Leases, Placed, Progress, Puller, Spot
 from dockage.protocol.docker.front_errors import ApiError, status_of
 from dockage.protocol.docker.recipe import Recipe, recipe_of
 from dockage.wire.connection import Accepted, Connection
@@ -82,15 +82,16 @@ class DockerFront:
         clock: Clock,
         bind_host: str = "127.0.0.1",
         store: ImageStore | None = None,
+        puller: Puller | None = None,
         tell: Tell = lambda _deployment, _line: None,
         linger_sec: float = LINGER,
     ) -> None:
-        """*local_engine*: the socket of the tenant's own engine, None if there is none; then *store* has the images.
-        *bind_host*: where published ports listen unless they name an address. *tell*: is told what is being done for a
-        deployment. *linger_sec*: how long an empty deployment keeps its lease."""
+        """*local_engine*: the socket of the tenant's own engine, None if there is none; then *store* has the images,
+        and *puller* gets more. *bind_host*: where published ports listen unless they name an address. *tell*: is told
+        what is being done for a deployment. *linger_sec*: how long an empty deployment keeps its lease."""
         self._path, self._leases, self._send_image = socket_path, leases, send_image
         self._bind_host, self._linger, self._clock, self._tell = bind_host, linger_sec, clock, tell
-        self._local = LocalEngine(local_engine, store)
+        self._local = LocalEngine(local_engine, store, puller)
         self._books = Books(journal)
         self.changes = Changes(self._books)
         self._engines = LeaseEngines(leases)

@@ -19,6 +19,7 @@ from dockage.protocol.docker import front_images as views
 from dockage.protocol.docker.front_errors import ApiError, no_image
 from dockage.wire.relay import stream
 
+from . import pulls
 from .call import HEADERS, JSON, Call
 from .local import NO_ENGINE, stored
 from .parts import Parts
@@ -70,7 +71,7 @@ async def _list(call: Call, parts: Parts, store: ImageStore) -> None:
 
 def listing(store: ImageStore, wanted: filters.Filters) -> list[dict[str, Any]]:
     """Newest first; ``before`` and ``since`` name images."""
-    items = [views.listed(each.manifest, each.tags) for each in store.all()]
+    items = [views.listed(each.manifest, each.tags, each.digests) for each in store.all()]
     ids = [item["Id"] for item in items]
     for name in wanted.get("since", ()):
         items = [x for x in items if ids.index(x["Id"]) < ids.index(_find(store, name).manifest.image)]
@@ -119,7 +120,7 @@ def _uses(store: ImageStore, reference: str, image: StoredImage) -> bool:
 async def _prune(call: Call, parts: Parts, store: ImageStore) -> None:
     wanted = filters.parse(call.query.get("filters", ""))
     dangling = wanted.get("dangling", ("true",))[0] in ("1", "true")
-    found = [each for each in store.all() if not (dangling and each.tags)]
+    found = [each for each in store.all() if not (dangling and (each.tags or each.digests))]
     kept = [one.image for one in parts.books.shelf.containers.values()]
     unused = [each for each in found if not any(_uses(store, one, each) for one in kept)]
     deleted = [one for each in unused for one in (await store.remove(each.manifest.image, True))[1]]
@@ -131,6 +132,8 @@ Handler = Callable[[Call, Parts, ImageStore], Awaitable[None]]
 _WHOLE: dict[tuple[str, str], Handler] = {
     ("GET", "/images/json"): _list,
     ("POST", "/images/load"): _load,
+    ("POST", "/images/create"): pulls.pull,
+    ("POST", "/auth"): pulls.login,
     ("GET", "/images/get"): _get,
     ("POST", "/images/prune"): _prune,
 }

@@ -18,7 +18,7 @@ import msgspec
 
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.ports.peers import Stream
-from dockage.ports.renting import ImageStore
+from dockage.ports.renting import ImageStore, Puller
 from dockage.protocol.docker import front_images
 from dockage.protocol.docker.front_errors import ApiError, no_image
 from dockage.protocol.docker.front_replies import parse_version
@@ -34,17 +34,20 @@ PATIENCE = 30.0
 """Seconds for a small answer."""
 VERSIONED = re.compile(r"/v(\d{1,2}\.\d{1,3})(/.*)", re.DOTALL)
 NO_ENGINE = (
-    "dockage has no local Docker engine, and images are built, pulled and pushed there. Install Docker on this machine "
+    "dockage has no local Docker engine, and images are built and pushed there. Install Docker on this machine "
     "(or set tenant.engine to its socket); or make the image elsewhere, 'docker save' it, and bring it in with "
     "'docker load -i image.tar'"
 )
 
 
 class LocalEngine:
-    def __init__(self, socket: Path | None, store: ImageStore | None = None) -> None:
+    def __init__(
+        self, socket: Path | None, store: ImageStore | None = None, puller: Puller | None = None
+    ) -> None:
         self._socket = socket
         self.store = store if socket is None else None
         """Our own images, where there is no engine."""
+        self.puller = puller
         self._ping: dict[str, str] = {}
 
     async def relay(self, call: Call) -> None:
@@ -150,7 +153,7 @@ def stored(store: ImageStore, ref: str) -> dict[str, Any]:
         found = store.find(ref)
     except UsageError as error:
         raise no_image(ref) if error.code == "image.unknown" else error from error
-    return front_images.inspected(found.manifest, found.tags)
+    return front_images.inspected(found.manifest, found.tags, found.digests)
 
 
 def _head(request: Request, version: tuple[int, ...]) -> bytes:

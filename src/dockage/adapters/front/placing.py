@@ -105,6 +105,7 @@ class Placing:
             )
             self._books.keep(container)
             self._changes.created(container, body)
+            self._watch.created(container, create.labels(body))
         self._watch.look_soon(container)
         return container, warnings
 

@@ -20,6 +20,7 @@ from dockage.protocol.docker import front_filters as filters
 from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError
+from dockage.protocol.registry import ARCHITECTURES
 from dockage.wire.relay import stream
 
 from . import images, listing, volumes
@@ -28,7 +29,6 @@ from .engines import QUICK
 from .hub import Event
 from .parts import Parts
 
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 NO_SWARM = (
     "This node is not a swarm manager: dockage has no swarm. Containers run on leases in the market "
     "(docker run, docker compose up)"

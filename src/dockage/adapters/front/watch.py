@@ -7,7 +7,7 @@ down is made up for by a look at everything when it is back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -80,6 +80,16 @@ class Watch:
 
     def now_text(self) -> str:
         return datetime.fromtimestamp(self._clock.now() / 1e9, UTC).isoformat().replace("+00:00", "Z")
+
+    def created(self, container: Container, labels: Mapping[str, str]) -> None:
+        """Told by us: the engine's event comes before anybody knows whose container it is."""
+        attributes = {
+            **labels,
+            **self.labels(container.lease),
+            "image": container.image,
+            "name": container.name,
+        }
+        self.announce("container", "create", container.id, attributes)
 
     def announce(self, kind: str, action: str, id_: str, attributes: dict[str, str]) -> None:
         self._hub.publish(replies.event(kind, action, id_, attributes, self._clock.now()))
@@ -219,8 +229,11 @@ class Watch:
         container = self._books.by_remote(lease, remote) or self._forgotten.get((lease, remote))
         if container is None or not isinstance(event.get("timeNano"), int):
             return
+        action = str(event.get("Action") or "")
+        if action == "create":
+            return  # see ``created``
         self._hub.publish(views.event(event, container, self.labels(lease)))
-        match str(event.get("Action") or ""):
+        match action:
             case "destroy":
                 self.forget(container)
             case "die" | "start" | "pause" | "unpause" as action if views.removes_itself(container):

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
 import msgspec
 
-from dockage.domain.errors import UsageError
+from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.units import Instant
 from dockage.ports.machine import Clock
 from dockage.ports.renting import StoredImage
 from dockage.protocol.image_archive import Named
 from dockage.protocol.image_names import familiar, id_prefix
-from dockage.protocol.images import Layer, Manifest, decode_manifest, encode_manifest
+from dockage.protocol.images import Layer, Manifest, decode_manifest, diff_ids_of, encode_manifest
+from dockage.protocol.registry import reference as parse
 from dockage.wire.archive import archive
 from dockage.wire.blobs import LIMIT, BlobCache
-from dockage.wire.split import split_archive
+from dockage.wire.split import split_archive, unpacked
 
 
 class _Row(msgspec.Struct, frozen=True, array_like=True):
     manifest: bytes
     tags: tuple[str, ...]
     since: int
+    digests: tuple[str, ...] = ()
 
 
 class OwnImages:
@@ -41,6 +43,8 @@ class OwnImages:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._images = self._read()
         self._lock = asyncio.Lock()
+        self._arriving: set[bytes] = set()
+        """Layers of images that are being pulled: they stay although nothing names them yet."""
 
     # -- Origin ------------------------------------------------------------------------------------
     async def manifest(self, reference: str) -> Manifest:
@@ -108,25 +112,79 @@ class OwnImages:
     async def remove(self, reference: str, force: bool) -> tuple[Sequence[str], Sequence[str]]:
         async with self._lock:
             image = self.find(reference)
-            named = [familiar(reference)] if _has_name(image, reference) else list(image.tags)
+            named = [_short(reference)] if _has_name(image, reference) else list(image.tags)
             if len(named) > 1 and not force:
                 why = f"unable to delete {image.manifest.image[7:19]} (must be forced): it has several names"
                 raise UsageError("image.conflict", f"conflict: {why}")
-            left = tuple(tag for tag in image.tags if tag not in named)
-            self._images[image.manifest.image] = image._replace(tags=left)
-            if not left:
+            left = image._replace(
+                tags=tuple(tag for tag in image.tags if tag not in named),
+                digests=tuple(one for one in image.digests if one not in named),
+            )
+            gone = not left.tags and (not left.digests or "@" not in reference)
+            if gone:
+                named += left.digests
                 del self._images[image.manifest.image]
+            else:
+                self._images[image.manifest.image] = left
             await self._write()
-        return named, [] if left else [image.manifest.image]
+        return named, [image.manifest.image] if gone else []
 
     def save(self, references: Sequence[str]) -> AsyncIterator[bytes]:
         return archive([self._saved(each) for each in references], self._blobs.path)
+
+    # -- for a pull --------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def arrivals(self) -> Iterator[None]:
+        """Around one pull: what came in vain goes at the next change."""
+        try:
+            yield
+        finally:
+            self._arriving.clear()
+
+    def check_room(self, size: int) -> None:
+        """Raises UsageError("image.store-full") for what cannot fit."""
+        self._blobs.check_room(size)
+
+    def expects(self, diff_id: str) -> bool:
+        """Whether the layer is here; if so, it stays while there are ``arrivals``."""
+        digest = bytes.fromhex(diff_id[7:])
+        if not self._blobs.path(Layer(digest, 0)).exists():
+            return False
+        self._arriving.add(digest)
+        return True
+
+    async def unpack(self, diff_id: str, path: Path) -> None:
+        """Raises PeerError("registry.lie") if *path* is not that layer, UsageError("image.store-full")."""
+        digest = bytes.fromhex(diff_id[7:])
+        async with self._lock:
+            try:
+                await asyncio.to_thread(unpacked, path, digest, self._blobs)
+            except ValueError as error:
+                raise PeerError(
+                    "registry.lie", f"the registry's image is not what it says: {error}"
+                ) from error
+            self._arriving.add(digest)
+
+    async def arrived(self, config: bytes, tags: Sequence[str], digest: str) -> None:
+        """All layers of *config* are here: now it has names. *digest*: ``repository@sha256:...``."""
+        digests = [bytes.fromhex(each[7:]) for each in diff_ids_of(config)]
+        async with self._lock:
+            layers = tuple(Layer(one, self._blobs.path(Layer(one, 0)).stat().st_size) for one in digests)
+            manifest = decode_manifest(
+                encode_manifest(Manifest(config, layers))
+            )  # what a provider would refuse
+            self._keep(Named(manifest, tuple(tags)))
+            mine = self._images[manifest.image]
+            if digest not in mine.digests:
+                self._images[manifest.image] = mine._replace(digests=(*mine.digests, digest))
+            await self._write()
 
     # -- within ------------------------------------------------------------------------------------
     def _saved(self, reference: str) -> Named:
         """By name it comes with that name, by id with all of them, as in Docker."""
         image = self.find(reference)
-        named = (familiar(reference),) if _has_name(image, reference) else image.tags
+        by_tag = "@" not in reference and _has_name(image, reference)
+        named = (familiar(reference),) if by_tag else image.tags
         return Named(image.manifest, named)
 
     def _keep(self, named: Named) -> None:
@@ -148,14 +206,15 @@ class OwnImages:
         with contextlib.suppress(FileNotFoundError):
             rows = msgspec.msgpack.decode(self._index.read_bytes(), type=list[_Row])
             stored = [
-                StoredImage(decode_manifest(row.manifest), row.tags, Instant(row.since)) for row in rows
+                StoredImage(decode_manifest(row.manifest), row.tags, Instant(row.since), row.digests)
+                for row in rows
             ]
             return {each.manifest.image: each for each in stored}
         return {}
 
     async def _write(self) -> None:
-        rows = [_Row(encode_manifest(x.manifest), x.tags, x.since) for x in self._images.values()]
-        layers = {layer.digest for x in self._images.values() for layer in x.manifest.layers}
+        rows = [_Row(encode_manifest(x.manifest), x.tags, x.since, x.digests) for x in self._images.values()]
+        layers = {layer.digest for x in self._images.values() for layer in x.manifest.layers} | self._arriving
         await asyncio.to_thread(self._commit, msgspec.msgpack.encode(rows), layers)
 
     def _commit(self, index: bytes, layers: set[bytes]) -> None:
@@ -168,9 +227,14 @@ class OwnImages:
 
 def _has_name(image: StoredImage, reference: str) -> bool:
     try:
-        return familiar(reference) in image.tags
+        return _short(reference) in (image.digests if "@" in reference else image.tags)
     except UsageError:
         return False
+
+
+def _short(reference: str) -> str:
+    """The form in which names are kept."""
+    return str(parse(reference)) if "@" in reference else familiar(reference)
 
 
 class _Feed:

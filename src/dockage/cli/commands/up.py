@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dockage.cli import complete, compose, kept, leases, process, public
+from dockage.cli import complete, compose, kept, leases, process, public, reserved
 from dockage.cli import format as show
 from dockage.cli.client import Json
 from dockage.cli.errors import Unavailable, UsageError
@@ -77,7 +77,8 @@ def command(
     with telling(session, project.name):
         words = ["--build"] if build else []
         words += [word for service, number in scale for word in ("--scale", f"{service}={number}")]
-        code = files.run("up", "-d", *words, *services, socket=socket, quiet=session.json)
+        with reserved.labelled(files, project.reserved) as labelled:
+            code = labelled.run("up", "-d", *words, *services, socket=socket, quiet=session.json)
     if code:
         session.say(f"docker compose ended with {code}; `dockage why {project.name}` may tell more")
         raise click.exceptions.Exit(130 if code == 130 else 1)

@@ -21,13 +21,13 @@ SIZES = {"SharedSize": -1, "Containers": -1}
 """Not counted: only ``docker system df`` asks for them."""
 
 
-def inspected(image: Manifest, tags: Sequence[str]) -> Doc:
+def inspected(image: Manifest, tags: Sequence[str], digests: Sequence[str] = ()) -> Doc:
     config = document(image)
     shown = {name: config.get(key) or "" for name, key in _COPIED.items()}
     return shown | {
         "Id": image.image,
         "RepoTags": list(tags),
-        "RepoDigests": [],
+        "RepoDigests": list(digests),
         "Parent": "",
         "Config": config.get("config") or {},
         "Size": image.size,
@@ -48,13 +48,13 @@ _COPIED = {
 }
 
 
-def listed(image: Manifest, tags: Sequence[str]) -> Doc:
+def listed(image: Manifest, tags: Sequence[str], digests: Sequence[str] = ()) -> Doc:
     config = document(image)
     return {
         "Id": image.image,
         "ParentId": "",
         "RepoTags": list(tags),
-        "RepoDigests": [],
+        "RepoDigests": list(digests),
         "Created": _seconds(config.get("created")),
         "Size": image.size,
         "VirtualSize": image.size,
@@ -114,7 +114,8 @@ def filtered(items: Sequence[Doc], wanted: filters.Filters) -> list[Doc]:
     for item in items:
         tags = [tag for tag in item["RepoTags"] if not named or any(_fits(tag, one) for one in named)]
         labels = all(filters.has_label(item["Labels"], one) for one in wanted.get("label", ()))
-        if labels and (tags or not named) and (not dangling or (not item["RepoTags"]) in dangling):
+        nameless = not (item["RepoTags"] or item["RepoDigests"])
+        if labels and (tags or not named) and (not dangling or nameless in dangling):
             found.append(item | {"RepoTags": tags})
     return found
 
