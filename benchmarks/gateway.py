@@ -8,6 +8,7 @@ gateway_rps    through Caddy and the relay, whose replica is reached directly: w
 relay_rps      through the relay alone, replica reached directly
 tunnel_rps     through the relay alone, over the peer link to a provider's process
 added_p50_ms   median latency that relay and peer link add to one request at a time
+cpu_us         CPU of each process for a request, in each of these: what says more than rates do on a busy machine
 """
 
 from __future__ import annotations
@@ -37,16 +38,18 @@ from dockage.adapters.gateway.host import GatewayHost
 from dockage.adapters.gateway.listeners import Listeners, Places
 from dockage.adapters.link.link import IrohLink
 from dockage.adapters.system.clock import SystemClock
+from dockage.daemon.bundles import Bundles
+from dockage.daemon.peers import Reception
+from dockage.daemon.tasks import Jobs
 from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.routing import Rules
 from dockage.domain.units import HOUR, Instant
 from dockage.ports.peers import Address, Stream
-from dockage.protocol.streams import HEADER_MAX
+from dockage.protocol.streams import Tunnel
 from dockage.testing.keys import MemoryKeys
 from dockage.wire.connection import Connection
-from dockage.wire.frames import read_frame
-from dockage.wire.splice import SocketStream, splice
+from dockage.wire.splice import splice
 
 HOST, CONNECTIONS, BODY = "shop.example.com", 32, b"x" * 120
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
@@ -82,20 +85,34 @@ def measure(seconds: float) -> dict[str, Any]:
         bare = start(Part(caddy, f"127.0.0.1:{served.told}"))
         whole = start(Part(caddy, f"unix/{face}"))
         parts = {"direct": served, "bare": bare, "gateway": whole, "relay": near, "tunnel": far}
-        rates = {
-            f"{name}_rps": round(run(rate(part.told, CONNECTIONS, seconds))) for name, part in parts.items()
+        behind = {
+            "direct": {"server": served},
+            "bare": {"server": served, "caddy": bare},
+            "gateway": {"server": served, "relay": near, "caddy": whole},
+            "relay": {"server": served, "relay": near},
+            "tunnel": {"server": served, "relay": far, "provider": sells},
         }
+        rates, spent = dict[str, int](), dict[str, dict[str, int]]()
+        for name, part in parts.items():
+            before = {each: of.cpu() for each, of in behind[name].items()}
+            per_second, took = run(rate(part.told, CONNECTIONS, seconds))
+            rates[f"{name}_rps"] = round(per_second)
+            each_us = 1e6 / (per_second * took)
+            spent[name] = {
+                each: round((of.cpu() - before[each]) * each_us) for each, of in behind[name].items()
+            }
         one = [run(latency(part.told, seconds)) for part in (served, far)]
-    return {**rates, "added_p50_ms": round(one[1] - one[0], 3)}
+    return {**rates, "added_p50_ms": round(one[1] - one[0], 3), "cpu_us": spent}
 
 
-def run(work: Any) -> float:
+def run(work: Any) -> Any:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return float(runner.run(work))
+        return runner.run(work)
 
 
 # -- load ----------------------------------------------------------------------------------------------
-async def rate(port: int, connections: int, seconds: float) -> float:
+async def rate(port: int, connections: int, seconds: float) -> tuple[float, float]:
+    """Requests a second, and the seconds that it took."""
     done, until = 0, time.perf_counter() + seconds
 
     async def ask() -> None:
@@ -110,7 +127,8 @@ async def rate(port: int, connections: int, seconds: float) -> float:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(connections):
             tasks.create_task(ask())
-    return done / (time.perf_counter() - began)
+    took = time.perf_counter() - began
+    return done / took, took
 
 
 async def latency(port: int, seconds: float) -> float:
@@ -148,6 +166,15 @@ class Part:
             raise SystemExit("a part of the benchmark did not start")
         self.told: Any = self._pipe.recv()
         return self
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, its children's included."""
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        stats = [
+            Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in (pid, *children)
+        ]
+        return sum(int(each[11]) + int(each[12]) for each in stats) / os.sysconf("SC_CLK_TCK")
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
@@ -210,14 +237,17 @@ async def until_open(port: int) -> None:
 
 async def provider(tell: Callable[[Any], None], port: int) -> None:
     """A provider's end of a tunnel, without the check of the grant and the engine."""
-    link = await IrohLink.create(MemoryKeys(2).seed)
+    keys = MemoryKeys(2)
+    link = await IrohLink.create(keys.seed)
 
-    async def accept(_: NodeKey, stream: Stream) -> None:
-        await read_frame(stream, HEADER_MAX)
-        await splice(stream, SocketStream(*await asyncio.open_connection("127.0.0.1", port)))
+    async def into(*to: Any) -> None:
+        _, inside = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
+        await splice(to[-1], inside)
 
+    reception = Reception(keys, asyncio.get_running_loop().time)
+    reception.serve_kind(Tunnel, into)
     tell((link.node, tuple(link.address())))
-    await link.serve(accept)
+    await link.serve(reception.accept)
 
 
 async def gateway(tell: Callable[[Any], None], port: int, sells: Any, face: Path | None) -> None:
@@ -225,13 +255,13 @@ async def gateway(tell: Callable[[Any], None], port: int, sells: Any, face: Path
     doors = Listeners(Places(face, "127.0.0.1:0"))
     host = GatewayHost(Rules(""), SystemClock(), Random(1), "run", "x86_64", doors)
     link = await IrohLink.create(MemoryKeys(1).seed)
-    node = NodeKey(b"p" * 32)
+    node, jobs = NodeKey(b"p" * 32), Jobs()
     if sells is None:
         host.connect(lambda *_: near(port))
     else:
         node = NodeKey(sells[0])
         link.learn(node, Address(*sells[1]))
-        host.connect(link.open)
+        host.connect(Bundles(link.open, link.current, jobs).open)
     replica = Replica(node, LEASE, (("web", "ab" * 32),), b"")
     expires = Instant(SystemClock().now() + HOUR)
     site = Site((HOST,), 80, "web")
@@ -239,6 +269,7 @@ async def gateway(tell: Callable[[Any], None], port: int, sells: Any, face: Path
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(host.serve())
         tasks.create_task(link.serve(refuse))
+        tasks.create_task(jobs.run())
         while "http" not in doors.bound:  # noqa: ASYNC110 - once
             await asyncio.sleep(0.01)
         tell(doors.bound["http"])

@@ -19,6 +19,7 @@ from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.domain.identity import NodeKey, short
 from dockage.ports.peers import AcceptStream, Address, PeerLink, Stream
 from dockage.wire.frames import read_exactly
+from dockage.wire.quick import Sink
 
 WINDOW = 1 << 16
 """Bytes a writer may be ahead of its reader."""
@@ -35,6 +36,7 @@ class Pipe:
         self._broken = self._unwanted = False
         self._buffer = bytearray()
         self._changed = asyncio.Event()
+        self.sink: Sink | None = None
 
     async def read(self, limit: int) -> bytes:
         await self._until(lambda: bool(self._buffer) or self.finished)
@@ -48,22 +50,46 @@ class Pipe:
             await self._until(lambda: len(self._buffer) < WINDOW)
             if self.finished:
                 raise Unavailable("stream.broken", "this stream was already finished by us")
-            self._buffer += data[start : start + WINDOW]
-            self._changed.set()
+            self._take(data[start : start + WINDOW])
+
+    def offer(self, data: bytes) -> bool:
+        if self._broken or self._unwanted or self.finished or len(self._buffer) >= WINDOW:
+            return False
+        self._take(data)
+        return True
+
+    @property
+    def holds(self) -> bool:
+        """Something unread, or nothing more."""
+        return bool(self._buffer) or self.finished or self._broken or self._unwanted
+
+    def _take(self, data: bytes) -> None:
+        if self.sink is not None and not self._buffer:
+            if self.sink(data):
+                return
+            self.sink = None
+        self._buffer += data
+        self._changed.set()
 
     def finish(self) -> None:
         if self._broken or self._unwanted:
             raise Unavailable("stream.broken", "the stream to the peer broke")
         self.finished = True
-        self._changed.set()
+        self._over()
 
     def break_(self) -> None:
         self._broken = True
-        self._changed.set()
+        self._over()
 
     def stop(self) -> None:
         """The reader wants no more: whoever writes or reads here learns it."""
         self._unwanted = True
+        self._over()
+
+    def _over(self) -> None:
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink(b"")
         self._changed.set()
 
     async def _until(self, ready: Callable[[], bool]) -> None:
@@ -81,6 +107,18 @@ class MemoryStream:
 
     def __init__(self, inward: Pipe, outward: Pipe, start: Callable[[], None]) -> None:
         self._in, self._out, self._start = inward, outward, start
+
+    @property
+    def sink(self) -> Sink | None:
+        return self._in.sink
+
+    @sink.setter
+    def sink(self, sink: Sink | None) -> None:
+        self._in.sink = sink
+
+    def offer(self, data: bytes) -> bool:
+        self._start()
+        return not self._in.holds and self._out.offer(data)
 
     async def read(self, limit: int) -> bytes:
         return await self._in.read(limit)

@@ -17,7 +17,7 @@ from dockage.ports.peers import Stream
 from dockage.protocol.bundles import PAYLOAD_MAX, STREAMS_MAX, WINDOW, Frame, Frames, Kind, data_frame, encode
 
 from .frames import PIECE
-from .quick import Take
+from .quick import Sink, Take
 from .relay import only
 
 log = structlog.get_logger("dockage.bundle")
@@ -192,7 +192,7 @@ class Bundled:
     """One stream of a bundle."""
 
     __slots__ = ("__weakref__", "_aborted", "_bundle", "_credit", "_ended", "_finished", "_late", "_moved", "_number",
-                 "_owed", "_parts", "_refused", "_taker", "_unread")  # fmt: skip
+                 "_owed", "_parts", "_refused", "_taker", "_unread", "sink")  # fmt: skip
 
     def __init__(self, bundle: Bundle, number: int) -> None:
         self._bundle, self._number = bundle, number
@@ -206,6 +206,7 @@ class Bundled:
         """Of what was put: what the other side does not allow yet."""
         self._taker: Take | None = None
         """Gets what comes at once."""
+        self.sink: Sink | None = None
 
     async def read(self, limit: int) -> bytes:
         while not self._parts:
@@ -260,6 +261,21 @@ class Bundled:
     def put(self, data: bytes) -> None:
         self._check_taken()
         self._say(self._late + data if self._late else data)
+
+    def offer(self, data: bytes) -> bool:
+        if (
+            self._finished
+            or self._ended
+            or self._aborted
+            or self._refused
+            or self._parts
+            or self._bundle.over
+        ):
+            return False
+        if self.is_full or len(data) > min(self._credit, PAYLOAD_MAX):
+            return False
+        self._say(data)
+        return True
 
     def _check_taken(self) -> None:
         if self._finished or self._aborted or self._refused:
@@ -327,6 +343,10 @@ class Bundled:
         await future
 
     def _wake(self) -> None:
+        """Somebody waits for what moved; of a sink it is always an end."""
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink(b"")
         for future in self._moved:
             if not future.done():
                 future.set_result(None)
@@ -343,13 +363,15 @@ class Bundled:
             self._credit += frame.number
             if self._credit > WINDOW:
                 raise PeerError("bundle.overrun", "the peer allows more than a whole window")
+            if self.sink is not None:
+                return  # nobody waits for room
         elif frame.kind == Kind.FINISH:
             self._ended = True
             self._leave()
         else:
             self.break_()
             self._bundle.ended(self._number, self)
-        if self._moved:
+        if self._moved or (self.sink is not None and frame.kind != Kind.DATA):
             self._wake()
 
     def _take_in(self, data: bytes) -> None:
@@ -365,6 +387,12 @@ class Bundled:
             self.abort()  # not a breach: others fill the room
             return
         self._release(-len(data))
+        sink = self.sink
+        if sink is not None and not self._parts:
+            if sink(data):
+                self._pay(len(data))
+                return
+            self.sink = None
         self._parts.append(data)
 
     def break_(self) -> None:

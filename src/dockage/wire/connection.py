@@ -13,7 +13,7 @@ from typing import cast
 
 from dockage.domain.errors import Unavailable
 
-from .quick import Take
+from .quick import Sink, Take
 
 READ_AHEAD = 64 << 10
 """Bytes that are kept unread before the other end has to wait."""
@@ -32,6 +32,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._taker: Take | None = None
         """Gets what comes at once."""
+        self.sink: Sink | None = None
 
     # -- Stream ----------------------------------------------------------------------------------------
     async def read(self, limit: int) -> bytes:
@@ -59,6 +60,12 @@ class Connection(asyncio.Protocol):
         """Write without waiting; see ``is_full``. Raises Unavailable."""
         self._check()
         self.transport.write(data)
+
+    def offer(self, data: bytes) -> bool:
+        if self._writable is not None or not self.is_quiet:
+            return False
+        self.transport.write(data)
+        return True
 
     @property
     def is_full(self) -> bool:
@@ -143,6 +150,8 @@ class Connection(asyncio.Protocol):
                 self._taker = None
                 self._wake()
             return
+        if self.sink is not None and not self._data and self._pushed(data):
+            return
         self._data = self._data + data if self._data else data
         if len(self._data) > READ_AHEAD and not self._held:
             self._held = True
@@ -151,12 +160,14 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
+        self._pushed(b"")
         self._wake()
         return True  # we may still answer
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost, self._error = True, exc
         self._ended = self._ended or exc is None
+        self._pushed(b"")
         self._wake()
         self.resume_writing()
 
@@ -167,6 +178,17 @@ class Connection(asyncio.Protocol):
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
+
+    def _pushed(self, data: bytes) -> bool:
+        sink = self.sink
+        if sink is None:
+            return False
+        if data and sink(data):
+            return True
+        self.sink = None
+        if not data:
+            sink(b"")
+        return False
 
     def _wake(self) -> None:
         if self._readable is not None and not self._readable.done():

@@ -33,6 +33,20 @@ class Quick(Stream, Protocol):
         """Hand out what comes until *take* wants no more (True) or all has come (False). Raises Unavailable."""
 
 
+Sink = Callable[[bytes], bool]
+"""Is offered what comes, before it is kept for a reader, and b"" once when nothing more comes. False: it is not taken,
+and nothing more is offered."""
+
+
+class Pushing(Protocol):
+    """A Stream on which a short question can be asked and answered without a task that waits for it."""
+
+    sink: Sink | None
+
+    def offer(self, data: bytes) -> bool:
+        """Write *data*, if all of it is taken at once and nothing came that was not asked for."""
+
+
 def quick(stream: Stream) -> Quick:
     return stream if isinstance(stream, Quick) else Patient(stream)
 

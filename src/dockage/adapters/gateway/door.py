@@ -20,6 +20,8 @@ IDLE_SEC = 75.0
 """Between two requests, as nginx has it."""
 SLOW_SEC = 60.0
 """For a client to take, or to send, the next piece."""
+ANSWER_SEC = 120.0
+"""For the head of an answer. A replica that fell out is noticed long before."""
 SWEEP = 0.5
 
 HEAD_END = b"\r\n\r\n"
@@ -49,6 +51,9 @@ class Door(Connection):
         """The second one: for the next piece of a body that goes up, while the first is for the answer."""
         self.is_late = False
         """What was asked did not come before the deadline."""
+        self.quick: Callable[[bytes], bool] | None = None
+        """Is offered what comes between two requests, before a task is woken for it."""
+        self._between = False
 
     @property
     def is_left(self) -> bool:
@@ -56,11 +61,16 @@ class Door(Connection):
         return self._ended or self._lost
 
     async def head(self) -> bytes:
-        """Up to the empty line; b"" when the client is done. Raises HeadTooLong, Unavailable."""
+        """Up to the empty line; b"" when the client is done, or ``quick`` left something to do. Raises HeadTooLong,
+        Unavailable."""
         if not self._data:
             self.within(IDLE_SEC)
-            if not await self.more():
-                return b""
+            self._between = True
+            try:
+                if not await self.more() or self.upstream is not None:
+                    return b""
+            finally:
+                self._between = False
         searched = 0
         while (end := self._data.find(HEAD_END, searched) + 4) < 4:
             if len(self._data) > HEAD_MAX:
@@ -98,12 +108,21 @@ class Door(Connection):
         else:
             self.upstream.abort()
 
+    def call(self) -> None:
+        """Who waits for a head looks up."""
+        self._wake()
+
     # -- asyncio.Protocol ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if isinstance(peer, tuple) else ""
         self._begin(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._between and not self._data and self.quick is not None and self.quick(data):
+            return
+        super().data_received(data)
 
     def eof_received(self) -> bool:
         self._leave()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
 from dockage.ports.hosting import OpenPeer
 from dockage.ports.peers import Stream
 from dockage.protocol.streams import AnyHeader, Datagrams, Tunnel, encode_header
+from dockage.wire.quick import Pushing, Sink
 
 from .live import Backend, Count
 
@@ -62,6 +64,26 @@ class Upstream:
     def abort(self) -> None:
         self.stream.abort()
 
+    # -- without waiting -------------------------------------------------------------------------------
+    def ask(self, data: bytes, sink: Sink) -> bool:
+        """On a kept connection; *sink* is offered the answer. False: nothing was sent."""
+        stream = cast("Pushing", self.stream)
+        stream.sink = sink
+        if stream.offer(data):
+            self._count.into += len(data)
+            return True
+        stream.sink = None
+        return False
+
+    def heard(self, data: bytes) -> None:
+        """That was the whole answer."""
+        cast("Pushing", self.stream).sink = None
+        self._count.out += len(data)
+
+    def hand_over(self) -> None:
+        """From now on it is read by who waits."""
+        cast("Pushing", self.stream).sink = None
+
 
 class Upstreams:
     def __init__(self, now: Callable[[], float]) -> None:
@@ -79,6 +101,15 @@ class Upstreams:
         kind = Datagrams if site.mode == "udp" else Tunnel
         header = kind(backend.replica.lease, container, site.port, backend.replica.grant)
         return Upstream(await self.dial(backend), framed(header), count, place)
+
+    def ready(self, backend: Backend, site: Site, count: Count) -> Upstream | None:
+        """A kept connection on which can be asked without waiting."""
+        place = (backend.container(site) or "", site.port)
+        stream = self._idle(backend, place)
+        if stream is None or hasattr(stream, "offer"):
+            return None if stream is None else Upstream(stream, b"", count, place, fresh=False)
+        backend.idle[place].append((self._now(), stream))
+        return None
 
     async def dial(self, backend: Backend) -> Stream:
         """Raises Unreached."""

@@ -1,7 +1,8 @@
 """HTTP/1.1 from the public, or from our face, to a replica: choose, ask, try another one while nothing came back.
 
-One connection is one task and one request at a time. The rule: what may have done something is never sent twice, and
-half an answer is never shown as a whole one.
+One connection is one task and one request at a time. Most requests have no body, and answers that are short and come
+whole: these the task sleeps through (``quick.py``), and is woken for what turns out otherwise. The rule: what may have
+done something is never sent twice, and half an answer is never shown as a whole one.
 """
 
 from __future__ import annotations
@@ -19,17 +20,15 @@ from dockage.wire.frames import PIECE
 from dockage.wire.splice import splice
 
 from .bodies import incoming, pass_on, rest_of, whole
-from .door import HEAD_END, Door, HeadTooLong
+from .door import ANSWER_SEC, HEAD_END, Door, HeadTooLong
 from .line import Search
 from .live import Backend, Live
 from .pages import Refused, page
+from .quick import Asked, Quick
 from .upstream import Released, Silent, Upstream
 
 if TYPE_CHECKING:
     from .web import Web
-
-ANSWER_SEC = 120.0
-"""For the head of an answer. A replica that fell out is noticed long before."""
 
 
 class Visit:
@@ -39,12 +38,16 @@ class Visit:
         self._web, self._door, self._scheme, self._trusted = web, door, scheme, trusted
         self._spoke = False
         """Something of an answer went out."""
+        self._quick = Quick(web, door, scheme, trusted=trusted)
 
     async def once(self) -> bool:
         """One request. Whether the connection goes on."""
         self._spoke = False
         try:
             head = await self._door.head()
+            if (asked := self._quick.take()) is not None:
+                live, site, _, _ = asked.ready
+                return await self._search(live, site, asked.request, asked.head, b"", asked)
             return bool(head) and await self._serve(http.parse_request(head))
         except Refused as refused:
             status = refused.status
@@ -58,21 +61,39 @@ class Visit:
             await self._door.write(page(status))
         return False
 
+    def end(self) -> None:
+        self._quick.end()
+
     async def _serve(self, request: RequestHead) -> bool:
         live, site = self._web.find(request.host)
         if request.expects:
             self._door.put(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await whole(self._door, request.framing)
         head = http.request_bytes(request, self._door.client, self._scheme, trusted=self._trusted)
+        return await self._search(live, site, request, head, body)
+
+    async def _search(
+        self,
+        live: Live,
+        site: Site,
+        request: RequestHead,
+        head: bytes,
+        body: bytes | None,
+        asked: Asked | None = None,
+    ) -> bool:
+        """*asked*: somebody was already."""
         repeats = request.may_repeat and body is not None
         search = Search()
-        while (backend := await self._web.choose(live, site, search, self._door)) is not None:
+        backend = asked.ready.backend if asked else await self._web.choose(live, site, search, self._door)
+        while backend is not None:
             try:
-                return await self._attempt(live, site, backend, request, head, body, repeats)
+                return await self._attempt(live, site, backend, request, head, body, repeats, asked)
             except Silent:
                 search.tried.add(backend)
                 if not repeats:
                     break
+            asked = None
+            backend = await self._web.choose(live, site, search, self._door)
         raise Refused(502 if search.tried else 503)
 
     # -- a replica -------------------------------------------------------------------------------------
@@ -85,14 +106,21 @@ class Visit:
         head: bytes,
         body: bytes | None,
         repeats: bool,
+        asked: Asked | None,
     ) -> bool:
-        live.entered(site, backend, self._web.now())
+        if asked is None:
+            live.entered(site, backend, self._web.now())
         try:
             while True:
-                asked_at = self._web.now()
-                upstream = await self._web.open(live, site, backend, kept=repeats)
+                asked_at = asked.at if asked else self._web.now()
+                upstream = (
+                    asked.ready.upstream if asked else await self._web.open(live, site, backend, kept=repeats)
+                )
+                is_asked, asked = asked is not None, None
                 try:
-                    return await self._talk(live, backend, upstream, request, head, body, repeats)
+                    return await self._talk(
+                        live, backend, upstream, request, head, body, repeats, is_asked=is_asked
+                    )
                 except Released:
                     raise
                 except Silent:
@@ -112,15 +140,19 @@ class Visit:
         head: bytes,
         body: bytes | None,
         repeats: bool,
+        *,
+        is_asked: bool,
     ) -> bool:
-        """Ask on *upstream* and pass the answer on. Raises Silent while nothing came back."""
+        """Ask on *upstream*, unless it is asked already, and pass the answer on. Raises Silent while nothing came."""
         door, kept = self._door, False
-        door.upstream, door.is_late = upstream, False
-        door.within(ANSWER_SEC)
+        if not is_asked:
+            door.upstream, door.is_late = upstream, False
+            door.within(ANSWER_SEC)
         try:
             if body is None:
                 return await self._both_ways(live, backend, upstream, request, head)
-            response, rest = await self._ask(live, backend, upstream, request, head + body, repeats)
+            data = b"" if is_asked else head + body
+            response, rest = await self._ask(live, backend, upstream, request, data, repeats)
             if response.status == 101:
                 await self._switch(upstream, request, response, rest)
                 return False
@@ -143,10 +175,12 @@ class Visit:
         data: bytes,
         repeats: bool,
     ) -> tuple[ResponseHead, bytes]:
-        if repeats:
+        """*data* is b"" if it was sent."""
+        if repeats and data:
             backend.waiting.add(upstream)
         try:
-            await upstream.write(data)
+            if data:
+                await upstream.write(data)
             response, rest = await self._response(live, backend, upstream, request)
             return response, await rest_of(upstream, response.framing, rest) if repeats else rest
         except (Unavailable, Silent):

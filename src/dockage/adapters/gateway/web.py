@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import NamedTuple
 
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
@@ -14,6 +15,13 @@ from .live import Backend, Live, Served
 from .pages import Refused
 from .upstream import Silent, Unreached, Upstream, Upstreams
 from .visit import Visit
+
+
+class Ready(NamedTuple):
+    live: Live
+    site: Site
+    backend: Backend
+    upstream: Upstream
 
 
 class Web:
@@ -30,6 +38,7 @@ class Web:
         except Unavailable:
             pass  # the client is gone, or too slow
         finally:
+            visit.end()
             door.abort()
 
     def find(self, host: str) -> tuple[Live, Site]:
@@ -39,6 +48,18 @@ class Web:
         if found[0].paused:
             raise Refused(503)
         return found
+
+    def ready(self, host: str) -> Ready | None:
+        """Who is asked for *host* now, if that needs no waiting and no doubt."""
+        found = self._served.find(host)
+        if found is None or found[1].mode != "terminate" or found[0].paused:
+            return None
+        live, site = found
+        backend = live.choose(site, (), self._rand)
+        if backend is None or backend.down:
+            return None
+        upstream = self._upstreams.ready(backend, site, live.count)
+        return None if upstream is None else Ready(live, site, backend, upstream)
 
     async def choose(self, live: Live, site: Site, search: Search, door: Door) -> Backend | None:
         return await find(live, site, search, door, self._rand)
