@@ -6,7 +6,6 @@ replica that dies, a client that leaves or asks on. The rule: here nothing is re
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockage.domain.errors import PeerError, Unavailable
@@ -76,8 +75,10 @@ class Quick:
         upstream.heard(data)
         backend.waiting.discard(upstream)
         self._web.answered(live, backend)
-        with suppress(Unavailable):  # the client is gone
+        try:
             self._door.put(answer)
+        except Unavailable:
+            pass  # the client is gone
         self._door.within(IDLE_SEC)
         live.left(site, backend)
         self._web.keep(backend, upstream)
