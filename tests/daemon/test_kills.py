@@ -20,7 +20,7 @@ import pytest
 from msgspec.structs import replace
 
 from dockage.adapters.sqlite.journal import SqliteJournal
-from dockage.daemon import wiring
+from dockage.daemon import driver, wiring
 from dockage.daemon.driver import Driver
 from dockage.domain.lease import LeaseState
 from dockage.domain.units import Duration, Sat
@@ -151,13 +151,13 @@ class Life:
             rows = list(self._inner.load())
             clock = ManualClock(at(self._told()))
             state, step, outstanding = self._restored(rows)
-            driver: Any = Driver(state, step, wiring.changed, self, self._perform, clock)  # type: ignore[arg-type]
+            mind: Any = Driver(state, step, wiring.changed, self, self._perform, clock)  # type: ignore[arg-type]
             async with asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(driver.run(outstanding))
-                await driver.tell(self._newest_block())  # a node looks at the chain first
+                running = tasks.create_task(mind.run(outstanding))
+                await mind.tell(self._newest_block())  # a node looks at the chain first
                 for number in range(self._told(), len(self.script)):
                     clock.pass_(Duration(at(number) - clock.now()))
-                    await driver.tell(self.script[number])
+                    await mind.tell(self.script[number])
                     self._note(f"told {number} after {self.burnt}")
                 running.cancel()
 
@@ -229,6 +229,12 @@ def folder() -> Iterator[Path]:
     place = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=place) as name:
         yield Path(name)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event is told when the one before is on disk: none comes that could share its commit."""
+    monkeypatch.setattr(driver, "PACE_SEC", 0.0)
 
 
 @pytest.mark.parametrize("life", list(LIVES))
