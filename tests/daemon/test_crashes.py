@@ -182,8 +182,8 @@ FAST = msgspec.structs.replace(POLICY, tariff=Tariff(cpu_hour=360_000_000))
 SMALL = ChannelLimits(hours=1, largest_sat=4_000)
 SHORT = ChannelLimits(hours=1, expiry_blocks=440, refill=False)
 STORIES = {
-    "serve, provider": Story(serve, "provider", 0, CONFIG.channel),
-    "serve, tenant": Story(serve, "tenant", 0, CONFIG.channel),
+    "serve, provider": Story(serve, "provider", 0, SMALL, FAST),
+    "serve, tenant": Story(serve, "tenant", 0, SMALL, FAST),
     "refill, provider": Story(refill, "provider", 2, SMALL, FAST),
     "refill, tenant": Story(refill, "tenant", 2, SMALL, FAST),
     "refund, tenant": Story(refund, "tenant", 0, SHORT),

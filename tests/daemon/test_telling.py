@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from itertools import pairwise
 
 import pytest
 
 from daemon.nodes import until
 from dockage.daemon.outlets import Outlet
-from dockage.daemon.telling import LASTS, SILENT_SEC, Content, Telling
-from dockage.domain.deployment import Document, Replica, Site
+from dockage.daemon.telling import LASTS, SILENT_SEC, Content, Stead, Telling
+from dockage.domain.deployment import OWN, Document, Replica, Site
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.offer import Ingress
@@ -26,6 +27,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.documents: list[Document] = []
+        self.letters: set[bytes] = set()
         self.refuses: list[str] = []
         self.grants: list[tuple[LeaseId, int]] = []
         self.signs: asyncio.Queue[Signs | None] = asyncio.Queue()
@@ -34,7 +36,8 @@ class Gate:
         self.grants.append((lease, epoch))
         return b"grant"
 
-    async def publish(self, _: LeaseId, document: Document) -> None:
+    async def publish(self, _: LeaseId, document: Document, letter: bytes) -> None:
+        self.letters.add(letter)
         if self.refuses:
             raise UsageError(self.refuses.pop(0), "no")
         self.documents.append(document)
@@ -59,10 +62,10 @@ class Scene:
         gate: object = self.gate
         self.telling = Telling(outlet, ME, gate, LoopClock(), hear, taken)  # type: ignore[arg-type]
 
-    def want(self, state: str = "serving", fence: int = 1) -> None:
+    def want(self, state: str = "serving", fence: int = 1, stead: Stead | None = None) -> None:
         replica = Replica(NodeKey(b"p" * 32), OURS, (("web", "ab" * 32),), b"", state)  # type: ignore[arg-type]
         site = Site(("shop.gw.example",), 80, "web")
-        self.telling.want(Content("shop", (site,), (replica,), (GATEWAY,), (80,), fence))
+        self.telling.want(Content("shop", (site,), (replica,), (GATEWAY,), (80,), fence, stead))
 
     async def told(self, count: int) -> Document:
         await until(lambda: len(self.gate.documents) >= count)
@@ -94,6 +97,23 @@ async def test_it_is_renewed_long_before_its_time(scene: Scene) -> None:
     first = await scene.told(1)
     await asyncio.sleep(LASTS / 2 / 1e9)
     assert scene.gate.documents[-1].expires > first.expires
+
+
+async def test_a_deputy_renews_its_tenants_document_for_days_and_never_reaches_the_tenants_epochs(
+    scene: Scene,
+) -> None:
+    tenant = NodeKey(b"T" * 32)
+    scene.want(stead=Stead(tenant, "shop", b"letter", frozenset()))
+    await asyncio.sleep(3 * 24 * 3600)
+    told = scene.gate.documents
+    assert len(told) >= 72
+    assert all(old.rank < new.rank for old, new in pairwise(told))
+    assert {(x.tenant, x.name) for x in told} == {(tenant, "shop")}
+    assert scene.gate.letters == {b"letter"}
+    scene.want()
+    own = await scene.told(len(told) + 1)
+    assert told[-2].epoch < OWN < own.epoch
+    assert own.tenant == ME
 
 
 async def test_a_standby_gets_no_grant(scene: Scene) -> None:

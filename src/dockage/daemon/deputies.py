@@ -27,6 +27,7 @@ from dockage.ports.machine import Clock, Journal, Keys, Row
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import decode, encode
 from dockage.protocol.grants import TERM, Grant, sign_grant
+from dockage.protocol.letters import Letter, sign_letter
 from dockage.protocol.mandates import (
     LEASES_MAX,
     AskTerm,
@@ -132,6 +133,10 @@ class Deputies:
 
     def all(self) -> list[tuple[Mine, Standing]]:
         return [(x, self._standing.get(x.name, Standing())) for x in self._mine.values()]
+
+    def run_it(self, name: str) -> bool:
+        """Whether the deputy's copies of *name* ran when it answered last."""
+        return name in self._mine and self._standing.get(name, Standing()).acts
 
     # -- our user ------------------------------------------------------------------------------------
     async def add(self, name: str, machine: str, budget: Sat, hourly: Msat | None, lasts: Duration) -> Mine:
@@ -302,10 +307,10 @@ class Deputies:
         await self._send(self._mandate(mine, expires, (), b""))
 
     def _mandate(self, mine: Mine, expires: Instant, held: tuple[Held, ...], recipe: bytes) -> Mandate:
-        me = self._keys.node
-        return Mandate(
-            me, mine.deputy, mine.name, mine.version, expires, mine.budget, mine.hourly, held, recipe
-        )
+        me, to = self._keys.node, (mine.deputy, mine.name)
+        letter = sign_letter(Letter(me, *to, expires), self._keys.sign) if recipe else b""
+        bounds = (mine.budget, mine.hourly)
+        return Mandate(me, *to, mine.version, expires, *bounds, held, recipe, letter)
 
     async def _send(self, mandate: Mandate) -> None:
         answer = await self._talk(mandate.deputy, Give(sign_mandate(mandate, self._keys.sign)), GIVE)

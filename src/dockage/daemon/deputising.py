@@ -39,6 +39,7 @@ from .machines import Machines
 from .peers import Opener
 from .perform import reason_of
 from .tasks import Jobs, every
+from .telling import Stead
 from .wishes import goal_of, recipe_wishes
 
 log = structlog.get_logger("dockage.deputising")
@@ -108,6 +109,15 @@ class Deputising:
     @property
     def state(self) -> Deputy:
         return self.driver.newest
+
+    def stead(self, name: str) -> Stead | None:
+        """In whose place we publish *name*, as our own controller calls it."""
+        charge = next((x for x in self.state.charges.values() if x.name == name), None)
+        if charge is None or not charge.mandate.letter:
+            return None
+        mandate = charge.mandate
+        gateways = frozenset(x.provider for x in mandate.leases)
+        return Stead(mandate.tenant, mandate.name, mandate.letter, gateways)
 
     # -- from the tenant -------------------------------------------------------------------------------
     async def serve(self, peer: NodeKey, _: streams.Deputy, stream: Stream) -> None:

@@ -8,6 +8,7 @@ missed change is made up for at the next look.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -33,7 +34,7 @@ from .outlets import Outlet, Outlets
 from .perform import reason_of
 from .publishing import Publisher
 from .renting import silently
-from .telling import Content, Telling
+from .telling import Content, Stead, Telling
 from .wishes import Wishes, gateway_wishes, recipe_doors, recipe_wishes, service_of
 from .zones import Zones
 
@@ -94,6 +95,10 @@ class Exposing:
         self._missed: dict[str, float] = {}
         self.troubles: dict[str, Reason] = {}
         """Why a deployment is not as public as it is to be."""
+        self.stead: Callable[[str], Stead | None] = lambda _: None
+        """Of what we run as a deputy."""
+        self.waits: Callable[[str], bool] = lambda _: False
+        """Whether our deputy's copies of it still serve under its names."""
         self._moved = asyncio.Event()
         keeping.hands.publish = lambda _: self._moved.set()
         keeping.beside, keeping.asked = outlets.msat_hour, self.asked
@@ -152,16 +157,26 @@ class Exposing:
         count = wanted.gateways if wanted.doors else 0
         held = await self._held(name)
         for outlet in held:
-            if outlet.ingress is not None:
+            if outlet.ingress is not None and not self._yields(name, wanted):
                 self._bring_about(outlet, wanted, [x.gateway for x in held if x.gateway], tasks)
         staying = [x for x in held if not self._leaves(x)]
         if len(staying) < count:
-            self._rent_one(name, wanted, tasks)
+            if self._acts(name):
+                self._rent_one(name, wanted, tasks)
         elif not any(x.ingress is None for x in held):  # what is new serves before the old one goes
             self.troubles.pop(name, None)
             for outlet in [x for x in held if x not in staying] + staying[count:]:
                 await self._close(outlet, SURPLUS)
         self._tell_zone(name)
+
+    def _acts(self, name: str) -> bool:
+        """To rent a gateway is to act: not without the term."""
+        of = self._keeping.state.deployments.get(name)
+        return of is None or self._keeping.state.acts(of, self._clock.now())
+
+    def _yields(self, name: str, wanted: Wanted) -> bool:
+        """Nothing of ours serves yet, and our word would count before our deputy's."""
+        return self.waits(name) and not any(x.state == "serving" for x in wanted.replicas)
 
     def _wanted(self, name: str) -> Wanted:
         recipe = self._keeping.recipe(name)
@@ -232,14 +247,17 @@ class Exposing:
             self._tellings[outlet.lease] = telling
             self._running[outlet.lease] = tasks.create_task(_guarded(telling))
         telling.outlet = outlet
+        stead = self.stead(outlet.deployment)
+        tenant, called = (stead.tenant, stead.name) if stead else (self._me, outlet.deployment)
         telling.want(
             Content(
-                outlet.deployment,
-                sites(wanted.doors, outlet.deployment, self._me, outlet.ingress, outlet.attempt),
+                called,
+                sites(wanted.doors, called, tenant, outlet.ingress, outlet.attempt),
                 wanted.replicas,
                 tuple(sorted(gateways)),
                 tuple(sorted({door.port for door in wanted.doors})),
                 wanted.fence,
+                stead,
             )
         )
 
@@ -251,7 +269,9 @@ class Exposing:
         async def rent() -> None:
             try:
                 wishes = gateway_wishes(wanted.wishes, self._left(name, wanted))
-                await self._outlets.rent(name, wanted.doors, wishes, silently)
+                stead = self.stead(name)
+                first = stead.gateways if stead else frozenset[NodeKey]()
+                await self._outlets.rent(name, wanted.doors, wishes, silently, first)
                 self._again_at.pop(name, None)
             except DockageError as error:
                 pause = min(AGAIN_MAX_SEC, AGAIN_SEC * 2 ** min(failures, 5))

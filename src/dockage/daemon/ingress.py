@@ -29,6 +29,7 @@ from dockage.protocol.documents import (
     encode_signs,
     open_document,
 )
+from dockage.protocol.letters import open_letter
 from dockage.wire.frames import read_frame, write_frame
 
 from .driver import Driver
@@ -38,8 +39,8 @@ from .peers import Reception
 
 log = structlog.get_logger("dockage.gateway")
 
-DOCUMENT, DROP = "document", "gateway-drop"
-"""Kinds of rows: a signed document by lease; a name that the operator dropped."""
+DOCUMENT, LETTER, DROP = "document", "document-letter", "gateway-drop"
+"""Kinds of rows: a signed document by lease, the letter that came with it; a name that the operator dropped."""
 READ_SEC = 10.0
 SIGN_EVERY = 1.0
 SIGN_PAUSE = 0.05
@@ -63,12 +64,16 @@ class Ingress:
         self._clock, self._journal = clock, journal
         self._dropped: set[str] = set()
         self._kept: dict[LeaseId, bytes] = {}
+        self._letters: dict[LeaseId, bytes] = {}
+        """Of leases where a deputy publishes in its tenant's place."""
         self._watchers: dict[LeaseId, int] = {}
         for row in rows:
             if row.kind == DROP:
                 self._dropped.add(row.key.decode())
             elif row.kind == DOCUMENT:
                 self._kept[LeaseId(row.key)] = row.value
+            elif row.kind == LETTER and row.value:
+                self._letters[LeaseId(row.key)] = row.value
 
     def register(self, reception: Reception) -> None:
         reception.serve_kind(streams.Publish, self._publish)
@@ -79,11 +84,11 @@ class Ingress:
         self._gateway.drop(self._dropped)
         for lease, blob in self._kept.items():
             try:
-                self._check_lease(lease)
-                await self._gateway.publish(lease, open_document(blob, self._clock.now(), self._keys.verify))
+                renter, letter = self._check_lease(lease), self._letters.get(lease, b"")
+                await self._gateway.publish(lease, self._opened(renter, blob, letter))
             except DockageError as error:
                 log.info("gateway.not-again", lease=short(lease), code=error.code)
-                await on_disk(self._journal.forget, [(DOCUMENT, lease)])
+                await on_disk(self._journal.forget, [(DOCUMENT, lease), (LETTER, lease)])
         self._kept.clear()
         await self._gateway.serve()
 
@@ -120,21 +125,38 @@ class Ingress:
         self._check_tenant(peer, header.lease)
         async with asyncio.timeout(READ_SEC):
             blob = await read_frame(stream, DOCUMENT_MAX)
-        await write_frame(stream, encode_answer(await self._take(peer, header.lease, blob)))
+        await write_frame(stream, encode_answer(await self._take(peer, header, blob)))
         await stream.finish()
 
-    async def _take(self, peer: NodeKey, lease: LeaseId, blob: bytes) -> Answer:
-        document = open_document(blob, self._clock.now(), self._keys.verify)
-        if document.tenant != peer:
-            raise PeerError("document.other", "the document is of another tenant than the lease")
+    async def _take(self, peer: NodeKey, header: streams.Publish, blob: bytes) -> Answer:
+        lease, letter = header.lease, header.letter
+        document = self._opened(peer, blob, letter)
         try:
             await self._owns.check(document)
             self._check_lease(lease)
             await self._gateway.publish(lease, document)
         except (UsageError, Unavailable) as error:
             return Refused(error.code, error.message)
-        await on_disk(self._journal.write, [Row(DOCUMENT, lease, blob)])
+        rows = [Row(DOCUMENT, lease, blob)]
+        if letter != self._letters.get(lease, b""):
+            self._letters[lease] = letter
+            rows.append(Row(LETTER, lease, letter))
+        await on_disk(self._journal.write, rows)
         return Taken(document.epoch)
+
+    def _opened(self, renter: NodeKey, blob: bytes, letter: bytes) -> Document:
+        """Of who rents the lease, or of the tenant whose *letter* it shows."""
+        now, verify = self._clock.now(), self._keys.verify
+        if not letter:
+            document = open_document(blob, now, verify)
+            if document.tenant != renter:
+                raise PeerError("document.other", "the document is of another tenant than the lease")
+            return document
+        word = open_letter(letter, renter, now, verify)
+        document = open_document(blob, now, verify, renter)
+        if (document.tenant, document.name) != (word.tenant, word.name):
+            raise PeerError("document.other", "the document is of another deployment than the letter")
+        return document
 
     async def _watch(self, peer: NodeKey, header: streams.Watch, stream: Stream) -> None:
         lease = header.lease
@@ -158,7 +180,9 @@ class Ingress:
         if held is None or held.tenant != peer:
             raise PeerError("lease.unknown", "no such lease of yours here")
 
-    def _check_lease(self, lease: LeaseId) -> None:
+    def _check_lease(self, lease: LeaseId) -> NodeKey:
+        """Who rents it."""
         held = self._driver.state.leases.get(lease)
         if held is None or held.state not in METERED:
             raise Unavailable("lease.ended", f"the lease {short(lease)} does not run")
+        return held.tenant

@@ -69,6 +69,8 @@ class Outlets:
         self._place = place
         self._avoid: dict[NodeKey, tuple[Instant, str]] = {}
         """Who failed us: until when it is not asked, and the code of what it was."""
+        self._last: dict[str, frozenset[NodeKey]] = {}
+        """Where a deployment was until something ended it there: its names in their zones go on there only."""
         self._known = {LeaseId(r.key): _decode(r.value) for r in rows if r.kind == KIND}
 
     def of(self, deployment: str) -> list[Outlet]:
@@ -98,13 +100,21 @@ class Outlets:
                 await self.end(outlet, RESTARTED)
 
     async def rent(
-        self, deployment: str, doors: Sequence[Door], wishes: Wishes, progress: Progress
+        self,
+        deployment: str,
+        doors: Sequence[Door],
+        wishes: Wishes,
+        progress: Progress,
+        first: frozenset[NodeKey] = frozenset(),
     ) -> Outlet:
-        """One more, apart from those it has. Raises UsageError("gateway.none-fits") besides what renting raises."""
+        """One more, apart from those it has; *first*: rather there, and where it was until now. Raises
+        UsageError("gateway.none-fits") besides what renting raises."""
         outlet = Outlet(LeaseId(secrets.token_bytes(16)), deployment)
         await self._keep(outlet)
         try:
             offers = await self._offers(deployment, doors, wishes, progress)
+            first |= self._last.get(deployment, frozenset())
+            offers = tuple(sorted(offers, key=lambda x: x.provider not in first))[:CANDIDATES_MAX]
             candidates = tuple([await self._renting.candidate(x, INGRESS, wishes) for x in offers])
             got = await self._renting.rent(
                 outlet.lease, deployment, INGRESS, candidates, progress, ingress=True
@@ -133,7 +143,7 @@ class Outlets:
                 f"of {len(found)} gateways on the market {len(able)} can serve all that is to be public, and none of "
                 f"these is another one than those it has, or it failed us a moment ago{self._failures(able)}",
             )
-        return apart[:CANDIDATES_MAX]
+        return apart
 
     def _failures(self, able: Sequence[Offer]) -> str:
         codes = sorted({self._avoid[x.provider][1] for x in able if x.provider in self._avoid})
@@ -141,6 +151,9 @@ class Outlets:
 
     async def end(self, outlet: Outlet, reason: Reason, *, failed: bool = False) -> None:
         """*failed*: its gateway is paid nothing more, and not asked again for a while."""
+        if outlet.gateway and not failed:
+            before = self._last.get(outlet.deployment, frozenset())
+            self._last[outlet.deployment] = before | {outlet.gateway}
         if failed and outlet.gateway:
             self._avoid[outlet.gateway] = after(self._clock.now(), AVOID), reason.code
         if outlet.lease in self._tenant.state.leases:

@@ -51,12 +51,12 @@ class Publisher:
         grant = Grant(self._keys.node, lease, holder, ("tunnel",), epoch, expires, tuple(ports))
         return sign_grant(grant, self._keys.sign)
 
-    async def publish(self, lease: LeaseId, document: Document) -> None:
-        """Tell the gateway at which we rent *lease*. Raises UsageError with the gateway's own code ("document.*" |
-        "site.*"), PeerError, or Unavailable."""
+    async def publish(self, lease: LeaseId, document: Document, letter: bytes = b"") -> None:
+        """Tell the gateway at which we rent *lease*; *letter*: of the tenant in whose place we do. Raises UsageError
+        with the gateway's own code ("document.*" | "site.*"), PeerError, or Unavailable."""
         blob = sign_document(document, self._keys.sign)
         await self._relayed.pair(lease, [replica.lease for replica in document.replicas])
-        stream = await self._stream(lease, streams.Publish(lease))
+        stream = await self._stream(lease, streams.Publish(lease, letter))
         try:
             async with asyncio.timeout(ANSWER):
                 await write_frame(stream, blob)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from dockage.domain.deployment import Document, Replica, Site
+from dockage.domain.deployment import OWN, Document, Replica, Site
 from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import NodeKey, short
 from dockage.domain.reason import Reason
@@ -40,6 +40,17 @@ SILENT_SEC = 6.0
 ANOTHERS = ("site.port", "site.taken")
 
 
+class Stead(NamedTuple):
+    """Whose deployment it is that we publish as a deputy."""
+
+    tenant: NodeKey
+    name: str
+    """As its tenant calls it."""
+    letter: bytes
+    gateways: frozenset[NodeKey]
+    """Where its tenant rented: its names in their zones go on there only."""
+
+
 class Content(NamedTuple):
     """What a document says; the same content is told once."""
 
@@ -52,6 +63,7 @@ class Content(NamedTuple):
     """Of containers, that grants are for."""
     fence: int
     """The controller's epoch: grants below it are void."""
+    stead: Stead | None = None
 
 
 class Telling:
@@ -121,13 +133,15 @@ class Telling:
 
     async def _tell(self, content: Content) -> None:
         now = self._clock.now()
-        self.epoch = max(self.epoch + 1, now // SECOND)
+        stead = content.stead
+        self.epoch = max(self.epoch + 1, now // SECOND + (0 if stead else OWN))
         expires = after(now, LASTS)
         replicas = tuple(self._granted(x, content, expires) for x in content.replicas)
+        tenant = stead.tenant if stead else self._me
         document = Document(
-            self._me, content.name, self.epoch, expires, content.sites, replicas, content.gateways
+            tenant, content.name, self.epoch, expires, content.sites, replicas, content.gateways
         )
-        await self._publisher.publish(self.outlet.lease, document)
+        await self._publisher.publish(self.outlet.lease, document, stead.letter if stead else b"")
         log.info(
             "document.told", deployment=content.name, gateway=short(self.outlet.gateway), epoch=self.epoch
         )

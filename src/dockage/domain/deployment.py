@@ -96,6 +96,10 @@ class Replica(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         )
 
 
+OWN = 1 << 40
+"""A tenant's own epochs are above, those that its deputy signs in its place below: so its own word always counts."""
+
+
 class Document(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     tenant: NodeKey
     name: str

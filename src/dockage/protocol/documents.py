@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from dockage.domain.deployment import REPLICAS_MAX, SITES_MAX, Document
+from dockage.domain.deployment import OWN, REPLICAS_MAX, SITES_MAX, Document
 from dockage.domain.errors import PeerError, UsageError
-from dockage.domain.identity import LeaseId
+from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import MINUTE, Duration, Instant
 
 from .grants import TERM, Signed, Verify
@@ -106,8 +106,9 @@ def sign_document(document: Document, sign: Callable[[bytes], bytes]) -> bytes:
     return blob
 
 
-def open_document(blob: bytes, now: Instant, verify: Verify) -> Document:
-    """Raises PeerError("document.oversized" | "malformed" | "out-of-range" | "expired" | "horizon" | "signature"). The
+def open_document(blob: bytes, now: Instant, verify: Verify, deputy: NodeKey | None = None) -> Document:
+    """*deputy*: who signed it in place of its tenant; that it may is for the caller to check. Raises
+    PeerError("document.oversized" | "malformed" | "out-of-range" | "expired" | "horizon" | "deputy" | "signature"). The
     signature, by far the dearest check, comes last."""
     if len(blob) > DOCUMENT_MAX:
         raise PeerError("document.oversized", f"a document of {len(blob)} bytes; {DOCUMENT_MAX} is the limit")
@@ -126,8 +127,12 @@ def open_document(blob: bytes, now: Instant, verify: Verify) -> Document:
         raise PeerError("document.expired", "a document whose term is over")
     if document.expires > now + TERM + CLOCK_SLACK:
         raise PeerError("document.horizon", "a document that wants to count for longer than a day")
-    if not verify(document.tenant, DOCUMENT_CONTEXT + signed.body, signed.signature):
-        raise PeerError("document.signature", "a document that its tenant did not sign")
+    if deputy is not None and document.epoch >= OWN:
+        raise PeerError("document.deputy", "a deputy's document that would count before its tenant's own")
+    if not verify(deputy or document.tenant, DOCUMENT_CONTEXT + signed.body, signed.signature):
+        raise PeerError(
+            "document.signature", "a document that neither its tenant nor the deputy who shows it signed"
+        )
     return document
 
 

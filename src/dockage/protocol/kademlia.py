@@ -102,7 +102,7 @@ class Space(NamedTuple):
         return network_of(contact.address) if self.bound else contact.key
 
     def admits(self, contact: Contact) -> bool:
-        return contact.is_sane and (not self.bound or _is_global(contact.address))
+        return _is_global(contact.address) and contact.is_sane if self.bound else contact.is_sane
 
     def confirms(self, contact: Contact, seen: str) -> bool:
         """Whether the path's address *seen* agrees with the id that the contact claims."""
@@ -258,7 +258,7 @@ class Lookup:
         for gap, key in self._order:
             if (count >= width and gap > radius) or count >= REGION_MAX:
                 return
-            if key in without or self._is_lie(key):
+            if key in without or (self._strikes and self._is_lie(key)):
                 continue
             contact = self._seen[key]
             if self._space.bound:
@@ -271,14 +271,14 @@ class Lookup:
 
     def _is_lie(self, key: NodeKey) -> bool:
         """Nobody but a proven inventor of contacts named it, and it has not answered."""
-        if not self._strikes or key in self._answered:
+        if key in self._answered:
             return False
         return self._strikes[self._teller.get(key, key)] >= STRIKES
 
     def _see(self, contact: Contact, teller: NodeKey | None = None) -> None:
         key = contact.key
         if key in self._seen:
-            if teller is not None and self._is_lie(key):
+            if teller is not None and self._strikes and self._is_lie(key):
                 self._teller[key] = teller  # somebody else vouches for it
             return
         if len(self._seen) >= SEEN_MAX or self._avoid(key) or not self._space.admits(contact):

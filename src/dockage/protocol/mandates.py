@@ -14,16 +14,16 @@ import msgspec
 from dockage.domain.deployment import GRANT_MAX, is_name
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
-from dockage.domain.units import HOUR, Duration, Instant, Msat, Sat
+from dockage.domain.units import Instant, Msat, Sat
 
 from .docker.recipe import CONTAINERS_MAX, RECIPE_MAX, Recipe, decode
+from .letters import HORIZON, LETTER_MAX
 
 MANDATE_CONTEXT = b"dockage/1\0mandate\0"
 MANDATE_MAX = 1_100_000
 """Bytes: a recipe, and the grants for all its leases."""
 ANSWER_MAX = 8192
 """Bytes: the ids of all images that a recipe may name."""
-HORIZON = Duration(31 * 24 * HOUR)
 LEASES_MAX = 64
 _MONEY_MAX = 21_000_000 * 100_000_000 * 1000
 
@@ -60,6 +60,8 @@ class Mandate(Part, frozen=True):
     leases: tuple[Held, ...]
     recipe: bytes
     """What is to run, as ``recipe.encode`` writes it; empty: the mandate is withdrawn."""
+    letter: bytes = b""
+    """For gateways, so that the tenant's public names go on (``letters.py``)."""
 
     @property
     def is_sane(self) -> bool:
@@ -73,6 +75,7 @@ class Mandate(Part, frozen=True):
             and all((len(x.provider), len(x.lease)) == (32, 16) for x in self.leases)
             and all(len(x.grant) <= GRANT_MAX for x in self.leases)
             and len(self.recipe) <= RECIPE_MAX
+            and len(self.letter) <= LETTER_MAX
         )
 
     @property

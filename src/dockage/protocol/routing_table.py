@@ -45,6 +45,8 @@ class RoutingTable:
         """When it was last among the closest to an id that we drew."""
         self._missed: set[NodeKey] = set()
         """Who was too slow the last time."""
+        self._farthest_near: int | None = None
+        """The farthest near bucket; None: to be reckoned anew."""
 
     def __len__(self) -> int:
         return len(self._order)
@@ -108,6 +110,7 @@ class RoutingTable:
             return False
         self._buckets.setdefault(order, {})[key] = entry
         self._order[key], self._heard[key] = order, now
+        self._farthest_near = None
         return True
 
     def _is_open(self, order: int) -> bool:
@@ -117,14 +120,24 @@ class RoutingTable:
 
     def is_near(self, order: int) -> bool:
         """Whether whoever is at that distance is among the K closest to us that we know."""
-        return sum(len(bucket) for other, bucket in self._buckets.items() if other < order) < K
+        if self._farthest_near is None:
+            self._farthest_near = self._reckon_near()
+        return order <= self._farthest_near
+
+    def _reckon_near(self) -> int:
+        closer = 0
+        for order in sorted(self._buckets):
+            closer += len(self._buckets[order])
+            if closer >= K:
+                return order
+        return BITS
 
     def order(self, contact: Contact) -> int:
         return (self._space.number(contact) ^ self._own_id).bit_length()
 
     def _is_crowded(self, order: int, network: bytes) -> bool:
         bucket = self._buckets.get(order, {})
-        return sum(entry.network == network for entry in bucket.values()) >= PER_NETWORK
+        return [entry.network for entry in bucket.values()].count(network) >= PER_NETWORK
 
     # -- who goes --------------------------------------------------------------------------------------
     def failed(self, key: NodeKey, now: Instant) -> None:
@@ -153,6 +166,7 @@ class RoutingTable:
             contacts, heard = self.all(), self._heard
             self._buckets, self._order, self._heard, self._own_id = {}, {}, {}, number
             self._missed.clear()
+            self._farthest_near = None
             for contact in contacts:
                 self.chosen(contact, heard[contact.key])
 
@@ -162,6 +176,7 @@ class RoutingTable:
             del self._buckets[order][key], self._heard[key]
             self._drawn.pop(key, None)
             self._missed.discard(key)
+            self._farthest_near = None
             if not self._buckets[order]:
                 del self._buckets[order]
 

@@ -103,6 +103,8 @@ class Publish(Header, frozen=True, tag="publish"):
 
     lease: LeaseId
     """At the gateway: what the traffic is billed to."""
+    letter: bytes = b""
+    """From a deputy: its tenant's word (``letters.py``)."""
 
 
 class Watch(Header, frozen=True, tag="watch"):
@@ -178,9 +180,13 @@ def decode_header(frame: bytes) -> AnyHeader:
         0 < header.port < 65536 and len(header.container) == 64
     ):
         raise PeerError("stream.header", "a tunnel names a full container id and a port")
-    if not 0 <= getattr(header, "epoch", 0) < 1 << 63 or len(getattr(header, "grant", b"")) > GRANT_MAX:
-        raise PeerError("stream.header", "an epoch or a grant beyond all measure")
+    if not 0 <= getattr(header, "epoch", 0) < 1 << 63 or len(_word(header)) > GRANT_MAX:
+        raise PeerError("stream.header", "an epoch, a grant or a letter beyond all measure")
     return header
+
+
+def _word(header: AnyHeader) -> bytes:
+    return getattr(header, "grant", b"") or getattr(header, "letter", b"")
 
 
 def encode_observed(answer: Observed) -> bytes:

@@ -2,12 +2,15 @@
 
 The generated code polls a Rust future, and even when that future is ready already (most writes, half of the reads)
 its callback wakes the loop through a pipe: 100 us of CPU for a call of 10. Here a callback that comes from inside the
-poll is taken as the answer; one from another thread wakes the loop as before. A tunnelled request takes eight calls.
+poll is taken as the answer; one from another thread wakes the loop as before. A tunnelled request takes eight calls,
+and each of them two or three plain ones, for which the generated code makes two structures that say "no error"; here
+those are used again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
 from itertools import count
 from typing import Any
@@ -25,6 +28,8 @@ PARTS = (
     "_uniffi_rust_call_with_error",
     "_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK",
     "_UNIFFI_RUST_FUTURE_POLL_READY",
+    "_UniffiRustCallStatus",
+    "_uniffi_check_call_status",
 )
 ARGUMENTS = ("rust_future", "ffi_poll", "ffi_complete", "ffi_free", "lift_func", "error_ffi_converter")
 
@@ -55,13 +60,16 @@ class _Poll:
         elif not self.future.done():
             self.future.set_result(code)
 
+    @property
+    def is_answered(self) -> bool:
+        """From inside the poll, and nobody else has waited for too long."""
+        return self.code is not None and next(_turns) % FAIR != 0
+
     async def wait(self) -> int:
-        if self.code is None or next(_turns) % FAIR == 0:
-            self.future = self.loop.create_future()
-            if self.code is not None:
-                self.loop.call_soon(self._resolve, self.code)
-            return await self.future
-        return self.code
+        self.future = self.loop.create_future()
+        if self.code is not None:
+            self.loop.call_soon(self._resolve, self.code)
+        return await self.future
 
 
 _polls: dict[int, _Poll] = {}
@@ -91,13 +99,29 @@ async def _call(
             poll, handle = _Poll(loop), next(_handles)
             _polls[handle] = poll
             ffi_poll(rust_future, _callback, handle)
-            if await poll.wait() == READY:
+            if (poll.code if poll.is_answered else await poll.wait()) == READY:
                 break
-        return lift_func(
-            iroh_ffi._uniffi_rust_call_with_error(error_ffi_converter, ffi_complete, rust_future)
-        )
+        return lift_func(_plain(error_ffi_converter, ffi_complete, rust_future))
     finally:
         ffi_free(rust_future)
+
+
+_spare: list[tuple[Any, Any]] = []
+"""Statuses that say "no error", and references to them. Rust writes into one only when there is an error."""
+
+
+def _plain(error_ffi_converter: Any, fn: Any, *args: Any) -> Any:
+    """A call that is no future, from any thread; another may begin inside it, when garbage is collected."""
+    try:
+        status, reference = _spare.pop()
+    except IndexError:
+        status = iroh_ffi._UniffiRustCallStatus.default()
+        reference = ctypes.byref(status)
+    result = fn(*args, reference)
+    if status.code:
+        iroh_ffi._uniffi_check_call_status(error_ffi_converter, status)
+    _spare.append((status, reference))
+    return result
 
 
 _callback: Any = None
@@ -107,8 +131,12 @@ def fits(binding: Any) -> bool:
     """Whether the binding is as it was when this was written; another one is left alone."""
     if any(not hasattr(binding, name) for name in PARTS):
         return False
-    code = binding._uniffi_rust_call_async.__code__
+    code, plain = (
+        binding._uniffi_rust_call_async.__code__,
+        binding._uniffi_rust_call_with_error.__code__,
+    )
     same = code.co_varnames[: code.co_argcount] == ARGUMENTS
+    same = same and plain.co_varnames[: plain.co_argcount + 1] == (ARGUMENTS[-1], "fn", "args")
     return same and bool(binding._UNIFFI_RUST_FUTURE_POLL_READY == READY)
 
 
@@ -118,5 +146,5 @@ def apply() -> bool:
     if _callback is not None or not fits(iroh_ffi):
         return False
     _callback = iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(_continue)
-    iroh_ffi._uniffi_rust_call_async = _call
+    iroh_ffi._uniffi_rust_call_async, iroh_ffi._uniffi_rust_call_with_error = _call, _plain
     return True
