@@ -119,4 +119,4 @@ def seen_up_there(market: LocalMarket) -> int:
 
 
 def running(market: LocalMarket) -> list[dict[str, Any]]:
-    return [x for x in leases(market) if x["state"] == "running" and not x["ingress"]]
+    return [x for x in leases(market) if x["state"] == "running" and x["service"] == "engine"]

@@ -130,7 +130,7 @@ class Town:
         return [x for x in leases if x.deployment == name and not x.is_over]
 
     def ingress(self, name: str) -> list[Any]:
-        return [x for x in self.live(name) if x.ingress]
+        return [x for x in self.live(name) if x.service == "gateway"]
 
     def shown(self, name: str) -> dict[str, Any]:
         found = control_public.all_of(self.tenant.node)

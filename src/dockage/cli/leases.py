@@ -49,7 +49,7 @@ def _row(lease: Json, rates: Rates | None) -> tuple[str, ...]:
     pace = average(lease) if rates is None else rates.get(lease["lease"], 0)
     return (
         show.short(lease["lease"]),
-        lease["deployment"] + (" (gateway)" if lease["ingress"] else ""),
+        lease["deployment"] + (f" ({lease['service']})" if lease["service"] != "engine" else ""),
         show.short(lease["provider"]),
         lease["state"],
         show.duration(lease["running_sec"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from dockage.domain.errors import UsageError
-from dockage.domain.offer import hourly_ceiling
+from dockage.domain.offer import GATEWAY, hourly_ceiling
 from dockage.domain.resources import INGRESS
 from dockage.domain.units import Msat
 
@@ -33,7 +33,7 @@ async def gateway_prices(node: Node, wishes: Wishes, count: int) -> list[Msat]:
     if not count:
         return []
     try:
-        found = await node.renting.fitting(INGRESS, gateway_wishes(wishes, None), silently, ingress=True)
+        found = await node.renting.fitting(INGRESS, gateway_wishes(wishes, None), silently, service=GATEWAY)
     except UsageError:
         return []
     return [hourly_ceiling(offer, INGRESS) for offer in found[:count]]

@@ -17,7 +17,7 @@ from dockage.domain.doors import Door, fits
 from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED
-from dockage.domain.offer import Ingress, Offer
+from dockage.domain.offer import GATEWAY, Ingress, Offer
 from dockage.domain.pricing import ceiling
 from dockage.domain.reason import Reason
 from dockage.domain.resources import INGRESS
@@ -117,7 +117,7 @@ class Outlets:
             offers = tuple(sorted(offers, key=lambda x: x.provider not in first))[:CANDIDATES_MAX]
             candidates = tuple([await self._renting.candidate(x, INGRESS, wishes) for x in offers])
             got = await self._renting.rent(
-                outlet.lease, deployment, INGRESS, candidates, progress, ingress=True
+                outlet.lease, deployment, INGRESS, candidates, progress, service=GATEWAY
             )
         except DockageError:  # cut short by a stop it stays written down: ``tidy`` ends what came of it
             await self._forget(outlet.lease)
@@ -131,7 +131,7 @@ class Outlets:
         self, deployment: str, doors: Sequence[Door], wishes: Wishes, progress: Progress
     ) -> tuple[Offer, ...]:
         now = self._clock.now()
-        found = await self._renting.fitting(INGRESS, wishes, progress, ingress=True)
+        found = await self._renting.fitting(INGRESS, wishes, progress, service=GATEWAY)
         able = [x for x in found if x.ingress is not None and fits(doors, x.ingress)]
         self._avoid = {key: found for key, found in self._avoid.items() if found[0] > now}
         fit = [x for x in able if x.provider not in self._avoid]

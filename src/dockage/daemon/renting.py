@@ -18,7 +18,7 @@ from dockage.domain.channel import Channel
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED, LeaseState
-from dockage.domain.offer import Offer, Risk, Wish, hourly_ceiling, nobody
+from dockage.domain.offer import ENGINE, GATEWAY, Offer, Risk, Wish, hourly_ceiling, nobody
 from dockage.domain.pricing import ceiling
 from dockage.domain.query import AVOID_MAX, Query
 from dockage.domain.reason import Reason
@@ -153,7 +153,7 @@ class Renting:
     # -- one lease -----------------------------------------------------------------------------------
     def _held(self, deployment: str) -> RentedLease | None:
         for lease in self._driver.state.leases.values():
-            ours = lease.deployment == deployment and not lease.ingress and lease.id not in self.aside
+            ours = lease.deployment == deployment and lease.service == ENGINE and lease.id not in self.aside
             if ours and lease.state in METERED:
                 return lease
         return None
@@ -173,15 +173,15 @@ class Renting:
 
     async def ingress(self, deployment: str, wishes: Wishes, progress: Progress) -> LeaseInfo:
         """A lease at a gateway, for the document of *deployment*; as ``obtain``, but each call rents another one."""
-        return await self._rent(deployment, INGRESS, wishes, progress, ingress=True)
+        return await self._rent(deployment, INGRESS, wishes, progress, GATEWAY)
 
     async def _rent(
-        self, deployment: str, need: Resources, wishes: Wishes, progress: Progress, *, ingress: bool = False
+        self, deployment: str, need: Resources, wishes: Wishes, progress: Progress, service: str = ENGINE
     ) -> LeaseInfo:
-        progress("looking for a gateway" if ingress else "looking for a provider")
-        candidates = await self.candidates(need, wishes, progress, ingress=ingress)
+        progress("looking for a gateway" if service == GATEWAY else "looking for a provider")
+        candidates = await self.candidates(need, wishes, progress, service=service)
         lease = LeaseId(secrets.token_bytes(16))
-        return await self.rent(lease, deployment, need, candidates, progress, ingress=ingress)
+        return await self.rent(lease, deployment, need, candidates, progress, service=service)
 
     async def rent(
         self,
@@ -191,13 +191,13 @@ class Renting:
         candidates: tuple[Candidate, ...],
         progress: Progress,
         *,
-        ingress: bool = False,
+        service: str = ENGINE,
     ) -> LeaseInfo:
         """Returns once it runs. Raises UsageError with everybody's refusals, Unavailable("lease.slow")."""
         asked = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(OBTAIN_TIMEOUT):
-                await self._driver.tell(told.RentRequested(lease, deployment, need, candidates, ingress))
+                await self._driver.tell(told.RentRequested(lease, deployment, need, candidates, service))
                 rented = await self._until(lease, lambda x: x.state in METERED or x.is_over, progress)
         except TimeoutError:
             await self._give_up(lease)
@@ -217,7 +217,7 @@ class Renting:
         gone = Reason("lease.cancelled", "our user gave up waiting")
         await self._driver.post(told.EndRequested(lease, gone))
 
-    def wish(self, need: Resources, wishes: Wishes, *, ingress: bool = False) -> Wish:
+    def wish(self, need: Resources, wishes: Wishes, *, service: str = ENGINE) -> Wish:
         """What is looked for in the market."""
         return Wish(
             tenant=self._driver.state.me,
@@ -228,15 +228,15 @@ class Renting:
             isolation=wishes.isolation,
             max_msat_hour=wishes.max_msat_hour,
             network=self._network,
-            ingress=ingress,
+            service=service,
         )
 
     async def candidates(
-        self, need: Resources, wishes: Wishes, progress: Progress = silently, *, ingress: bool = False
+        self, need: Resources, wishes: Wishes, progress: Progress = silently, *, service: str = ENGINE
     ) -> tuple[Candidate, ...]:
         """Best first, each with the channel it would need. Raises UsageError("market.nothing-fits"), and
         Unavailable("market.unreachable") if nobody answers for 35 s."""
-        offers = await self.fitting(need, wishes, progress, ingress=ingress)
+        offers = await self.fitting(need, wishes, progress, service=service)
         return tuple([await self.candidate(offer, need, wishes) for offer in offers[:CANDIDATES_MAX]])
 
     async def quote(self, need: Resources, wishes: Wishes) -> tuple[Offer, Candidate, int]:
@@ -250,13 +250,13 @@ class Renting:
         wishes: Wishes,
         progress: Progress,
         *,
-        ingress: bool = False,
+        service: str = ENGINE,
         beside: Sequence[Place] = (),
         avoid: Iterable[NodeKey] = (),
     ) -> tuple[Offer, ...]:
         """The offers that fit, best first, without those of *avoid* or of the operators and networks of *beside*; few
         of one network, so that who floods the market with cheap ones is not all that is seen of it."""
-        wish = self.wish(need, wishes, ingress=ingress)
+        wish = self.wish(need, wishes, service=service)
         if not wishes.provider:
             query = _apart(Query(wish, near=True, per_net=PER_NET), beside, avoid)
             answer = await patiently(lambda: self.queries.ask(query), progress)

@@ -144,7 +144,7 @@ def rented(lease: RentedLease, now: Instant) -> Json:
     return {
         "lease": lease.id.hex(),
         "deployment": lease.deployment,
-        "ingress": lease.ingress,
+        "service": lease.service,
         "provider": lease.provider.hex() if lease.candidates else "",
         "state": lease.state.value,
         "reason": reason(lease.reason),

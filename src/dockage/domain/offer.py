@@ -23,6 +23,9 @@ OPACITIES = ("open", "sealed", "confidential")
 """What the provider can see of the container, least secret first."""
 ISOLATIONS = ("container", "gvisor", "vm")
 """What the container can do to the provider, least isolated first."""
+ENGINE, GATEWAY, RELAY = "engine", "gateway", "relay"
+SERVICES = (ENGINE, GATEWAY, RELAY)
+"""What a lease can be of; each offer sells one of them."""
 
 
 class Ingress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -74,6 +77,13 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No lease here outlives this; 0: open."""
     ingress: Ingress | None = None
     """Set by gateways: their leases hold no containers."""
+    relay_port: int = 0
+    """Set by relays that are paid: the TCP port, at the address that its node has. No containers there, either."""
+
+    @property
+    def service(self) -> str:
+        """One of ``SERVICES``."""
+        return GATEWAY if self.ingress is not None else RELAY if self.relay_port else ENGINE
 
     @property
     def is_sane(self) -> bool:
@@ -93,7 +103,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and len(self.free_for) <= 16
             and 0 <= self.min_msat_hour < 1 << 62
             and 0 <= self.until < 1 << 63
-            and (self.ingress is None or self.ingress.is_sane)
+            and (self.ingress is None or (self.ingress.is_sane and not self.relay_port))
+            and 0 <= self.relay_port < 65536
         )
 
     def as_seen_by(self, tenant: NodeKey) -> Offer:
@@ -117,8 +128,8 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Worst-case price (all of the limits used, network aside) that is still acceptable."""
     network: str = ""
     """The network our wallet is on; "" = no wallet, only free offers fit."""
-    ingress: bool = False
-    """A gateway, instead of an engine."""
+    service: str = ENGINE
+    """One of ``SERVICES``."""
 
     @property
     def is_sane(self) -> bool:
@@ -129,6 +140,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and max(len(self.region), len(self.architecture), len(self.network)) <= 32
             and self.opacity in OPACITIES
             and self.isolation in ISOLATIONS
+            and self.service in SERVICES
             and (self.max_msat_hour is None or 0 <= self.max_msat_hour < 1 << 62)
         )
 
@@ -158,9 +170,9 @@ def misfits(offer: Offer, wish: Wish, msat_hour: Msat) -> list[str]:
     found = [] if wish.limits.fits_in(offer.free) else list(wish.limits.lacking(offer.free))
     if wish.region and offer.region != wish.region:
         found.append("region")
-    if (offer.ingress is not None) != wish.ingress:
-        found.append("ingress")
-    if offer.architecture != wish.architecture and not wish.ingress:
+    if offer.service != wish.service:
+        found.append("service")
+    if offer.architecture != wish.architecture and wish.service == ENGINE:
         found.append("architecture")
     if offer.opacity != wish.opacity and is_less(offer.opacity, wish.opacity, OPACITIES):
         found.append("opacity")
@@ -194,8 +206,8 @@ def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
     match name:
         case "tenant":
             return "not open to your key"
-        case "ingress":
-            return "is no gateway" if wish.ingress else "is a gateway, not an engine"
+        case "service":
+            return f"is {_A[offer.service]}, not {_A[wish.service]}"
         case "network":
             return f"is paid on {offer.network}, your wallet is on {wish.network or 'no network'}"
         case "min_msat_hour":
@@ -208,6 +220,9 @@ def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
             return f"{name} is only {getattr(offer, name)}"
         case _:
             return f"only {_room(offer.free, name)} left"
+
+
+_A = {ENGINE: "an engine", GATEWAY: "a gateway", RELAY: "a relay"}
 
 
 def _room(free: Resources, name: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 from dockage.domain.channel import SpendingTx
 from dockage.domain.checks import Look
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
+from dockage.domain.offer import ENGINE
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
@@ -245,8 +246,8 @@ class RentRequested(Event, frozen=True):
     limits: Resources
     candidates: tuple[Candidate, ...]
     """Best first; the next one is tried when one refuses or stays silent."""
-    ingress: bool = False
-    """At gateways."""
+    service: str = ENGINE
+    """One of ``offer.SERVICES``."""
 
 
 class GrowRequested(Event, frozen=True):

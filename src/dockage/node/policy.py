@@ -42,6 +42,8 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
     """What the funding of a channel also pays us: a light client cannot see the channel otherwise."""
     ingress: Ingress | None = None
     """Set on a gateway."""
+    relay_port: int = 0
+    """Set on a relay that is paid."""
     patience: Duration = Duration(5 * SECOND)
     """How long a tick may stay unpaid before the containers are frozen."""
     grace: Duration = Duration(60 * SECOND)
@@ -114,6 +116,7 @@ class ProviderPolicy(msgspec.Struct, frozen=True):
             free_for=self.free_for,
             min_msat_hour=Msat(0) if self.tariff.is_free else self.min_msat_hour,
             ingress=self.ingress,
+            relay_port=self.relay_port,
         )
 
 

@@ -17,7 +17,7 @@ from dockage.domain.checks import NONE, Checks
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import ChannelId, LeaseId, NodeKey
 from dockage.domain.lease import Ending, LeaseState, check_move
-from dockage.domain.offer import Quote
+from dockage.domain.offer import ENGINE, Quote
 from dockage.domain.pricing import Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.reputation import BREACHES_MAX, Breach
@@ -88,8 +88,8 @@ class RentedLease(msgspec.Struct, frozen=True):
     """It is over here, and its provider has not confirmed it."""
     refusals: tuple[tuple[NodeKey, Reason], ...] = ()
     """Who said no, and why: the answer to ``dockage why``."""
-    ingress: bool = False
-    """At a gateway: it holds no containers, and our user's own commands never go there."""
+    service: str = ENGINE
+    """One of ``offer.SERVICES``. Only an engine holds containers, and our user's own commands go nowhere else."""
 
     def __repr__(self) -> str:
         return f"<RentedLease {self.id.hex()[:8]} {self.state} due {self.due} msat>"

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from dockage.domain.checks import PROCESSES_MAX, SURE, Checks, Look, after_look, is_uneasy, mark, starvation
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
+from dockage.domain.offer import ENGINE
 from dockage.domain.reason import Reason
 from dockage.domain.units import MIB, Duration, Instant, after
 
@@ -29,7 +30,7 @@ def on_running_tick(state: Tenant, lease: RentedLease, now: Instant) -> tuple[Te
     policy = state.policy
     if not policy.check_every or lease.state is not LeaseState.RUNNING or now < lease.checks.awaited_until:
         return state, ()
-    if lease.ingress:  # nothing of ours is there to look at
+    if lease.service != ENGINE:  # nothing of ours is there to look at
         return state, ()
     return _ask(state, lease, lease.checks, now)
 

@@ -70,7 +70,7 @@ def on_rent(state: Tenant, event: told.RentRequested, now: Instant) -> tuple[Ten
         event.candidates,
         since=now,
         asked_at=now,
-        ingress=event.ingress,
+        service=event.service,
     )
     if not event.candidates:
         return store(state, enter(lease, LeaseState.ENDED, now, NO_CANDIDATE)), ()

@@ -113,7 +113,7 @@ def tenant_socket(status: Json) -> str:
 # -- the price ---------------------------------------------------------------------------------------
 def _price(session: Session, project: compose.Project) -> Json:
     for lease in session.client.get("spend")["leases"]:
-        if lease["deployment"] == project.name and lease["state"] in LIVE and not lease["ingress"]:
+        if lease["deployment"] == project.name and lease["state"] in LIVE and lease["service"] == "engine":
             return _held(project, lease)
     quote = session.client.post("quote", body=project.question())
     return {"quote": quote, "lease": None, "grows": True, "text": quoted(project, quote)}
