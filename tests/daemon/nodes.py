@@ -134,6 +134,7 @@ class Peer:
         lan: bool = True,
         gateway: Callable[[], Any] | None = None,
         resolver: Any = None,
+        tolls: Any = None,
         clock: Clock | None = None,
     ) -> None:
         self.world, self._spawn, self.policy, self.config = world, tasks, policy, config
@@ -147,7 +148,7 @@ class Peer:
         memory = MemoryJournal()
         self._open_journal = journal or (lambda: memory)
         self._running: list[asyncio.Task[None]] = []
-        self._make_gateway, self._resolver = gateway, resolver
+        self._make_gateway, self._resolver, self._tolls = gateway, resolver, tolls
         self.node: Node
         self.journal: Journal
 
@@ -172,7 +173,7 @@ class Peer:
             directory=world.board,
             entered=entered,
             rail=rail if self._has_wallet else None,
-            host=(gateway or self.host) if self.policy else None,
+            host=(gateway or self._tolls or self.host) if self.policy else None,
             prices=self._prices,
             prober=self._prober,
             rand=Random(number),
@@ -182,6 +183,7 @@ class Peer:
             hostname=f"machine-{number}",
             gateway=gateway,
             resolver=self._resolver,
+            tolls=self._tolls,
         )
         self.node, loops = wire(ground, self.policy, self._patience)
         self._ear(self.node)

@@ -309,7 +309,7 @@ async def test_the_tunnels_bytes_are_counted_on_both_sides_and_survive_a_restart
     await tenant.restart()
     used = tenant.rented(lease).last.usage
     assert (used.net_in_bytes, used.net_out_bytes) == (50_000, 50_000)
-    assert tenant.node.renting._counts.of(lease) == (50_000, 50_000)
+    assert tenant.node.renting.counts.of(lease) == (50_000, 50_000)
     stream.abort()
 
 

@@ -66,7 +66,7 @@ class Agent:
         self._running: list[asyncio.Task[None]] = []
         self._daemon: list[asyncio.Task[None]] = []
         self._relays: dict[int, tuple[Relay, asyncio.Task[None]]] = {}
-        self._probe = RelayProbe()
+        self._probe = RelayProbe(NodeKey(bytes(32)))
         self.link: IrohLink
 
     async def start(

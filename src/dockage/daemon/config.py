@@ -69,6 +69,9 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relays: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
     """URLs of relays to be reachable through, such as ``http://203.0.113.7:3340``; the nearest that answers is used.
     Empty: those that the market nodes we ask run themselves."""
+    relay_budget_sat: Count = 0
+    """Where no free relay answers, rent one on the market for at most so many satoshis a day (UTC), besides what the
+    chain takes for the channel. 0: never."""
     network: Name = "main"
     """Which market: nodes that say another name on the local network or in Mainline are not listened to."""
     name: Annotated[str, msgspec.Meta(max_length=32)] = ""
@@ -294,6 +297,10 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all clients together may send, on average."""
     only_for: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
     """Keys (hex) that may use it; empty: everybody."""
+    msat_gib: Count = 0
+    """The price of a GiB passed on for whoever is reached by it, in either direction. 0: it is free and needs no lease.
+    With a price the node sells this and nothing else: ``provider.enabled`` is on, its engine is not used, and whom it
+    serves and on which credit is what ``[provider]`` says."""
     certificate: str = ""
     """Path of a certificate (PEM) for its name, with its chain, to be used as ``https://NAME:PORT``. It must be one
     that everybody trusts. Without it the relay speaks plain HTTP; what it carries is encrypted by the nodes anyway."""
@@ -406,7 +413,7 @@ def _check(config: Config, path: Path) -> None:
     if config.provider.tariff is not None and not config.provider.tariff.is_sane:
         raise UsageError("config.invalid", f"{path}: a price in provider.tariff is negative or absurd")
     sells = config.provider
-    if sells.enabled and not (tariff(sells).is_free or only_own(sells)) and not bitcoin.network:
+    if sells.enabled and not (tariff(config).is_free or only_own(sells)) and not bitcoin.network:
         raise UsageError(
             "provider.no-wallet",
             "a price needs a wallet to be paid into: set [bitcoin] in config.toml, sell for nothing (--free), or "
@@ -450,6 +457,21 @@ def _check_relays(config: Config, path: Path) -> None:
         raise UsageError("config.relay", f"{path}: relay.listen is ip:port, not {listen!r}")
     for text in config.relay.only_for:
         read_key(text)
+    if config.relay.msat_gib:
+        _check_paid_relay(config, path)
+
+
+def _check_paid_relay(config: Config, path: Path) -> None:
+    wanted = config.relay
+    for wrong, why in (
+        (not wanted.listen, "a relay with a price needs relay.listen"),
+        (not config.provider.enabled, "a relay with a price is sold: set provider.enabled"),
+        (config.gateway.enabled, "one node sells one thing: a gateway, or a relay with a price"),
+        (bool(wanted.certificate), "a relay with a price is told as ip:port, without a certificate"),
+        (not config.bitcoin.network, "a relay with a price needs a wallet: set bitcoin.network"),
+    ):
+        if wrong:
+            raise UsageError("config.relay", f"{path}: {why}")
 
 
 def read_ports(text: str) -> tuple[int, int]:
@@ -516,7 +538,10 @@ def _micro(name: str, text: str) -> int:
         ) from None
 
 
-def tariff(provider: Provider) -> Tariff:
+def tariff(config: Config) -> Tariff:
+    provider, passed = config.provider, config.relay.msat_gib
+    if passed:
+        return Tariff(net_in_gib=passed, net_out_gib=passed)
     return provider.tariff if provider.tariff is not None else PRESETS[provider.price_preset]
 
 

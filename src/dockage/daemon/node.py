@@ -27,11 +27,20 @@ from .linking import Linking
 from .machines import Machines
 from .market import Market, Notice
 from .own import OwnMarket
+from .paidrelay import PaidRelay
 from .peers import Reception
 from .publishing import Publisher
 from .rail import Rail
 from .renting import Renting
 from .steps import Steps
+
+
+@dataclass(slots=True)
+class Reached:
+    """How others reach us, known once the link's side is wired (``nat.py``)."""
+
+    paid: PaidRelay | None = None
+    """None where no relay is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +77,5 @@ class Node:
     relay: Callable[[], RelayFigures] | None = None
     ingress: Ingress | None = None
     """Others', where this node is a gateway."""
+    reached: Reached = field(default_factory=Reached)
     steps: Steps = field(default_factory=Steps)

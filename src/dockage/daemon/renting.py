@@ -72,9 +72,9 @@ class Renting:
         architecture: str,
         risk: Callable[[], Risk] = lambda: nobody,
     ) -> None:
-        self._driver, self.queries = driver, queries
+        self.driver, self.queries = driver, queries
         self._open_stream, self._open_bundled = open_stream, open_bundled
-        self._network, self._counts, self._planner = network, counts, planner
+        self._network, self.counts, self._planner = network, counts, planner
         self._architecture, self._risk = architecture, risk
         self._obtaining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shown: dict[LeaseId, tuple[RentedLease, LeaseInfo]] = {}
@@ -96,17 +96,17 @@ class Renting:
             return await self._rent(deployment, need, wanted, progress)
 
     async def rename(self, lease: LeaseId, deployment: str) -> LeaseInfo:
-        await self._driver.tell(told.Renamed(lease, deployment))
-        mine = self._driver.state.leases.get(lease)
+        await self.driver.tell(told.Renamed(lease, deployment))
+        mine = self.driver.state.leases.get(lease)
         if mine is None or mine.deployment != deployment:
             raise Unavailable("lease.ended", f"the lease {short(lease)} has ended meanwhile")
         return info(mine)
 
     async def release(self, lease: LeaseId) -> None:
-        if lease not in self._driver.state.leases:
+        if lease not in self.driver.state.leases:
             return
         done = Reason("lease.released", "our user took the deployment down")
-        await self._driver.tell(told.EndRequested(lease, done))
+        await self.driver.tell(told.EndRequested(lease, done))
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 await self._until(lease, lambda x: x.is_over)
@@ -116,7 +116,7 @@ class Renting:
     def all(self) -> Sequence[LeaseInfo]:
         """Asked several times at each request of a client: what did not change is not worked out again."""
         before, self._shown = self._shown, {}
-        for lease in self._driver.state.leases.values():
+        for lease in self.driver.state.leases.values():
             if not lease.is_over:
                 known = before.get(lease.id)
                 self._shown[lease.id] = known if known and known[0] is lease else (lease, info(lease))
@@ -127,17 +127,17 @@ class Renting:
 
     async def tunnel(self, lease: LeaseId, container: str, port: int) -> Stream:
         stream = await self._open(self._open_bundled, lease, Tunnel(lease, container, port))
-        return Counted(stream, *self._counts.counters(lease))
+        return Counted(stream, *self.counts.counters(lease))
 
     async def datagrams(self, lease: LeaseId, container: str, port: int) -> Stream:
         stream = await self._open(self._open_bundled, lease, Datagrams(lease, container, port))
-        return Counted(stream, *self._counts.counters(lease))
+        return Counted(stream, *self.counts.counters(lease))
 
     async def layers(self, lease: LeaseId) -> Stream:
         return await self._open(self._open_stream, lease, Layers(lease))
 
     async def _open(self, opener: Opener, lease: LeaseId, header: AnyHeader) -> Stream:
-        mine = self._driver.state.leases.get(lease)
+        mine = self.driver.state.leases.get(lease)
         if mine is None or mine.state not in METERED:
             why = f": {mine.reason}" if mine and mine.reason else ""
             raise Unavailable("lease.ended", f"the lease {short(lease)} is not running{why}")
@@ -146,13 +146,13 @@ class Renting:
     async def drop_unfinished(self) -> None:
         """At the start: whoever waited for these leases is gone, and would have to pay for them."""
         gone = Reason("lease.cancelled", "the daemon was restarted before the lease ran")
-        for lease in list(self._driver.state.leases.values()):
+        for lease in list(self.driver.state.leases.values()):
             if lease.state in UNFINISHED:
-                await self._driver.post(told.EndRequested(lease.id, gone))
+                await self.driver.post(told.EndRequested(lease.id, gone))
 
     # -- one lease -----------------------------------------------------------------------------------
     def _held(self, deployment: str) -> RentedLease | None:
-        for lease in self._driver.state.leases.values():
+        for lease in self.driver.state.leases.values():
             ours = lease.deployment == deployment and lease.service == ENGINE and lease.id not in self.aside
             if ours and lease.state in METERED:
                 return lease
@@ -161,7 +161,7 @@ class Renting:
     async def grow(self, lease: RentedLease, need: Resources) -> LeaseInfo:
         """Raises UsageError with the provider's reason if it has no more room."""
         limits = lease.limits + need
-        await self._driver.tell(told.GrowRequested(lease.id, limits))
+        await self.driver.tell(told.GrowRequested(lease.id, limits))
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 grown = await self._until(lease.id, lambda x: x.wanted is None or x.is_over)
@@ -197,7 +197,7 @@ class Renting:
         asked = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(OBTAIN_TIMEOUT):
-                await self._driver.tell(told.RentRequested(lease, deployment, need, candidates, service))
+                await self.driver.tell(told.RentRequested(lease, deployment, need, candidates, service))
                 rented = await self._until(lease, lambda x: x.state in METERED or x.is_over, progress)
         except TimeoutError:
             await self._give_up(lease)
@@ -215,12 +215,12 @@ class Renting:
 
     async def _give_up(self, lease: LeaseId) -> None:
         gone = Reason("lease.cancelled", "our user gave up waiting")
-        await self._driver.post(told.EndRequested(lease, gone))
+        await self.driver.post(told.EndRequested(lease, gone))
 
     def wish(self, need: Resources, wishes: Wishes, *, service: str = ENGINE) -> Wish:
         """What is looked for in the market."""
         return Wish(
-            tenant=self._driver.state.me,
+            tenant=self.driver.state.me,
             limits=need,
             region=wishes.region,
             architecture=self._architecture,
@@ -282,8 +282,8 @@ class Renting:
         return await self._planner.first(msat_hour, wishes.channel_sat, offer.setup_sat)
 
     def _paying(self, provider: NodeKey) -> Channel | None:
-        height = self._driver.state.height
-        for channel in self._driver.state.channels.values():
+        height = self.driver.state.height
+        for channel in self.driver.state.channels.values():
             if channel.peer == provider and channel.serves_at(height) and channel.remaining > 0:
                 return channel
         return None
@@ -296,13 +296,13 @@ class Renting:
     ) -> RentedLease:
         said = None
         while True:
-            mine = self._driver.state.leases[lease]
+            mine = self.driver.state.leases[lease]
             if done(mine):
                 return mine
             if (mine.state, mine.candidates) != said:
                 said = (mine.state, mine.candidates)
                 progress(_SAY.get(mine.state, "{}").format(short(mine.provider)))
-            await self._driver.moved()
+            await self.driver.moved()
 
 
 _SAY = {

@@ -145,7 +145,8 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             refuse_foreign_channels(rail, rows, keys.node)
         gate = gateway.make(home, config.gateway, clock) if config.gateway.enabled else None
         sells = config.provider.enabled
-        host = (gate or await _host(home, config, stack)) if sells else None
+        tolls = relay.tolls if relay else None
+        host = (gate or tolls or await _host(home, config, stack)) if sells else None
         seeds = [settings.read_seed(text) for text in config.node.seeds]
         contacts = Contacts(
             rows, journal, clock, directory.bootstrap, directory.contacts, seeds, bound=config.node.public
@@ -169,24 +170,27 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             SystemRandom(),
             platform.machine(),
             _new_pake,
-            relay[0].figures if relay else None,
+            relay.relay.figures if relay else None,
             _neighbours(config),
             contacts,
             _square(config, keys.node, link),
             _hostname(),
             gate,
             gateway.resolver(config.gateway),
+            tolls,
         )
         node, loops = wire(ground, _policy(config, await host.facts()) if host is not None else None)
         if node.notice is not None:
             stack.push_async_callback(node.notice.leave)
         loops += [*beside(node), Timekeeping(clock, partial(has_leases, node)).run]
         loops += gateway.name_server(home, config.gateway, gate, directory, clock) if gate is not None else []
-        loops += [*([relay[1]] if relay else []), _board(directory, entered)]
+        loops += [*([relay.serve] if relay else []), _board(directory, entered)]
         if nat.wants_relays(config):
-            probe = RelayProbe()
+            probe = RelayProbe(keys.node)
             stack.push_async_callback(probe.close)
-            loops += nat.find_ourselves(config, link, clock, lambda: [*seeds, *directory.contacts()], probe)
+            loops += nat.find_ourselves(
+                node, link, lambda: [*seeds, *directory.contacts()], probe, (journal, rows)
+            )
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
         loops.append(partial(supervised, node, home / CONTROL_SOCKET, Notifier.taken_from(os.environ)))
         if config.node.metrics:
@@ -287,12 +291,12 @@ def _rpc_address(bitcoin: settings.Bitcoin) -> RpcAddress:
 
 
 def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
-    sells = config.provider
+    sells, port = config.provider, nat.paid_port(config)
     for warning in facts.warnings:
         log.warning("host.warning", what=warning)
     return ProviderPolicy(
-        tariff=settings.tariff(sells),
-        capacity=facts.capacity if config.gateway.enabled else _for_sale(sells, facts.capacity),
+        tariff=settings.tariff(config),
+        capacity=facts.capacity if config.gateway.enabled or port else _for_sale(sells, facts.capacity),
         region=sells.region,
         architecture=facts.architecture,
         network=config.bitcoin.network,
@@ -302,6 +306,7 @@ def _policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         blocked=frozenset(settings.read_key(key) for key in sells.blocked),
         credit_sat=Sat(sells.credit_sat),
         ingress=gateway.ingress(config.gateway),
+        relay_port=port,
         setup_sat=Sat(sells.setup_sat or (RESERVE if config.bitcoin.wallet == "light" else 0)),
         credit_max_sat=Sat(sells.credit_max_sat),
         credit_total_sat=Sat(sells.credit_total_sat),

@@ -13,6 +13,7 @@ import structlog
 
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import NodeKey, short
+from dockage.domain.reason import Reason
 from dockage.domain.units import Duration
 from dockage.node import whereabouts as mind
 from dockage.ports.machine import Clock
@@ -48,6 +49,8 @@ class Whereabouts:
         """*relays* are those that our user named; *told*: whether, without any, those of observers are used."""
         self._link, self._clock, self._observers, self._probe = link, clock, observers, probe
         self.state = mind.begin(tuple(relays), told)
+        self.silences: dict[str, Reason] = {}
+        """Why a relay is not used, by its URL."""
 
     async def ask_around(self) -> None:
         """Until cancelled."""
@@ -88,10 +91,10 @@ class Whereabouts:
         except (DockageError, TimeoutError) as error:
             log.debug("whereabouts.unanswered", peer=short(key), why=str(error))
             return False
-        await self._tell(mind.Observed(key, answer.address, self._relay_at(key, answer.relay_port)))
+        await self.tell(mind.Observed(key, answer.address, self.relay_at(key, answer.relay_port)))
         return True
 
-    def _relay_at(self, key: NodeKey, port: int) -> str:
+    def relay_at(self, key: NodeKey, port: int) -> str:
         """A relay is taken to be where its node is: nobody can send us to a third party's machine."""
         seen = self._link.seen(key)
         return f"http://{seen.rpartition(':')[0]}:{port}/" if seen and port else ""
@@ -99,11 +102,14 @@ class Whereabouts:
     async def _look_at(self, url: str) -> None:
         try:
             distance: Duration | None = await self._probe(url)
-        except Unavailable:
+            self.silences.pop(url, None)
+        except Unavailable as error:
             distance = None
-        await self._tell(mind.Probed(url, distance))
+            self.silences[url] = Reason(error.code, error.message)
+        self.silences = {at: why for at, why in self.silences.items() if at in self.state.relays}
+        await self.tell(mind.Probed(url, distance))
 
-    async def _tell(self, event: mind.Event) -> None:
+    async def tell(self, event: mind.Event) -> None:
         self.state, effects = mind.step(self.state, event, self._clock.now())
         for effect in effects:
             try:

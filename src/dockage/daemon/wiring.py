@@ -40,6 +40,7 @@ from dockage.ports.peers import (
     Stream,
 )
 from dockage.protocol import streams
+from dockage.wire.tolls import TollHost
 
 from .access import Access
 from .bargains import Bargains
@@ -136,6 +137,8 @@ class Ground:
     """The same part as ``host``, where that is a gateway's."""
     resolver: Resolver | None = None
     """Of a gateway, for tenants' own domains."""
+    tolls: TollHost | None = None
+    """The same part as ``host``, where that is a relay's that is paid."""
 
 
 def wire(
@@ -358,6 +361,8 @@ def _sell(
     if hours := _hours(ground):
         state = replace(state, closes_at=hours.closes_at(ground.clock.now()))
     hands.driver = Driver(state, selling.step, changed, ground.journal, hands.perform, ground.clock)
+    if ground.tolls is not None:
+        ground.tolls.connect(lambda lease: x.tenant if (x := hands.driver.state.leases.get(lease)) else None)
     fences = Fences(ground.rows, ground.journal)
     access = Access(hands.driver, ground.host, source_opener(reach.open), ground.keys, ground.clock, fences)
     access.register(ground.reception)

@@ -2,7 +2,8 @@
 
 A NAT gives us an address that only others can see. What most of those we asked agree on is advertised; where they
 disagree, the NAT has an address for each of them (a symmetric one) and none is worth advertising: then the relay is
-the way. A relay is kept while it answers; the nearest other takes its place when it does not.
+the way. A relay is kept while it answers; the nearest other takes its place when it does not. One that is paid
+(``daemon/paidrelay.py``) is used only while no free one is to be had.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ WATCH_EVERY = Duration(1 * SECOND)
 """Between two probes of the relay that we use; with a second to answer, a dead one is left after 3 s."""
 PROBE_EVERY = Duration(15 * SECOND)
 """Of the others."""
+STEADY = Duration(1 * MINUTE)
+"""A free relay must have answered for so long before it takes the place of one that we pay for."""
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -43,6 +46,11 @@ class Health(msgspec.Struct, frozen=True):
     distance: Duration | None = None
     """Of the last answer; None before the first, and while it is taken for dead."""
     misses: int = 0
+    since: Instant = Instant(0)
+    """When it began to answer; 0 while it does not."""
+
+    def is_steady(self, now: Instant) -> bool:
+        return bool(self.since) and now - self.since >= STEADY
 
 
 class Whereabouts(msgspec.Struct, frozen=True):
@@ -55,6 +63,13 @@ class Whereabouts(msgspec.Struct, frozen=True):
     """All that may be used."""
     relay: str = ""
     """The one in use."""
+    leased: str = ""
+    """The one that we pay for, if any: it is used only while no free one is to be had."""
+
+    @property
+    def has_free(self) -> bool:
+        """Whether a relay that costs nothing answers."""
+        return any(h.distance is not None for url, h in self.relays.items() if url != self.leased)
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -70,6 +85,12 @@ class Probed(msgspec.Struct, frozen=True):
 
     url: str
     distance: Duration | None
+
+
+class Leased(msgspec.Struct, frozen=True):
+    """We pay for this relay now; "": for none any more."""
+
+    url: str
 
 
 class Advertise(msgspec.Struct, frozen=True):
@@ -88,7 +109,7 @@ class LeaveRelay(msgspec.Struct, frozen=True):
     url: str
 
 
-Event: TypeAlias = Observed | Probed
+Event: TypeAlias = Observed | Probed | Leased
 Effect: TypeAlias = Advertise | Withdraw | UseRelay | LeaveRelay
 
 
@@ -104,6 +125,8 @@ def step(state: Whereabouts, event: Event, now: Instant) -> tuple[Whereabouts, t
             return _observed(state, event, now)
         case Probed():
             return _probed(state, event, now)
+        case Leased():
+            return _leased(state, event)
 
 
 def due(state: Whereabouts, now: Instant) -> tuple[str, ...]:
@@ -157,7 +180,7 @@ def _with_told(state: Whereabouts, sightings: Mapping[NodeKey, Sighting]) -> Whe
     """The relays that those we asked run. The one in use stays while it lives, whoever told of it."""
     if not state.takes_told:
         return state
-    told = [state.relay, *(normal(s.relay) for s in sightings.values() if s.relay)]
+    told = [state.relay, state.leased, *(normal(s.relay) for s in sightings.values() if s.relay)]
     urls = [url for url in dict.fromkeys(told) if url][:RELAYS_MAX]
     return msgspec.structs.replace(state, relays={url: state.relays.get(url, Health()) for url in urls})
 
@@ -168,22 +191,40 @@ def _probed(state: Whereabouts, event: Probed, now: Instant) -> tuple[Whereabout
         return state, ()  # forgotten meanwhile
     misses = 0 if event.distance is not None else before.misses + 1
     distance = event.distance if event.distance is not None else before.distance
-    health = Health(now, None if misses >= MISSES else distance, misses)
+    health = Health(now, None if misses >= MISSES else distance, misses, _since(before, misses, now))
     state = msgspec.structs.replace(state, relays={**state.relays, event.url: health})
     if event.url == state.relay and before.misses >= MISSES and not misses:
         return state, (
             LeaveRelay(event.url),
             UseRelay(event.url),
         )  # the link itself would try again much later
-    return _choose(state)
+    return _choose(state, now)
 
 
-def _choose(state: Whereabouts) -> tuple[Whereabouts, tuple[Effect, ...]]:
-    if state.relay and state.relays[state.relay].distance is not None:
-        return state, ()
+def _since(before: Health, misses: int, now: Instant) -> Instant:
+    return Instant(0) if misses else before.since or now
+
+
+def _leased(state: Whereabouts, event: Leased) -> tuple[Whereabouts, tuple[Effect, ...]]:
+    """The link leaves what is paid no more at once: nothing comes by it. The next probe of another chooses that."""
+    url, old = event.url and normal(event.url), state.leased
+    relays = {at: health for at, health in state.relays.items() if at != old or at in state.configured}
+    if url:
+        relays.setdefault(url, Health())
+    left = bool(old) and old == state.relay != url
+    state = msgspec.structs.replace(state, leased=url, relays=relays, relay="" if left else state.relay)
+    return state, (LeaveRelay(old),) if left else ()
+
+
+def _choose(state: Whereabouts, now: Instant) -> tuple[Whereabouts, tuple[Effect, ...]]:
     alive = {url: h.distance for url, h in state.relays.items() if h.distance is not None and not h.misses}
+    if state.relay and state.relays[state.relay].distance is not None:
+        if state.relay != state.leased:
+            return state, ()
+        alive = {url: distance for url, distance in alive.items() if state.relays[url].is_steady(now)}
+        alive.pop(state.leased, None)
     if not alive:
         return state, ()  # the one in use may come back, and another would be no better
-    nearest = min(alive, key=lambda url: (alive[url], url))
+    nearest = min(alive, key=lambda url: (url == state.leased, alive[url], url))
     left = (LeaveRelay(state.relay),) if state.relay else ()
     return msgspec.structs.replace(state, relay=nearest), (UseRelay(nearest), *left)

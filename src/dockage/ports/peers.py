@@ -79,6 +79,9 @@ class NatLink(PeerLink, Protocol):
 
     async def leave_relay(self, url: str) -> None: ...
 
+    def relayed(self, url: str) -> tuple[int, int]:
+        """Bytes of datagrams (sent, received) through it on all our connections, since this was first asked."""
+
 
 class RelayFigures(NamedTuple):
     """What the relay that this node runs for others has done since the start."""
@@ -92,6 +95,8 @@ class RelayFigures(NamedTuple):
     """Waited, over all clients, because one sent more than its share."""
     refused: Mapping[str, int]
     """Connections and clients by the reason why."""
+    unpaid_frames: int = 0
+    """Not passed on, as neither side has a lease that runs."""
 
 
 class Neighbours(Protocol):

@@ -46,6 +46,11 @@ class Datagrams(NamedTuple):
     to: NodeKey
     frame: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of the datagrams themselves, all of a batch: what is paid for."""
+        return len(self.frame) - _LEAST[self.frame[0]]
+
     def passed_on(self, sender: NodeKey) -> bytes:
         return bytes((self.frame[0] + PASSED - SENT,)) + sender + self.frame[_KEY_END:]
 

@@ -63,12 +63,14 @@ def is_relay_url(text: str) -> bool:
 class Line:
     """One live connection and the streams on it."""
 
-    __slots__ = ("connection", "peer", "streams")
+    __slots__ = ("connection", "paths", "peer", "streams")
 
     def __init__(self, peer: NodeKey, connection: Any) -> None:
         self.peer, self.connection = peer, connection
         self.streams: WeakSet[IrohStream] = WeakSet()
         """Weak: a stream that everybody forgot does not keep a line busy."""
+        self.paths: dict[int, tuple[int, int]] = {}
+        """What was counted of each relayed path already (``tally.py``)."""
 
     @property
     def is_live(self) -> bool:

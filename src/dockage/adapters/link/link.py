@@ -24,6 +24,7 @@ from dockage.wire.sources import Rates, source_of
 from . import calls, fast, frees
 from .book import AddressBook, Line, Switchboard, reach
 from .stream import IrohStream
+from .tally import Tally
 
 log = structlog.get_logger("dockage.link")
 
@@ -43,6 +44,7 @@ class IrohLink:
         self._node = NodeKey(endpoint.id().to_bytes())
         self._book = AddressBook(limits)
         self._lines = Switchboard(limits)
+        self._tally = Tally()
         self._advertised: set[str] = set()
         self._dialling: WeakValueDictionary[NodeKey, asyncio.Lock] = WeakValueDictionary()
         self._tasks: asyncio.TaskGroup | None = None
@@ -162,6 +164,9 @@ class IrohLink:
         with suppress(IrohError):
             await self._endpoint.remove_relay(url)
 
+    def relayed(self, url: str) -> tuple[int, int]:
+        return self._tally.of(url, self._lines)
+
     # -- connections ---------------------------------------------------------------------------------
     async def _line(self, peer: NodeKey) -> Line:
         if line := self._lines.find(peer):
@@ -233,6 +238,7 @@ class IrohLink:
                 pulse.cancel()
         finally:
             line.close(b"closing")
+            self._tally.look(line)
             self._lines.remove(line)
             log.debug("link.disconnected", peer=short(line.peer))
 

@@ -7,13 +7,17 @@ import asyncio
 import aiohttp
 
 from dockage.domain.errors import Unavailable
+from dockage.domain.identity import NodeKey
 from dockage.domain.units import SECOND, Duration
 
 PROBE_SEC = 1.0
+PAYMENT_REQUIRED = 402
 
 
 class RelayProbe:
-    def __init__(self) -> None:
+    def __init__(self, node: NodeKey) -> None:
+        """*node* asks: a relay that is paid says whether it would pass anything on for it."""
+        self._ping = f"ping?key={node.hex()}"
         timeout = aiohttp.ClientTimeout(total=PROBE_SEC)
         connector = aiohttp.TCPConnector(limit=16, limit_per_host=1, keepalive_timeout=5.0)
         self._session = aiohttp.ClientSession(
@@ -21,15 +25,19 @@ class RelayProbe:
         )
 
     async def __call__(self, url: str) -> Duration:
-        """How long the answer took. Raises Unavailable("relay.silent") after a second at most."""
+        """How long the answer took. Raises Unavailable("relay.silent" | "relay.unpaid") after a second at most."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with self._session.get(url + "ping", allow_redirects=False) as answer:
-                good = answer.status == 200
+            async with self._session.get(url + self._ping, allow_redirects=False) as answer:
+                status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            good = False
-        if not good:
+            status = 0
+        if status == PAYMENT_REQUIRED:
+            raise Unavailable(
+                "relay.unpaid", f"the relay {url} is paid, and we have no lease there that runs"
+            )
+        if status != 200:
             raise Unavailable("relay.silent", f"the relay {url} does not answer")
         return Duration(round((loop.time() - began) * SECOND))
 

@@ -26,6 +26,7 @@ from dockage.protocol.records import Verify
 from dockage.wire.bucket import Bucket
 from dockage.wire.limits import RELAY, RelayLimits
 from dockage.wire.sources import Rates, source_of
+from dockage.wire.tolls import TollHost
 
 from .client import Client
 from .door import Door
@@ -34,17 +35,19 @@ log = structlog.get_logger("dockage.relay")
 
 
 class Relay:
-    """*verify* checks an Ed25519 signature. *admits* says which keys may use it."""
+    """*verify* checks an Ed25519 signature. *admits* says which keys may use it, *tolls* at whose charge; None:
+    it is free."""
 
     def __init__(
         self,
         verify: Verify,
         limits: RelayLimits = RELAY,
         admits: Callable[[NodeKey], bool] = lambda _: True,
+        tolls: TollHost | None = None,
     ) -> None:
-        self._verify, self._limits, self._admits = verify, limits, admits
+        self._verify, self._limits, self._admits, self._tolls = verify, limits, admits, tolls
         self._clients: dict[NodeKey, Client] = {}
-        self._bytes = self._dropped = 0
+        self._bytes = self._dropped = self._unpaid = 0
         self._throttled = 0.0
         self._refused: Counter[str] = Counter()
         self._total: Bucket
@@ -67,7 +70,7 @@ class Relay:
 
     def figures(self) -> RelayFigures:
         return RelayFigures(
-            len(self._clients), self._bytes, self._dropped, self._throttled, dict(self._refused)
+            len(self._clients), self._bytes, self._dropped, self._throttled, dict(self._refused), self._unpaid
         )
 
     # -- requests --------------------------------------------------------------------------------------
@@ -76,11 +79,18 @@ class Relay:
             case relaying.PATH:
                 return await self._meet(request)
             case "/ping":  # what a client measures its distance by
-                return web.Response(headers={"Access-Control-Allow-Origin": "*"})
+                return self._pong(request.query.get("key", ""))
             case "/generate_204":
                 return web.Response(status=204, headers=_captive(request.headers.get("X-Iroh-Challenge", "")))
             case _:
                 return web.Response(status=404, text="this is a relay of a dockage node\n")
+
+    def _pong(self, key: str) -> web.Response:
+        """Nodes of ours say who asks, and are told if nothing would be passed on for that key."""
+        known = re.fullmatch("[0-9a-f]{64}", key)
+        why = self._tolls.objection(NodeKey(bytes.fromhex(key))) if known and self._tolls else ""
+        headers = {"Access-Control-Allow-Origin": "*"}
+        return web.Response(status=402 if why else 200, text=why + "\n" if why else None, headers=headers)
 
     async def _meet(self, request: web.BaseRequest) -> web.StreamResponse:
         ws = web.WebSocketResponse(
@@ -168,10 +178,14 @@ class Relay:
         if self._clients.get(client.key) is not client:
             return  # another one has its key by now; closing it would have the two take turns for ever
         to = self._clients.get(said.to)
-        if to is None:
+        count = self._tolls.charge(client.key, said.to) if self._tolls else _free
+        if count is None:
+            self._unpaid += 1
+        if to is None or count is None:
             client.offer(relaying.gone(said.to))
         elif to.offer(said.passed_on(client.key)):
             self._bytes += len(said.frame)
+            count(said.size)  # only what is on its way: what is dropped is nobody's bill
         else:
             self._dropped += 1
 
@@ -194,6 +208,10 @@ class Relay:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _free(_: int) -> None:
+    """Nobody counts for whom."""
 
 
 def _code(errors: BaseExceptionGroup[PeerError]) -> str:
