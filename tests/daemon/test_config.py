@@ -107,9 +107,9 @@ def test_the_machines_name_servers_may_be_asked_wherever_they_are(tmp_path: Path
 
 
 def test_own_prices_go_before_a_preset(tmp_path: Path) -> None:
-    assert config.tariff(config.Provider()) == PRESETS["fair"]
+    assert config.tariff(config.Config()) == PRESETS["fair"]
     own = load(tmp_path, '[provider]\nprice_preset = "nonsense"\n[provider.tariff]\ncpu_hour = 5\n')
-    assert config.tariff(own.provider) == Tariff(cpu_hour=5)
+    assert config.tariff(own) == Tariff(cpu_hour=5)
 
 
 def test_the_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

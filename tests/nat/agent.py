@@ -24,6 +24,7 @@ import dns.message
 import msgspec
 import structlog
 from aiohttp import web
+from msgspec.structs import replace
 
 from dockage.adapters.keys.files import verify
 from dockage.adapters.link import IrohLink
@@ -33,12 +34,15 @@ from dockage.daemon import system
 from dockage.daemon.config import Config
 from dockage.daemon.whereabouts import Whereabouts, observation_server
 from dockage.daemon.wishes import Wishes
+from dockage.domain.channel import ChannelState
 from dockage.domain.deployment import Document, Replica, Site, alias
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
 from dockage.domain.units import GIB, HOUR, MIB, Instant
+from dockage.domain.usage import Usage
+from dockage.node import events as told
 from dockage.ports.peers import Address, Stream
 from dockage.protocol import streams
 from dockage.testing.copies import FakeCopies
@@ -250,6 +254,63 @@ class Agent:
     async def public_hosts(self, name: str) -> list[str]:
         ways = self.node.exposing.ways(name)
         return [x.told.sites[0].hosts[0] for way in ways if (x := way.telling).told and x.is_open]
+
+    async def stop_daemon(self) -> None:
+        for task in self._daemon:
+            task.cancel()
+        await asyncio.wait(self._daemon)
+        self._daemon = []
+
+    # -- money -----------------------------------------------------------------------------------------
+    async def lead(self, port: int, path: str) -> None:
+        """127.0.0.1:*port* of this namespace is the unix socket *path*."""
+
+        async def out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            away = SocketStream(*await asyncio.open_unix_connection(path))
+            await splice(SocketStream(reader, writer), away)
+
+        await self._stack.enter_async_context(await asyncio.start_server(out, "127.0.0.1", port))
+
+    async def reached(self) -> dict[str, Any]:
+        """By which relay, and what hinders it."""
+        paid = self.node.reached.paid
+        trouble = paid.trouble if paid else None
+        return {"relay": self.node.link.address().relay, "trouble": trouble and trouble.code}
+
+    async def pays(self) -> dict[str, Any]:
+        """For its relay."""
+        [lease] = [x for x in self.node.tenant.state.leases.values() if x.service == "relay"]
+        [channel] = self.node.tenant.state.channels.values()
+        usage = lease.last.usage if lease.last else Usage()
+        return {
+            "paid_sat": channel.paid,
+            "stated_bytes": usage.net_in_bytes + usage.net_out_bytes,
+            "counted_bytes": sum(self.node.renting.counts.of(lease.id)),
+            "dispute": lease.dispute and lease.dispute.text,
+        }
+
+    async def close(self) -> None:
+        """The channel to the relay; no other is opened."""
+        self.node.reached.paid.state = replace(self.node.reached.paid.state, budget_sat=0)
+        [channel] = self.node.tenant.state.channels.values()
+        for lease in self.node.tenant.state.leases.values():
+            if not lease.is_over:
+                await self.node.tenant.tell(
+                    told.EndRequested(lease.id, Reason("test.done", "the test is over"))
+                )
+        await self.node.tenant.tell(told.CloseRequested(channel.id))
+
+    async def earned(self) -> dict[str, Any] | None:
+        """Once it is settled for good."""
+        [channel] = self.node.provider.state.channels.values()
+        if channel.state is not ChannelState.CLOSED:
+            return None
+        [theirs] = channel.spending[-1:]
+        return {"sat": channel.paid, "close_fee": theirs.fee}
+
+    async def worth(self) -> int:
+        balance = await self.node.rail.wallet.balance()
+        return balance.confirmed + balance.pending
 
     async def rent(self, provider: str) -> dict[str, Any]:
         """As soon as the market shows the provider."""

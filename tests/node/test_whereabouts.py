@@ -14,6 +14,7 @@ from dockage.node.whereabouts import (
     Advertise,
     Effect,
     Event,
+    Leased,
     LeaveRelay,
     Observed,
     Probed,
@@ -210,3 +211,42 @@ def test_one_relay_is_used_at_a_time(said: list[tuple[str, Duration | None]]) ->
         elif isinstance(effect, LeaveRelay):
             used.discard(effect.url)
     assert used == ({state.relay} if state.relay else set())
+
+
+# -- a relay that is paid ------------------------------------------------------------------------------
+def test_a_paid_relay_is_used_while_no_free_one_answers() -> None:
+    state, done = play(begin((R1,), takes_told=False), Probed(R1, None), Leased(R2), Probed(R2, FAR))
+    assert (state.relay, done) == (R2, [UseRelay(R2)])
+    assert not state.has_free
+
+
+def test_a_free_one_that_is_far_comes_before_a_paid_one_that_is_near() -> None:
+    state, done = play(begin((R1,), takes_told=False), Leased(R2), Probed(R1, FAR), Probed(R2, NEAR))
+    assert (state.relay, done) == (R1, [UseRelay(R1)])
+
+
+def test_a_free_one_takes_its_place_once_it_has_answered_for_a_minute() -> None:
+    state, _ = play(begin((R1,), takes_told=False), Leased(R2), Probed(R2, NEAR))
+    state, done = play(state, *[Probed(R1, FAR)] * 4, at=10, apart=15)
+    assert (state.relay, done) == (R2, [])
+    state, done = play(state, Probed(R1, None), Probed(R1, FAR), at=69, apart=1)
+    assert done == [], "it was silent meanwhile"
+    state, done = play(state, Probed(R1, FAR), at=131)
+    assert (state.relay, done) == (R1, [UseRelay(R1), LeaveRelay(R2)])
+
+
+def test_what_is_paid_no_more_is_left_at_once() -> None:
+    state, _ = play(begin((R1,), takes_told=False), Leased(R2), Probed(R2, NEAR))
+    state, done = play(state, Leased(""))
+    assert (state.relay, state.leased, list(state.relays), done) == ("", "", [R1], [LeaveRelay(R2)])
+    assert play(state, Probed(R2, NEAR))[1] == [], "a late answer of it is nobody's"
+
+
+def test_one_that_our_user_named_stays_named_when_its_lease_ends() -> None:
+    state, _ = play(begin((R1,), takes_told=False), Leased(R1), Probed(R1, NEAR), Leased(""))
+    assert list(state.relays) == [R1]
+
+
+def test_a_paid_relay_is_not_forgotten_for_what_observers_tell() -> None:
+    state, _ = play(fresh(), Leased(R3), Observed(A, HOME, R1), Observed(B, HOME, R2))
+    assert set(state.relays) == {R1, R2, R3}

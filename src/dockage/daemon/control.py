@@ -40,6 +40,7 @@ from .control_words import asked, reply
 from .driver import Driver
 from .market import explain
 from .node import Node
+from .paidrelay import NAME as RELAY
 from .patience import patiently
 from .rail import FUND_TARGET, Rail, no_rail
 from .renting import silently
@@ -158,6 +159,7 @@ class Control:
                 "home": str(node.home),
                 "addresses": list(address.direct),
                 "relay": address.relay,
+                "paid_relay": views.paid_relay(node.reached.paid, node.clock.now()),
                 "runs_relay": node.relay()._asdict() if node.relay else None,
                 "uptime_sec": since(node.started, node.clock.now()) // SECOND,
                 "market_node": node.config.node.market,
@@ -298,9 +300,10 @@ class Control:
         ]
         channels = [c for c in await self._all_channels() if str(c["channel"]).startswith(what)]
         kept = [x for x in control_keeping.all_of(self._node) if str(x["deployment"]).lower() == what]
-        if not leases and not channels:
+        relay = views.paid_relay(self._node.reached.paid, now) if what == RELAY else None
+        if not (leases or channels or relay):
             raise NotFound("control.not-found", f"no lease, deployment or channel is called {what}")
-        return reply({"leases": leases, "channels": channels, "kept": kept})
+        return reply({"leases": leases, "channels": channels, "kept": kept, "paid_relay": relay})
 
     # -- leases and money ----------------------------------------------------------------------------
     async def _progress(self, _: web.Request) -> web.Response:

@@ -120,6 +120,7 @@ def _of_relay(done: RelayFigures) -> Iterator[Family]:
     totals = {
         "passed_bytes": ("Passed on from client to client.", done.passed_bytes),
         "dropped_frames": ("Not passed on, as the reader was too slow.", done.dropped_frames),
+        "unpaid_frames": ("Not passed on, as no lease of either side runs.", done.unpaid_frames),
         "throttled_seconds": ("Waited as clients sent more than their share.", done.throttled_sec),
     }
     for name, (text, value) in totals.items():

@@ -68,13 +68,18 @@ def paid_port(config: Config) -> int:
 
 
 def find_ourselves(
-    node: Node, link: NatLink, observers: Observers, probe: RelayProbe, stored: tuple[Journal, Iterable[Row]]
+    node: Node,
+    link: NatLink,
+    observers: Observers,
+    stack: AsyncExitStack,
+    stored: tuple[Journal, Iterable[Row]],
 ) -> list[Loop]:
     """Nodes that everybody can reach need no relay of others, but may be told to use one."""
-    config, clock = node.config, node.clock
+    config, clock, probe = node.config, node.clock, RelayProbe(node.keys.node)
+    stack.push_async_callback(probe.close)
     reachable = config.node.market or bool(config.relay.listen)
     ours = Whereabouts(link, clock, observers, probe, config.node.relays, told=not reachable)
-    if reachable and not config.node.relays:
+    if node.provider is None or (reachable and not config.node.relays):  # who sells nothing is not dialled
         return [ours.ask_around, ours.watch_relays]
     budget, blocks = Sat(config.node.relay_budget_sat), config.channel.expiry_blocks
     node.reached.paid = PaidRelay(ours, link, node.renting, clock, *stored, budget, blocks)

@@ -77,6 +77,15 @@ class PaidRelay:
         unpaid = [x for x in self._where.silences.values() if x.code == "relay.unpaid"]
         return unpaid[0] if found is mind.NO_BUDGET and unpaid else found
 
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """(sent, received) through it under the present lease."""
+        return self._renting.counts.of(self.state.lease) if self.state.lease else (0, 0)
+
+    @property
+    def url(self) -> str:
+        return self._where.state.leased
+
     async def run(self) -> None:
         """Until cancelled."""
         await self._tidy()

@@ -38,7 +38,6 @@ from dockage.adapters.prices.fixed import ByUse, Fixed
 from dockage.adapters.prices.pegged import Bounds, FixedRate, Pegged
 from dockage.adapters.probe.prober import LeaseProber, ProbeImage, program
 from dockage.adapters.proofs.folder import ProofFolder
-from dockage.adapters.relay import RelayProbe
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
@@ -54,7 +53,7 @@ from dockage.node.policy import ProviderPolicy
 from dockage.node.records import HISTORY
 from dockage.ports.hosting import HostFacts, PricePolicy, Prober
 from dockage.ports.machine import Journal, Row
-from dockage.ports.peers import Neighbours, Pake, PublicSquare, Stream
+from dockage.ports.peers import Address, Neighbours, Pake, PublicSquare, Stream
 from dockage.ports.renting import Progress
 from dockage.protocol import proof as proofs
 from dockage.protocol import streams
@@ -145,7 +144,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             refuse_foreign_channels(rail, rows, keys.node)
         gate = gateway.make(home, config.gateway, clock) if config.gateway.enabled else None
         sells = config.provider.enabled
-        tolls = relay.tolls if relay else None
+        tolls = relay and relay.tolls
         host = (gate or tolls or await _host(home, config, stack)) if sells else None
         seeds = [settings.read_seed(text) for text in config.node.seeds]
         contacts = Contacts(
@@ -186,11 +185,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         loops += gateway.name_server(home, config.gateway, gate, directory, clock) if gate is not None else []
         loops += [*([relay.serve] if relay else []), _board(directory, entered)]
         if nat.wants_relays(config):
-            probe = RelayProbe(keys.node)
-            stack.push_async_callback(probe.close)
-            loops += nat.find_ourselves(
-                node, link, lambda: [*seeds, *directory.contacts()], probe, (journal, rows)
-            )
+            loops += nat.find_ourselves(node, link, partial(_known, seeds, directory), stack, (journal, rows))
         loops.append(Control(node, home / CONTROL_SOCKET).serve)
         loops.append(partial(supervised, node, home / CONTROL_SOCKET, Notifier.taken_from(os.environ)))
         if config.node.metrics:
@@ -412,6 +407,12 @@ def _directory(
 
     reception.serve_kind(streams.Directory, serve)
     return directory
+
+
+def _known(
+    seeds: Sequence[tuple[NodeKey, Address]], directory: KademliaDirectory
+) -> Sequence[tuple[NodeKey, Address]]:
+    return [*seeds, *directory.contacts()]
 
 
 def _board(directory: KademliaDirectory, entered: asyncio.Event) -> Loop:

@@ -31,6 +31,7 @@ from .entrance import Entrance
 from .machines import Machine
 from .market import Found
 from .own import Seen
+from .paidrelay import PaidRelay
 
 Json = dict[str, Any]
 
@@ -131,6 +132,22 @@ def evidence(seen: Known, provider: NodeKey) -> Json:
         "settled_sat": of.settled_sat,
         "speed": of.score,
         "breaches": [{"at_ns": x.at, **(reason(x.reason) or {})} for x in of.breaches],
+    }
+
+
+def paid_relay(paid: PaidRelay | None, now: Instant) -> Json | None:
+    """Of a node that is reached by relays."""
+    if paid is None:
+        return None
+    sent, received = paid.bytes
+    return {
+        "lease": paid.state.lease.hex() if paid.state.lease else "",
+        "url": paid.url,
+        "sent_bytes": sent,
+        "received_bytes": received,
+        "budget_sat": paid.state.budget_sat,
+        "spent_msat": paid.state.spent_on(now),
+        "trouble": reason(paid.trouble),
     }
 
 

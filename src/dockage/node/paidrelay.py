@@ -76,6 +76,10 @@ class PaidRelay(msgspec.Struct, frozen=True):
     trouble: Reason | None = None
     """Why there is no relay that we could be reached by."""
 
+    def spent_on(self, now: Instant) -> Msat:
+        """On the day of *now*."""
+        return self.spending.spent if self.spending.day == now // DAY else Msat(0)
+
 
 class Looked(msgspec.Struct, frozen=True):
     has_free: bool
@@ -158,8 +162,7 @@ def _without(state: PaidRelay, event: Looked, now: Instant) -> tuple[PaidRelay, 
 
 
 def _is_spent(state: PaidRelay, now: Instant) -> bool:
-    today = state.spending.spent if state.spending.day == now // DAY else 0
-    return today >= msat(state.budget_sat)
+    return state.spent_on(now) >= msat(state.budget_sat)
 
 
 def _failed(state: PaidRelay, reason: Reason, now: Instant) -> PaidRelay:

@@ -12,6 +12,8 @@ from dockage.domain.units import SECOND, Duration
 
 PROBE_SEC = 1.0
 PAYMENT_REQUIRED = 402
+WHY_MAX = 100
+"""Bytes of its reason that are read."""
 
 
 class RelayProbe:
@@ -30,12 +32,13 @@ class RelayProbe:
         began = loop.time()
         try:
             async with self._session.get(url + self._ping, allow_redirects=False) as answer:
-                status = answer.status
+                status, why = answer.status, await answer.content.read(WHY_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            status = 0
+            status, why = 0, b""
         if status == PAYMENT_REQUIRED:
+            said = "".join(x for x in why.decode("ascii", "replace") if x.isprintable())
             raise Unavailable(
-                "relay.unpaid", f"the relay {url} is paid, and we have no lease there that runs"
+                "relay.unpaid", f"the relay {url} is paid, and passes nothing on for us: {said}"
             )
         if status != 200:
             raise Unavailable("relay.silent", f"the relay {url} does not answer")

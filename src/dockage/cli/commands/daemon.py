@@ -10,6 +10,7 @@ from dockage import __version__
 from dockage.cli import format as show
 from dockage.cli import process
 from dockage.cli.client import Json
+from dockage.cli.leases import why
 from dockage.cli.nodeargs import check, keep, node_options, overrides, run
 from dockage.cli.options import Command, json_option
 from dockage.cli.session import Session
@@ -62,6 +63,7 @@ def summary(status: Json) -> str:
             ("node", status["node"]),
             ("home", status["home"]),
             ("addresses", ", ".join(status["addresses"])),
+            ("relay", relay(status["paid_relay"]) or status["relay"]),
             ("market", _market(status)),
             ("sells", _sells(status["provider"])),
             ("machines", f"{status['machines']} of your own linked" if status["machines"] else ""),
@@ -90,6 +92,19 @@ def _market(status: Json) -> str:
     names |= {"lan": "the local network", "mainline": "the BitTorrent DHT"}
     by = f", found by {names[found['found_by']]}" if found["found_by"] else ""
     return f"{show.plural(found['nodes'], 'node')}{by}" + (f"; {role}" if role else "")
+
+
+def relay(paid: Json | None) -> str:
+    """Of the relay that this node pays for, or why it has none; "" if there is nothing to say."""
+    if paid is None:
+        return ""
+    if paid["trouble"] and not paid["lease"]:
+        return why(paid["trouble"])
+    if not paid["lease"]:
+        return ""
+    passed = show.size(paid["sent_bytes"] + paid["received_bytes"])
+    spent = f"{show.sat(paid['spent_msat'])} of {paid['budget_sat']:,} sat today"
+    return f"{paid['url']}, paid: {passed} passed on, {spent}"
 
 
 def _sells(provider: Json | None) -> str:

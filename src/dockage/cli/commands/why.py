@@ -11,6 +11,7 @@ from dockage.cli import complete, kept
 from dockage.cli import format as show
 from dockage.cli.client import Json
 from dockage.cli.commands.channels import listing as channel_listing
+from dockage.cli.commands.daemon import relay
 from dockage.cli.containers import ask
 from dockage.cli.errors import UsageError
 from dockage.cli.leases import end, why
@@ -24,6 +25,7 @@ from dockage.domain.resources import Resources
     cls=Command,
     examples=(
         "dockage why shop                      # a deployment, a lease or a channel",
+        "dockage why relay                     # why nobody behind another NAT reaches this node",
         "dockage why --cpus 8 --region eu      # why nothing fits that",
     ),
 )
@@ -86,6 +88,8 @@ def fits(answer: Json) -> str:
 def story(answer: Json) -> str:
     parts = [f"{kept.listing([of])}\n{kept.story(of)}" for of in answer["kept"]]
     parts += [_lease(lease) for lease in answer["leases"]]
+    if answer["paid_relay"] and (said := relay(answer["paid_relay"])):
+        parts.append(facts([("relay", said)]))
     if answer["channels"]:
         parts.append(channel_listing(answer["channels"]))
     return "\n\n".join(parts)
