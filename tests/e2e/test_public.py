@@ -79,7 +79,9 @@ class App(NamedTuple):
 
     def lease(self, gateway: Gateway) -> dict[str, Any]:
         """The ingress lease there, as its tenant sees it."""
-        return next(x for x in leases(self.market) if x["service"] == "gateway" and x["provider"] == gateway.key)
+        return next(
+            x for x in leases(self.market) if x["service"] == "gateway" and x["provider"] == gateway.key
+        )
 
 
 @pytest.fixture(scope="module")
