@@ -68,7 +68,7 @@ class Agent:
         self._spoken_to: set[str] = set()
         self._listening = tasks.create_task(self._eavesdrop())
         self._running: list[asyncio.Task[None]] = []
-        self._daemon: list[asyncio.Task[None]] = []
+        self._daemons: list[tuple[AsyncExitStack, list[asyncio.Task[None]]]] = []
         self._relays: dict[int, tuple[Relay, asyncio.Task[None]]] = {}
         self._probe = RelayProbe(NodeKey(bytes(32)))
         self.link: IrohLink
@@ -103,10 +103,8 @@ class Agent:
 
     async def end(self) -> None:
         await self.stop()
-        for task in self._daemon:
-            task.cancel()
-        if self._daemon:
-            await asyncio.wait(self._daemon)
+        while self._daemons:
+            await self.stop_daemon()
         await self._stack.aclose()
         for port in tuple(self._relays):
             await self.kill_relay(port)
@@ -126,7 +124,7 @@ class Agent:
     async def relayed(self) -> int:
         return sum(relay.figures().passed_bytes for relay, _ in self._relays.values())
 
-    async def address(self, relay: str = "", direct: str = "", limit: float = 10) -> dict[str, Any]:
+    async def address(self, relay: str = "", direct: str = "", limit: float = 40) -> dict[str, Any]:
         """Once it has these, if any are named."""
         async with asyncio.timeout(limit):
             while not self._has(relay, direct):  # noqa: ASYNC110 - no event tells it
@@ -180,16 +178,18 @@ class Agent:
     # -- a whole daemon --------------------------------------------------------------------------------
     async def daemon(self, config: dict[str, Any]) -> dict[str, Any]:
         """Its key. It runs until the end."""
-        home = Path(self._stack.enter_context(TemporaryDirectory(prefix="dk-nat-")))
+        stack = AsyncExitStack()
+        home = Path(stack.enter_context(TemporaryDirectory(prefix="dk-nat-")))
         self.host = FakeHost(SystemClock())
 
         async def host(*_: Any) -> FakeHost:
             return self.host
 
         system._host = host  # type: ignore[assignment]
-        made = await self._stack.enter_async_context(system.assemble(home, msgspec.convert(config, Config)))
+        made = await stack.enter_async_context(system.assemble(home, msgspec.convert(config, Config)))
         self.node, loops = made
-        self._daemon += [self._tasks.create_task(loop()) for loop in loops]  # type: ignore[arg-type]
+        tasks = [self._tasks.create_task(loop()) for loop in loops]  # type: ignore[arg-type]
+        self._daemons.append((stack, tasks))
         return {"key": self.node.keys.node.hex()}
 
     async def offer_engine(self) -> None:
@@ -256,10 +256,12 @@ class Agent:
         return [x.told.sites[0].hosts[0] for way in ways if (x := way.telling).told and x.is_open]
 
     async def stop_daemon(self) -> None:
-        for task in self._daemon:
+        """The newest."""
+        stack, tasks = self._daemons.pop()
+        for task in tasks:
             task.cancel()
-        await asyncio.wait(self._daemon)
-        self._daemon = []
+        await asyncio.wait(tasks)
+        await stack.aclose()
 
     # -- money -----------------------------------------------------------------------------------------
     async def lead(self, port: int, path: str) -> None:
@@ -335,12 +337,13 @@ class Agent:
         self._inside = web.AppRunner(web_app)
         await self._inside.setup()
         self._stack.push_async_callback(self._inside.cleanup)
-        site = web.TCPSite(self._inside, "127.0.0.1", 8080)
+        site = web.TCPSite(self._inside, "127.0.0.1", 0)
         await site.start()
+        at = self._inside.addresses[0]
 
         async def into(stream: Stream) -> None:
             try:
-                inside = SocketStream(*await asyncio.open_connection("127.0.0.1", 8080))
+                inside = SocketStream(*await asyncio.open_connection(*at))
             except OSError:
                 return stream.abort()
             await splice(stream, inside)
