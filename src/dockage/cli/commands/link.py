@@ -24,12 +24,12 @@ ACCEPT_SEC = 60.0
 
 
 class Link(Group):
-    """``dockage link 742-lusab-gutih``: what begins with a digit is a code, not a subcommand."""
+    """``dockage link 742-lusab-gutih``: what is no subcommand is a code, or meant to be one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0][:1].isdigit():
+        if args and self.get_command(ctx, args[0]) is None:
             return super().resolve_command(ctx, ["accept", *args])
         return super().resolve_command(ctx, args)
 
