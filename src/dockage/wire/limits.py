@@ -30,8 +30,9 @@ class LinkLimits:
     """Addresses whose rate is remembered."""
     streams_per_connection: int = 1024
     """Incoming and open at once. The transport's own default of 99 makes ``open_bi`` wait silently. A stream holds at
-    most 1.19 MiB that nobody read yet; all of a connection together have no further bound: the binding's
-    ``set_receive_window`` comes after the handshake has granted an unlimited one, and changes nothing (measured)."""
+    most 1.19 MiB that nobody read yet, and 256 KiB more once somebody began to; all of a connection together have no
+    further bound: the binding's ``set_receive_window`` comes after the handshake has granted an unlimited one, and
+    changes nothing (measured)."""
     streams: int = 8192
     """Incoming over all connections."""
     handshake_sec: float = 10.0
