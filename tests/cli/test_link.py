@@ -99,7 +99,9 @@ def test_what_is_no_code_is_said_at_once(call: Call, node: Node) -> None:
     done = call("link", "742-lusab")
     assert (done.exit_code, "link.code" in done.stderr) == (1, True)
     done = call("link", "nonsense")
-    assert (done.exit_code, "link.code" in done.stderr) == (1, True), "a word is taken for a code, not for a command"
+    assert (done.exit_code, "link.code" in done.stderr) == (1, True), (
+        "a word is taken for a code, not for a command"
+    )
     assert node.linking.shown is None
 
 
