@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from dockage.daemon import config
-from dockage.daemon.system import _resolvers
+from dockage.daemon.system import _for_sale, _resolvers
 from dockage.domain.errors import UsageError
 from dockage.domain.pricing import PRESETS, Tariff
+from dockage.domain.resources import Resources
+from dockage.domain.units import GIB
 
 KEY = "ab" * 32
 
@@ -138,3 +140,19 @@ def test_a_network_has_the_name_that_people_use(tmp_path: Path, said: str, chain
 def test_there_are_two_kinds_of_wallets(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bitcoind, light"):
         load(tmp_path, '[bitcoin]\nnetwork = "signet"\nwallet = "paper"\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "sold"),
+    [
+        ("", Resources(8000, 12 * GIB, 50 * GIB)),
+        ("share_percent = 25\n", Resources(2000, 4 * GIB, 25 * GIB)),
+        ("share_percent = 25\nmemory_mib = 1024\n", Resources(2000, GIB, 25 * GIB)),
+        ("cpu_milli = 1500\ndisk_mib = 2048\n", Resources(1500, 12 * GIB, 2 * GIB)),
+    ],
+)
+def test_a_share_of_the_machine_is_sold_and_a_size_overrules_it(
+    tmp_path: Path, text: str, sold: Resources
+) -> None:
+    provider = load(tmp_path, f"[provider]\n{text}").provider
+    assert _for_sale(provider, Resources(8000, 16 * GIB, 100 * GIB)) == sold
