@@ -28,7 +28,8 @@ from dockage.protocol.docker.front_state import Before, Container, Network, Publ
 from dockage.protocol.docker.refusal import Refused
 from dockage.protocol.docker.refusals import refusals
 from dockage.testing.journal import MemoryJournal
-from dockage.wire.http import Headers, HttpServer, Request
+from dockage.wire.heads import Headers
+from dockage.wire.http import HttpServer, Request
 
 LEASE = LeaseId(b"L" * 16)
 JSON: Any = st.recursive(

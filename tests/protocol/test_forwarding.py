@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockage.domain.errors import PeerError
-from dockage.protocol.forwarding import (
-    CHUNKED,
-    NO_BODY,
-    UNTIL_CLOSE,
-    Chunks,
-    Framing,
-    parse_request,
-    parse_response,
-    request_bytes,
-    response_bytes,
-)
+from dockage.protocol.forwarding import parse_request, parse_response, request_bytes, response_bytes
+from dockage.protocol.http1 import CHUNKED, NO_BODY, UNTIL_CLOSE, Chunks, Framing
 
 HEAD = b"GET /a?b=c HTTP/1.1\r\nHost: shop.example.com\r\n"
 

@@ -16,20 +16,17 @@ from typing import NamedTuple
 from dockage.domain.deployment import normal_host
 from dockage.domain.errors import PeerError
 
+from .http1 import FIELDS, HEADERS_MAX, NO_BODY, STATUS, UNTIL_CLOSE, Framing, framing_of
+
 HEAD_MAX = 32 << 10
-HEADERS_MAX = 128
 TARGET_MAX = 16 << 10
-LENGTH_MAX = 1 << 50
 KEPT, KEPT_SIZE = 512, 2 << 10
 """Blocks of header lines, of at most so many bytes, that are remembered with what was made of them; as many again of
 answers."""
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _REQUEST = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/[!-~]*|\*) HTTP/1\.([01])\r\n")
-_STATUS = re.compile(rb"HTTP/1\.([01])( ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?)\r\n")
 _HOST = re.compile(rb"([A-Za-z0-9.-]{1,254})(?::[0-9]{1,5})?")
-_LENGTH = re.compile(rb"[0-9]{1,16}")
 _HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization"}
     | {b"te", b"trailer", b"upgrade", b"expect", b"host", b"http2-settings"}
@@ -76,21 +73,6 @@ class Lines(NamedTuple):
         block = b"".join(kept) + self.block[at:]
         named = self.connection - _NOT_HIDDEN
         return _without(block, named) if named else block
-
-
-class Framing(NamedTuple):
-    """How a body ends."""
-
-    length: int = 0
-    """-1 = not by a length."""
-    chunked: bool = False
-
-    @property
-    def until_close(self) -> bool:
-        return self.length < 0 and not self.chunked
-
-
-NO_BODY, UNTIL_CLOSE, CHUNKED = Framing(), Framing(-1), Framing(-1, chunked=True)
 
 
 class RequestFields(NamedTuple):
@@ -173,7 +155,7 @@ def parse_request(head: bytes) -> RequestHead:
 
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
     """To a request of *method*. Raises PeerError("http.malformed" | "http.framing")."""
-    match = _begin(head, _STATUS)
+    match = _begin(head, STATUS)
     minor, line, status = match[1], match[2], int(match[3])
     block = head[match.end() : -2]
     read = _response_fields if len(block) <= KEPT_SIZE else _response_fields.__wrapped__
@@ -246,72 +228,9 @@ def response_bytes(head: ResponseHead, *, keep_alive: bool) -> bytes:
     return b"HTTP/1.1%s\r\n%s%s" % (head.line, head.kept, tail)
 
 
-class Chunks:
-    """Finds the end of a chunked body in what is passed on as it is (RFC 9112 §7.1). ``feed`` raises
-    PeerError("http.framing")."""
-
-    _SIZE = re.compile(rb"([0-9a-fA-F]{1,13})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]{0,256})?\r\n")
-    LINE_MAX = 300
-
-    def __init__(self) -> None:
-        self._rest = b""
-        """Of a line whose end has not come."""
-        self._left = 0
-        """Bytes of the chunk and its line end that are still to come."""
-        self._trailer = self.done = False
-        self._trailers = 0
-
-    def feed(self, data: bytes) -> int:
-        """How many bytes of *data* belong to the body; all of them until ``done``."""
-        data, before, at = self._rest + data, len(self._rest), 0
-        self._rest = b""
-        while at < len(data) and not self.done:
-            if self._left:
-                at = self._skip(data, at)
-                continue
-            end = data.find(b"\r\n", at)
-            if end < 0:
-                if len(data) - at > self.LINE_MAX:
-                    raise PeerError("http.framing", "a chunk's size in a line without end")
-                self._rest = data[at:]
-                return len(data) - before
-            self._line(data[at : end + 2])
-            at = end + 2
-        return at - before
-
-    def _skip(self, data: bytes, at: int) -> int:
-        """The chunk, then exactly CR LF."""
-        step = min(max(0, self._left - 2), len(data) - at)
-        self._left -= step
-        at += step
-        while self._left in (1, 2) and at < len(data):
-            if data[at] != (13 if self._left == 2 else 10):
-                raise PeerError("http.framing", "a chunk that does not end where it said")
-            self._left -= 1
-            at += 1
-        return at
-
-    def _line(self, line: bytes) -> None:
-        if self._trailer:
-            self._trailers += len(line)
-            if line == b"\r\n":
-                self.done = True
-            elif self._trailers > 4096 or _FIELDS.fullmatch(line) is None:
-                raise PeerError("http.framing", "trailers that are none")
-            return
-        match = self._SIZE.fullmatch(line)
-        if match is None:
-            raise PeerError("http.framing", "a chunk without a size")
-        size = int(match[1], 16)
-        if size == 0:
-            self._trailer = True
-        else:
-            self._left = size + 2
-
-
 # -- parts -------------------------------------------------------------------------------------------
 def _split(block: bytes, wanted: re.Pattern[bytes]) -> Lines:
-    if _FIELDS.fullmatch(block) is None:
+    if FIELDS.fullmatch(block) is None:
         raise PeerError("http.malformed", "header lines that are none of HTTP/1.1")
     if block.count(b"\n") > HEADERS_MAX:
         raise PeerError("http.malformed", f"more than {HEADERS_MAX} header lines")
@@ -334,17 +253,7 @@ def _host(value: bytes) -> str:
 
 
 def _framing(lines: Lines, minor: bytes) -> Framing | None:
-    """None where nothing is said. Two framings, or two lengths, are how requests are smuggled (RFC 9112 §6.3)."""
-    lengths, codings = lines.values(b"content-length"), lines.values(b"transfer-encoding")
-    if codings:
-        if lengths or [coding.lower() for coding in codings] != [b"chunked"] or minor == b"0":
-            raise PeerError("http.framing", "a transfer coding other than chunked alone")
-        return CHUNKED
-    if not lengths:
-        return None
-    if len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None or int(lengths[0]) > LENGTH_MAX:
-        raise PeerError("http.framing", "not one content length")
-    return Framing(int(lengths[0]))
+    return framing_of(lines.values(b"content-length"), lines.values(b"transfer-encoding"), minor)
 
 
 def _tokens(values: list[bytes]) -> frozenset[bytes]:

@@ -1,48 +1,42 @@
 """HTTP/1.1 over a Stream, both ends, as the Docker Engine API needs it: endless bodies, and the hijack.
 
-Two small shells around h11's state machine: ``HttpServer`` answers a client, ``HttpClient`` asks a server.
-The rule that keeps them right: every byte handed over is written at once (the docker CLI waits for the
-headers of ``/wait`` and ``/events``), no body is held in memory unless the caller asked for it with a
-limit, and after a 101 the connection is a plain Stream whose two directions end independently.
+``HttpServer`` answers a client, ``HttpClient`` asks a server; the grammar is ``protocol/http1.py``'s. The rule that
+keeps them right: every byte handed over is written at once (the docker CLI waits for the headers of ``/wait`` and
+``/events``), no body is held in memory unless the caller asked for it with a limit, and after a 101 the connection is
+a plain Stream whose two directions end independently.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import NamedTuple
-
-import h11
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.ports.peers import Stream
+from dockage.protocol.http1 import Chunks, Framing
 
 from .frames import PIECE
+from .heads import (
+    CONTINUE,
+    HEAD_LIMIT,
+    SWITCH,
+    HeaderPairs,
+    Headers,
+    RequestHead,
+    lines_of,
+    may_begin,
+    parse_request,
+    parse_response,
+    request_bytes,
+    status_line,
+)
 
-HEAD_LIMIT = 64 << 10
-"""Some precedents: node.js 16 KiB, nginx 32 KiB, Go 1 MiB; X-Registry-Auth may take 10 KiB."""
 BODY_LIMIT = 4 << 20
 """The largest body that is read whole: a container's JSON is 3 kB, an image list of a busy engine 1 MiB."""
 DRAIN_LIMIT = 1 << 20
 """Of a body that nobody wants, so much is read to keep the connection; a longer one costs it."""
-
-
-class Headers(tuple[tuple[str, str], ...]):
-    """Name-value pairs in order; names are lower case."""
-
-    __slots__ = ()
-
-    def get(self, name: str, default: str = "") -> str:
-        """The first value of *name* (lower case)."""
-        return next((value for key, value in self if key == name), default)
-
-    def without(self, *names: str) -> Headers:
-        return Headers(pair for pair in self if pair[0] not in names)
-
-
-HeaderPairs = Iterable[tuple[str, str]]
 
 
 class Request(NamedTuple):
@@ -78,168 +72,84 @@ class Upgraded:
         self._stream.abort()
 
 
-class _Wire:
-    """h11's connection and the Stream beneath it: events in, events out."""
+class _Incoming:
+    """What comes on a Stream: heads, the bodies behind them, and what is behind those."""
 
-    def __init__(self, stream: Stream, connection: h11.Connection) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.h11 = connection
+        self._data = b""
         self._ended = False
+        self._left = 0
+        """Bytes of the body; -1 = its end is told otherwise."""
+        self._chunks: Chunks | None = None
+        self._content = list[bytes]()
+        """Of chunks."""
 
-    async def send(self, *events: h11.Event) -> None:
-        """In one write: over the peer link each costs a packet of its own."""
-        try:
-            data = b"".join([self.h11.send(event) or b"" for event in events])
-        except h11.LocalProtocolError as error:
-            raise PeerError("http.order", f"this cannot be sent now: {error}") from error
-        if data:
-            await self.stream.write(data)
-
-    async def next(self) -> h11.Event | type[h11.PAUSED]:
-        """Raises PeerError("http.malformed") or Unavailable("http.cut")."""
-        while (event := self._parse()) is h11.NEED_DATA:
-            await self._fill()
-        if isinstance(event, h11.Request | h11.Response):
-            _check_head(event)
-        return event  # type: ignore[return-value] # NEED_DATA is gone, mypy cannot narrow a class object
-
-    def _parse(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        try:
-            return self.h11.next_event()
-        except h11.RemoteProtocolError as error:
+    async def head(self) -> bytes:
+        """Up to the empty line; b"" at an orderly end before it. Raises PeerError("http.malformed") or
+        Unavailable("http.cut")."""
+        searched = 0
+        while (end := self._data.find(b"\r\n\r\n", searched) + 4) < 4:
+            if len(self._data) > HEAD_LIMIT or (self._data and not may_begin(self._data)):
+                raise PeerError("http.malformed", "a head that is too long, or none")
             if self._ended:
-                raise Unavailable("http.cut", "the connection ended in the middle of a message") from error
-            raise PeerError("http.malformed", f"not valid HTTP/1.1: {error}") from error
+                if self._data:
+                    raise _cut()
+                return b""
+            searched = max(0, len(self._data) - 3)
+            await self._fill()
+        if end > HEAD_LIMIT:
+            raise PeerError("http.malformed", f"a head of {end} bytes; the limit is {HEAD_LIMIT}")
+        head, self._data = self._data[:end], self._data[end:]
+        return head
 
     async def _fill(self) -> None:
         data = await self.stream.read(PIECE)
         self._ended = not data
-        try:
-            self.h11.receive_data(data)
-        except (h11.RemoteProtocolError, RuntimeError) as error:
-            raise PeerError("http.malformed", f"data after the end: {error}") from error
+        self._data = self._data + data if self._data else data
 
-    async def body(self) -> AsyncIterator[bytes]:
-        """The pieces of the message that is being read, to its end."""
-        while True:
-            event = await self.next()
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed) or event is h11.PAUSED:
-                return
-
-    async def gone(self) -> None:
-        """Returns once the other side closed or broke. What it sent meanwhile is kept (at most HEAD_LIMIT:
-        nobody pipelines more behind a running answer)."""
-        while not self._ended and len(self.h11.trailing_data[0]) <= HEAD_LIMIT:
-            try:
-                await self._fill()
-            except (PeerError, Unavailable):
-                return
-
-    def upgraded(self) -> Upgraded:
-        first, ended = self.h11.trailing_data
-        return Upgraded(self.stream, bytes(first), ended)
-
-
-class HttpServer:
-    """Answers the requests that arrive on *stream*, one after the other."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._wire = _Wire(stream, h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT))
-        self._upgrade = ""
-        self._head_only = False
-
-    async def read_request(self) -> Request | None:
-        """The next request's head; None if the client closed (or the last answer ended the connection).
-
-        Raises PeerError("http.malformed") or Unavailable: answer nothing more, abort the stream.
-        """
-        if not await self._next_cycle():
-            return None
-        event = await self._wire.next()
-        if not isinstance(event, h11.Request):
-            return None
-        request = Request(event.method.decode(), event.target.decode("latin-1"), _headers(event))
-        self._upgrade = request.headers.get("upgrade")
-        self._head_only = request.method == "HEAD"
-        return request
-
-    async def _next_cycle(self) -> bool:
-        connection = self._wire.h11
-        if connection.our_state is h11.IDLE:
-            return True
-        if connection.our_state is not h11.DONE or not await self._drained():
-            return False
-        connection.start_next_cycle()
-        return True
-
-    async def _drained(self) -> bool:
-        taken = 0
-        while self._wire.h11.their_state is h11.SEND_BODY:
-            event = await self._wire.next()
-            taken += len(event.data) if isinstance(event, h11.Data) else 0
-            if taken > DRAIN_LIMIT:
-                return False
-        return self._wire.h11.their_state is h11.DONE
+    # -- a body ----------------------------------------------------------------------------------------
+    def expect(self, framing: Framing) -> None:
+        """A body so framed comes next."""
+        self._left = framing.length
+        self._chunks = Chunks(self._content) if framing.chunked else None
 
     @property
-    def answering(self) -> bool:
-        """The head of an answer went out: too late for another one."""
-        return self._wire.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+    def is_clean(self) -> bool:
+        """The body came to its end, and nothing behind it."""
+        return self.is_over and not self._data
+
+    @property
+    def is_over(self) -> bool:
+        """The body came to its end."""
+        return self._left == 0 if self._chunks is None else self._chunks.done
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The request's body in pieces as they arrive."""
-        if self._wire.h11.they_are_waiting_for_100_continue:
-            await self._wire.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
-        if self._wire.h11.their_state is h11.SEND_BODY:
-            async for piece in self._wire.body():
+        """Its pieces as they come. Raises PeerError("http.framing") or Unavailable("http.cut")."""
+        while not self.is_over:
+            if not self._data:
+                await self._fill()
+            if not self._data:
+                if self._chunks is not None or self._left >= 0:
+                    raise _cut()
+                self._left = 0
+            elif piece := self._piece():
                 yield piece
 
-    async def read_body(self, limit: int = BODY_LIMIT) -> bytes:
-        """Raises PeerError("http.oversized") as soon as the body passes *limit* bytes."""
-        return await read_whole(self.body(), limit)
+    def _piece(self) -> bytes:
+        data, self._data = self._data, b""
+        if self._chunks is not None:
+            self._data = data[self._chunks.feed(data) :]
+            piece = b"".join(self._content)
+            self._content.clear()
+            return piece
+        if 0 <= self._left < len(data):
+            data, self._data = data[: self._left], data[self._left :]
+        self._left -= len(data) if self._left > 0 else 0
+        return data
 
-    async def respond(self, status: int, headers: HeaderPairs = ()) -> None:
-        """The head, now. Without a content-length the body is chunked; 204, 304 and HEAD have none."""
-        await self._wire.send(_response_head(status, headers))
-
-    async def send(self, data: bytes) -> None:
-        if data and not self._head_only:  # an empty chunk would end a chunked body
-            await self._wire.send(h11.Data(data=data))
-
-    async def end(self) -> None:
-        await self._wire.send(h11.EndOfMessage())
-
-    async def answer(self, status: int, headers: HeaderPairs, body: bytes) -> None:
-        """A whole response whose body is in memory."""
-        bodiless = status in (204, 304)
-        framing = () if bodiless else (("content-length", str(len(body))),)
-        pieces = [h11.Data(data=body)] if body and not bodiless and not self._head_only else []
-        await self._wire.send(_response_head(status, (*headers, *framing)), *pieces, h11.EndOfMessage())
-
-    async def gone(self) -> None:
-        """Returns when the client is no longer there: run it beside an endless answer. Only to be called once
-        the request's body has been read."""
-        await self._wire.gone()
-
-    def raw(self) -> Stream:
-        """Everything after the head that was read last, unparsed, for a relay; this server is over then."""
-        return self._wire.upgraded()
-
-    async def upgrade(self, headers: HeaderPairs = ()) -> Stream:
-        """Answer 101 and hand over the raw connection; the request must have asked for an upgrade."""
-        if not await self._drained_before_upgrade():
-            raise PeerError("http.oversized", "the body of an upgrade request is too large")
-        given = [pair for pair in headers if pair[0].lower() not in ("connection", "upgrade")]
-        switch = [("connection", "Upgrade"), ("upgrade", self._upgrade or "tcp")]
-        head = h11.InformationalResponse(
-            status_code=101, headers=_encode([*given, *switch]), reason=b"UPGRADED"
-        )
-        await self._wire.send(head)
-        return self._wire.upgraded()
-
-    async def _drained_before_upgrade(self) -> bool:
+    async def drained(self) -> bool:
+        """Whether the rest of the body was little enough to be read away."""
         taken = 0
         async for piece in self.body():
             taken += len(piece)
@@ -247,12 +157,185 @@ class HttpServer:
                 return False
         return True
 
+    # -- behind it -------------------------------------------------------------------------------------
+    async def gone(self) -> None:
+        """Returns once the other side closed or broke. What it sent meanwhile is kept (at most HEAD_LIMIT:
+        nobody pipelines more behind a running answer)."""
+        while not self._ended and len(self._data) <= HEAD_LIMIT:
+            try:
+                await self._fill()
+            except (PeerError, Unavailable):
+                return
+
+    def upgraded(self) -> Upgraded:
+        first, self._data = self._data, b""
+        return Upgraded(self.stream, first, self._ended)
+
+
+_CHUNKED, _ENDLESS = -1, -2
+"""Lengths that are none: its end is told by a last chunk, or by the end of the connection."""
+
+
+class _Outgoing:
+    """A body on its way out: what was promised of it in the head is kept."""
+
+    def __init__(self, length: int, *, silent: bool = False) -> None:
+        """*silent*: nothing of it is sent."""
+        self._left, self._silent = length, silent
+
+    def piece(self, data: bytes) -> bytes:
+        if self._silent or not data:  # an empty chunk would end a chunked body
+            return b""
+        if self._left == _CHUNKED:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        if 0 <= self._left < len(data):
+            raise PeerError("http.order", "more of a body than its head said")
+        self._left -= len(data) if self._left > 0 else 0
+        return data
+
+    def end(self) -> bytes:
+        if self._silent:
+            return b""
+        if self._left > 0:
+            raise PeerError("http.order", "less of a body than its head said")
+        return b"0\r\n\r\n" if self._left == _CHUNKED else b""
+
+
+class HttpServer:
+    """Answers the requests that arrive on *stream*, one after the other."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._in = stream, _Incoming(stream)
+        self._asked: RequestHead | None = None
+        self._waited_for = False
+        """The client sends its body once we say that it may."""
+        self._out: _Outgoing | None = None
+        self._answered = self._keep = False
+
+    async def read_request(self) -> Request | None:
+        """The next request's head; None if the client closed (or the last answer ended the connection).
+
+        Raises PeerError("http.malformed" | "http.framing") or Unavailable: answer nothing more than the refusal,
+        abort the stream.
+        """
+        if self._asked is not None and not await self._next_cycle():
+            return None
+        self._asked, self._out, self._answered, self._keep = None, None, False, False
+        if not (head := await self._in.head()):
+            return None
+        asked = self._asked = parse_request(head)
+        self._in.expect(asked.framing)
+        self._waited_for, self._keep = asked.fields.expects, asked.fields.keep
+        return Request(asked.method, asked.target, asked.fields.headers)
+
+    async def _next_cycle(self) -> bool:
+        return self._answered and self._keep and not self._waited_for and await self._in.drained()
+
+    @property
+    def answering(self) -> bool:
+        """The head of an answer went out: too late for another one."""
+        return self._out is not None
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body in pieces as they arrive."""
+        await self._invite()
+        async for piece in self._in.body():
+            yield piece
+
+    async def _invite(self) -> None:
+        if self._waited_for:
+            self._waited_for = False
+            if not (self.answering or self._in.is_over):
+                await self._stream.write(CONTINUE)
+
+    async def read_body(self, limit: int = BODY_LIMIT) -> bytes:
+        """Raises PeerError("http.oversized") as soon as the body passes *limit* bytes."""
+        return await read_whole(self.body(), limit)
+
+    async def respond(self, status: int, headers: HeaderPairs = ()) -> None:
+        """The head, now. Without a content-length the body is chunked; 204, 304 and HEAD have none."""
+        await self._stream.write(self._head(status, headers))
+
+    def _head(self, status: int, headers: HeaderPairs) -> bytes:
+        if self._out is not None:
+            raise PeerError("http.order", "a request is answered once")
+        given = [(name.lower(), value) for name, value in headers]
+        length = self._framed(status, given)
+        connection = Headers(given).get("connection").lower()
+        self._keep = self._keep and connection != "close"
+        if not (self._keep or connection):
+            given.append(("connection", "close"))
+        head = status_line(status) + lines_of(given) + b"\r\n"
+        self._out = _Outgoing(length, silent=self._is_silent(status))
+        return head
+
+    def _is_silent(self, status: int) -> bool:
+        return status in (204, 304) or (self._asked is not None and self._asked.method == "HEAD")
+
+    def _framed(self, status: int, given: list[tuple[str, str]]) -> int:
+        """What the answer's body is promised to be, as ``_Outgoing`` has it; *given* says so afterwards."""
+        told = Headers(given).get("content-length")
+        if told or self._is_silent(status):
+            return int(told or 0)
+        if self._asked is not None and self._asked.minor == b"0":
+            return _ENDLESS
+        given.append(("transfer-encoding", "chunked"))
+        return _CHUNKED
+
+    async def send(self, data: bytes) -> None:
+        if piece := self._sending().piece(data):
+            await self._stream.write(piece)
+
+    async def end(self) -> None:
+        rest = self._sending().end()
+        self._answered = True
+        if rest:
+            await self._stream.write(rest)
+
+    def _sending(self) -> _Outgoing:
+        if self._out is None or self._answered:
+            raise PeerError("http.order", "no answer is under way")
+        return self._out
+
+    async def answer(self, status: int, headers: HeaderPairs, body: bytes) -> None:
+        """A whole response whose body is in memory, in one write: over the peer link each costs a packet of its own."""
+        framing = () if status in (204, 304) else (("content-length", str(len(body))),)
+        head = self._head(status, (*headers, *framing))
+        self._answered = True
+        await self._stream.write(head + self._sent_whole(body))
+
+    def _sent_whole(self, body: bytes) -> bytes:
+        return self._out.piece(body) if self._out is not None else b""
+
+    async def gone(self) -> None:
+        """Returns when the client is no longer there: run it beside an endless answer. Only to be called once
+        the request's body has been read."""
+        await self._in.gone()
+
+    def raw(self) -> Stream:
+        """Everything after the head that was read last, unparsed, for a relay; this server is over then."""
+        return self._in.upgraded()
+
+    async def upgrade(self, headers: HeaderPairs = ()) -> Stream:
+        """Answer 101 and hand over the raw connection; the request must have asked for an upgrade."""
+        await self._invite()
+        if not await self._in.drained():
+            raise PeerError("http.oversized", "the body of an upgrade request is too large")
+        given = [pair for pair in headers if pair[0].lower() not in ("connection", "upgrade")]
+        wanted = self._asked.fields.headers.get("upgrade") if self._asked is not None else ""
+        head = SWITCH + lines_of([*given, ("connection", "Upgrade"), ("upgrade", wanted or "tcp")]) + b"\r\n"
+        self._out = _Outgoing(0)
+        await self._stream.write(head)
+        return self._in.upgraded()
+
 
 class Response:
     """A response's head; its body is still on the wire. ``upgraded`` is the raw Stream after a 101."""
 
-    def __init__(self, wire: _Wire, status: int, headers: Headers, upgraded: Stream | None = None) -> None:
-        self._wire = wire
+    def __init__(
+        self, incoming: _Incoming, status: int, headers: Headers, upgraded: Stream | None = None
+    ) -> None:
+        self._in = incoming
         self.status = status
         self.headers = headers
         self.upgraded = upgraded
@@ -261,7 +344,7 @@ class Response:
         return f"<Response {self.status} {self.headers.get('content-type') or '-'}>"
 
     def body(self) -> AsyncIterator[bytes]:
-        return self._wire.body()
+        return self._in.body()
 
     async def read_body(self, limit: int = BODY_LIMIT) -> bytes:
         """Raises PeerError("http.oversized") as soon as the body passes *limit* bytes."""
@@ -272,12 +355,14 @@ class HttpClient:
     """Asks the server at the end of *stream*; read one answer's body to its end before the next request."""
 
     def __init__(self, stream: Stream) -> None:
-        self._wire = _Wire(stream, h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT))
+        self._stream, self._in = stream, _Incoming(stream)
+        self._method = ""
+        self._sent = self._keep = self._headed = False
 
     @property
     def may_ask_again(self) -> bool:
         """The last answer was read to its end, and neither side wants to part after it."""
-        return self._wire.h11.our_state is h11.DONE and self._wire.h11.their_state is h11.DONE
+        return self._headed and self._sent and self._keep and self._in.is_clean
 
     async def request(
         self,
@@ -291,32 +376,29 @@ class HttpClient:
         An early refusal (>= 400) stops the upload; any other early head waits for its end, so this is not
         for conversations in which both bodies run at once. Raises PeerError, Unavailable.
         """
-        self._next_cycle()
-        head = _request_head(method, target, headers, body)
+        if self._method and not self.may_ask_again:
+            raise Unavailable("http.closed", "the server ended this connection; open a new one")
+        fields, out = _framed(method, headers, body)
+        head = request_bytes(method, target, fields)
+        self._method, self._sent, self._keep, self._headed = method, False, True, False
         if body is None or isinstance(body, bytes):
-            await self._send_rest(head, *([h11.Data(data=body)] if body else []))
+            await self._send_last(head + (body or b""))
             return await self._read_response()
-        await self._wire.send(head)
-        return await self._upload(body)
+        await self._stream.write(head)
+        return await self._upload(body, out)
 
-    def _next_cycle(self) -> None:
-        if self._wire.h11.our_state is h11.IDLE:
-            return
+    async def _send_last(self, data: bytes) -> None:
+        self._sent = True
         try:
-            self._wire.h11.start_next_cycle()
-        except h11.LocalProtocolError as error:
-            raise Unavailable("http.closed", "the server ended this connection; open a new one") from error
-
-    async def _send_rest(self, *events: h11.Event) -> None:
-        try:
-            await self._wire.send(*events, h11.EndOfMessage())
+            if data:
+                await self._stream.write(data)
         except Unavailable:
             pass  # the answer may already be here, and says more than "broken pipe"
 
-    async def _upload(self, body: AsyncIterator[bytes]) -> Response:
+    async def _upload(self, body: AsyncIterator[bytes], out: _Outgoing) -> Response:
         try:
             async with asyncio.TaskGroup() as tasks:
-                upload = tasks.create_task(self._send_pieces(body))
+                upload = tasks.create_task(self._send_pieces(body, out))
                 response = await self._read_response()
                 if response.status >= 400:
                     upload.cancel()
@@ -324,23 +406,45 @@ class HttpClient:
             raise _first(group) from None
         return response
 
-    async def _send_pieces(self, body: AsyncIterator[bytes]) -> None:
+    async def _send_pieces(self, body: AsyncIterator[bytes], out: _Outgoing) -> None:
         async for piece in body:
             try:
-                await self._wire.send(h11.Data(data=piece))
+                if data := out.piece(piece):
+                    await self._stream.write(data)
             except Unavailable:
                 return  # as above: the response tells
-        await self._send_rest()
+        await self._send_last(out.end())
 
     async def _read_response(self) -> Response:
-        while True:
-            event = await self._wire.next()
-            if isinstance(event, h11.Response):
-                return Response(self._wire, event.status_code, _headers(event))
-            if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-                return Response(self._wire, 101, _headers(event), self._wire.upgraded())
-            if not isinstance(event, h11.InformationalResponse):
-                raise Unavailable("http.cut", "the server closed the connection without an answer")
+        while head := await self._in.head():
+            found = parse_response(head, self._method)
+            if found.status == 101:
+                return Response(self._in, 101, found.headers, self._in.upgraded())
+            if found.status >= 200:
+                self._in.expect(found.framing)
+                self._headed, self._keep = True, found.keep
+                return Response(self._in, found.status, found.headers)
+        raise Unavailable("http.cut", "the server closed the connection without an answer")
+
+
+def _framed(
+    method: str, headers: HeaderPairs, body: bytes | AsyncIterator[bytes] | None
+) -> tuple[list[tuple[str, str]], _Outgoing]:
+    """The header lines with ``Host`` and what frames *body*."""
+    fields = [(name.lower(), value) for name, value in headers]
+    named = Headers(fields)
+    if not named.get("host"):
+        fields.insert(0, ("host", "docker"))
+    if isinstance(body, bytes):
+        fields = [pair for pair in fields if pair[0] not in ("content-length", "transfer-encoding")]
+        return [*fields, ("content-length", str(len(body)))], _Outgoing(0)
+    told = named.get("content-length")
+    if body is not None and not told:
+        more = [] if named.get("transfer-encoding") else [("transfer-encoding", "chunked")]
+        return [*fields, *more], _Outgoing(_CHUNKED)
+    if body is None and method in ("POST", "PUT") and not told:
+        fields.append(("content-length", "0"))
+    return fields, _Outgoing(int(told) if told.isascii() and told.isdigit() else 0)
 
 
 async def read_whole(pieces: AsyncIterator[bytes], limit: int = BODY_LIMIT) -> bytes:
@@ -367,62 +471,8 @@ async def error_response(server: HttpServer, status: int, message: str) -> None:
     await server.answer(status, JSON, error_body(message))
 
 
-def _response_head(status: int, headers: HeaderPairs) -> h11.Response:
-    return h11.Response(status_code=status, headers=_encode(headers), reason=_reason(status))
-
-
-def _request_head(
-    method: str, target: str, headers: HeaderPairs, body: bytes | AsyncIterator[bytes] | None
-) -> h11.Request:
-    fields = [(name.lower(), value) for name, value in headers]
-    names = {name for name, _ in fields}
-    if "host" not in names:
-        fields.insert(0, ("host", "docker"))
-    if isinstance(body, bytes):
-        fields = [pair for pair in fields if pair[0] not in ("content-length", "transfer-encoding")]
-        fields.append(("content-length", str(len(body))))
-    elif body is not None and "content-length" not in names and "transfer-encoding" not in names:
-        fields.append(("transfer-encoding", "chunked"))
-    elif body is None and method in ("POST", "PUT") and "content-length" not in names:
-        fields.append(("content-length", "0"))
-    with _sendable():
-        return h11.Request(method=method, target=target, headers=_encode(fields))
-
-
-@contextmanager
-def _sendable() -> Iterator[None]:
-    """A header that would break out of its line comes from a peer's data, so it is the peer's fault."""
-    try:
-        yield
-    except h11.LocalProtocolError as error:
-        raise PeerError("http.malformed", f"this head cannot be sent: {error}") from error
-
-
-def _check_head(event: h11.Request | h11.Response) -> None:
-    size = sum(len(name) + len(value) + 4 for name, value in event.headers)
-    size += len(event.target) if isinstance(event, h11.Request) else 0
-    if size > HEAD_LIMIT:
-        raise PeerError("http.malformed", f"a head of {size} bytes; the limit is {HEAD_LIMIT}")
-    names = {name for name, _ in event.headers}
-    if b"content-length" in names and b"transfer-encoding" in names:
-        raise PeerError("http.malformed", "two framings in one message (RFC 9112 §6.3: request smuggling)")
-
-
-def _headers(event: h11.Request | h11.Response | h11.InformationalResponse) -> Headers:
-    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
-
-
-def _encode(headers: HeaderPairs) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers
-    ]
-
-
-_REASONS = {200: b"OK", 201: b"Created", 204: b"No Content", 304: b"Not Modified", 400: b"Bad Request"}
-
-
-def _reason(status: int) -> bytes:
-    return _REASONS.get(status, b"")
+def _cut() -> Unavailable:
+    return Unavailable("http.cut", "the connection ended in the middle of a message")
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

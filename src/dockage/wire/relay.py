@@ -16,7 +16,8 @@ from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.ports.peers import Stream
 
 from .frames import PIECE
-from .http import HeaderPairs, HttpServer, Response
+from .heads import HeaderPairs
+from .http import HttpServer, Response
 
 WHOLE = 256 << 10
 """Answers of a known length up to this are taken whole, and the connection is kept."""

@@ -18,7 +18,8 @@ from dockage.domain.identity import LeaseId, short
 from dockage.ports.peers import Stream
 from dockage.ports.renting import LeaseInfo, Leases
 from dockage.protocol.docker.front_errors import ApiError
-from dockage.wire.http import HeaderPairs, HttpClient, Response
+from dockage.wire.heads import HeaderPairs
+from dockage.wire.http import HttpClient, Response
 
 CONNECT = 15.0
 """Seconds until the provider took the stream."""

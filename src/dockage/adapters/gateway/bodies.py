@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator
 
 from dockage.domain.errors import Unavailable
-from dockage.protocol.forwarding import Chunks, Framing
+from dockage.protocol.http1 import Chunks, Framing
 from dockage.wire.frames import PIECE
 
 from .door import SLOW_SEC, Door
