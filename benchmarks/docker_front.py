@@ -308,12 +308,12 @@ def answers(port: int) -> bool:
 async def load(port: int, duration: float, rate: int) -> list[float]:
     """Seconds of each request, from when it was due; *rate* 0 = each connection asks again at once."""
     taken: list[float] = []
-    pause, loop = CONNECTIONS / rate if rate else 0.0, asyncio.get_running_loop()
+    pause = CONNECTIONS / rate if rate else 0.0
     begin, askers = time.perf_counter() + 0.1, list[Asker]()
     for number in range(CONNECTIONS):
         due = begin + pause * number / CONNECTIONS
-        asker = Asker(due, due + duration, pause, taken)
-        await loop.create_connection(asker.itself, "127.0.0.1", port)
+        asker = Asker(port, due, due + duration, pause, taken)
+        await asker.connect()
         askers.append(asker)
     await asyncio.gather(*(asker.over for asker in askers))
     return taken
@@ -322,23 +322,24 @@ async def load(port: int, duration: float, rate: int) -> list[float]:
 class Asker(asyncio.Protocol):
     """One connection, straight on its transport: a task a request took as long as a node does with it."""
 
-    def __init__(self, due: float, end: float, pause: float, taken: list[float]) -> None:
-        self._due, self._end, self._pause, self._taken = due, end, pause, taken
+    def __init__(self, port: int, due: float, end: float, pause: float, taken: list[float]) -> None:
+        self._port, self._due, self._end, self._pause, self._taken = port, due, end, pause, taken
         self._loop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = self._loop.create_future()
-        self._answer = b""
+        self._answer, self._answers = b"", 0
+        self._timer = self._loop.call_later(0, lambda: None)
 
-    def itself(self) -> Asker:
-        return self
+    async def connect(self) -> None:
+        await self._loop.create_connection(lambda: self, "127.0.0.1", self._port)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport, self._answers = cast(asyncio.Transport, transport), 0
         self._ask_when_due()
 
     def _ask_when_due(self) -> None:
         wait = self._due - time.perf_counter()
         if wait > 0:
-            self._loop.call_later(wait, self._ask)
+            self._timer = self._loop.call_later(wait, self._ask)
         else:
             self._ask()
 
@@ -350,6 +351,7 @@ class Asker(asyncio.Protocol):
         if not is_whole(self._answer):
             return
         self._answer, done = b"", time.perf_counter()
+        self._answers += 1
         self._taken.append(done - self._due)
         self._due = self._due + self._pause if self._pause else done
         if self._due < self._end:
@@ -359,7 +361,11 @@ class Asker(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.over.done():
+        """The web server ends one after 1,000 answers."""
+        self._timer.cancel()
+        if self._answers and not self.over.done():
+            self._again = self._loop.create_task(self.connect())
+        elif not self.over.done():
             self.over.set_exception(exc or Failed("the web server closed a connection"))
 
 

@@ -154,12 +154,16 @@ async def _make(exchange: Exchange, name: str, wish: Creation) -> dict[str, Any]
 
 async def remove(exchange: Exchange) -> None:
     id = await lookup.container(exchange, exchange.match.references["container"])
-    labels = (await exchange.call("GET", f"/containers/{id}/json"))["Config"].get("Labels") or {}
+    own = await _anonymous(exchange, id) if exchange.query.get("v") in ("1", "true") else []
     await exchange.call("DELETE", f"/containers/{id}", params=exchange.query)
-    if exchange.query.get("v") in ("1", "true"):
-        own = [name for name in labels.get(names.ANONYMOUS_LABEL, "").split(",") if name]
-        await volumes.forget(exchange, own)
+    await volumes.forget(exchange, own)
     await exchange.done()
+
+
+async def _anonymous(exchange: Exchange, id: str) -> list[str]:
+    """The volumes that were made with the container."""
+    labels = (await exchange.call("GET", f"/containers/{id}/json"))["Config"].get("Labels") or {}
+    return [name for name in labels.get(names.ANONYMOUS_LABEL, "").split(",") if name]
 
 
 async def prune(exchange: Exchange) -> None:
