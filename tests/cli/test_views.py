@@ -244,3 +244,17 @@ def test_an_upgrade_that_the_daemon_knows_nothing_of_is_told(
 ) -> None:
     monkeypatch.setattr("dockage.cli.commands.daemon.__version__", "99.1")
     assert f"dockage {__version__}; this program is 99.1: restart the daemon" in call("status").stdout
+
+
+@pytest.mark.usefixtures("node")
+def test_an_answer_of_the_program_from_before_an_upgrade_is_no_trace(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def older(_: object) -> str:
+        raise KeyError("a field that it does not know")
+
+    monkeypatch.setattr("dockage.cli.commands.status.summary", older)
+    assert call("status").exit_code == 70  # of one version: a bug of ours
+    monkeypatch.setattr("dockage.cli.main.__version__", "99.1")
+    done = call("status")
+    assert (done.exit_code, "daemon.other-version" in done.stderr) == (1, True)

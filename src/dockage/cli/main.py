@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from dockage import __version__
+from dockage.domain.errors import DockageError, UsageError
 
 from .errors import discard_output, guarded
 from .options import write_examples
@@ -63,6 +64,20 @@ def _enough_seen() -> Iterator[None]:
         raise click.exceptions.Exit(0) from None
 
 
+def _refuse_older_daemon(session: Session) -> None:
+    """What we did not understand may be the answer of the program from before an upgrade."""
+    try:
+        runs = session.client.get("status", timeout=5.0).get("version", "")
+    except DockageError:
+        return
+    if runs != __version__:
+        raise UsageError(
+            "daemon.other-version",
+            f"the daemon is dockage {runs}, this program is {__version__}: start it anew (`dockage service install` or "
+            "`dockage daemon --stop` and as before). Its leases outlive that",
+        )
+
+
 class Dockage(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -82,8 +97,12 @@ class Dockage(click.Group):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _enough_seen():
-            return super().invoke(ctx)
+        try:
+            with _enough_seen():
+                return super().invoke(ctx)
+        except (KeyError, TypeError, ValueError):
+            _refuse_older_daemon(ctx.obj)
+            raise
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         """Always exits: errors become lines and codes (``errors.py``)."""

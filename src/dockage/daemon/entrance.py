@@ -98,9 +98,12 @@ class Entrance:
             log.info("market.entered", by=NAMES[way], nodes=known)
 
     def why(self) -> str:
-        """ "" while we know somebody, or are a market node that others are to find; else what to do now."""
+        """ "" while we know somebody, or are a market node that others are to find; else what to do now, once we have
+        looked for the first time."""
         if self.nodes or self._is_market:
             return ""
+        if not self._entered.is_set():
+            return "it is being looked for"
         asked = [f"{NAMES[way]} ({count})" for way, count in self.asked.items() if count]
         empty = [NAMES[way] for way, count in self.asked.items() if not count and way in _LOOKED_AT]
         tried = f"asked without an answer: {', '.join(asked)}. " if asked else ""
