@@ -201,9 +201,14 @@ def test_others_are_asked_seldom_unless_ours_falters() -> None:
     assert due(state, Instant(103 * SECOND)) == (R1, R2)
 
 
-@given(st.lists(st.tuples(st.sampled_from([R1, R2, R3]), st.sampled_from([NEAR, FAR, None])), max_size=40))
-def test_one_relay_is_used_at_a_time(said: list[tuple[str, Duration | None]]) -> None:
-    state, done = play(begin((R1, R2, R3), True), *(Probed(url, far) for url, far in said))
+LOOKS = st.builds(Probed, st.sampled_from([R1, R2, R3]), st.sampled_from([NEAR, FAR, None]))
+LEASES = st.builds(Leased, st.sampled_from([R1, R3, ""]))
+
+
+@given(st.lists(LOOKS | LEASES, max_size=40), st.sampled_from([(R1, R2, R3), (R1, R2)]), st.integers(1, 40))
+def test_one_relay_is_used_at_a_time(said: list[Event], named: tuple[str, ...], apart: int) -> None:
+    state, done = play(begin(named, True), *said, apart=apart)
+    assert state.relay in (*state.relays, "")
     used: set[str] = set()
     for effect in done:
         if isinstance(effect, UseRelay):

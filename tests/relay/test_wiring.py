@@ -19,7 +19,22 @@ from cryptography.x509.oid import NameOID
 
 from dockage.daemon import config, nat
 from dockage.daemon.config import Config
+from dockage.daemon.peers import Reception
 from dockage.domain.errors import UsageError
+from dockage.domain.pricing import Tariff
+from dockage.protocol import streams
+from dockage.testing.keys import MemoryKeys
+from dockage.testing.link import MemoryNetwork, serving
+from dockage.wire.frames import read_frame, write_frame
+
+SOLD = """[bitcoin]
+network = "regtest"
+[relay]
+listen = "0.0.0.0:3340"
+msat_gib = 20000
+[provider]
+enabled = true
+"""
 
 
 def made(**sections: dict[str, object]) -> Config:
@@ -50,6 +65,10 @@ def test_a_node_of_one_machine_asks_no_router_and_no_relay(node: dict[str, objec
         '[relay]\nlisten = "0.0.0.0:0"',
         '[relay]\nonly_for = ["abc"]',
         "[relay]\nclients = 0",
+        SOLD.replace("enabled = true", ""),
+        SOLD.replace('listen = "0.0.0.0:3340"', ""),
+        SOLD.replace("[relay]", '[gateway]\nenabled = true\npublic = ["192.0.2.1"]\n[relay]'),
+        SOLD.replace("[relay]", '[relay]\ncertificate = "/relay.pem"'),
     ],
 )
 def test_a_relay_that_cannot_be_meant_is_refused_before_anything_is_done(home: Path, text: str) -> None:
@@ -57,6 +76,27 @@ def test_a_relay_that_cannot_be_meant_is_refused_before_anything_is_done(home: P
     with pytest.raises(UsageError) as caught:
         config.load(home)
     assert caught.value.code in ("config.relay", "config.key", "config.invalid")
+
+
+async def test_a_relay_that_is_paid_is_told_to_nobody_as_a_free_one(home: Path) -> None:
+    (home / "config.toml").write_text(SOLD)
+    sold = config.load(home)
+    assert nat.paid_port(sold) == 3340
+    assert config.tariff(sold) == Tariff(net_in_gib=20_000, net_out_gib=20_000)
+    for asked, port in ((sold, 0), (made(relay={"listen": "0.0.0.0:3340"}), 3340)):
+        assert await told_port(asked) == port
+
+
+async def told_port(asked: Config) -> int:
+    network, keys = MemoryNetwork(), [MemoryKeys(number) for number in (1, 2)]
+    here, there = (network.link(x.node, f"127.0.0.1:{n}") for n, x in enumerate(keys, 2001))
+    reception = Reception(keys[1], asyncio.get_running_loop().time)
+    nat.answer_observers(asked, there, reception)  # type: ignore[arg-type]
+    here.learn(there.node, there.address())
+    async with serving(there, reception.accept):
+        stream = await here.open(there.node)
+        await write_frame(stream, streams.encode_header(streams.Observe()))
+        return streams.decode_observed(await read_frame(stream, streams.OBSERVED_MAX)).relay_port
 
 
 async def test_a_port_that_is_taken_and_a_certificate_that_is_none_are_told() -> None:

@@ -468,7 +468,6 @@ def _check_paid_relay(config: Config, path: Path) -> None:
         (not config.provider.enabled, "a relay with a price is sold: set provider.enabled"),
         (config.gateway.enabled, "one node sells one thing: a gateway, or a relay with a price"),
         (bool(wanted.certificate), "a relay with a price is told as ip:port, without a certificate"),
-        (not config.bitcoin.network, "a relay with a price needs a wallet: set bitcoin.network"),
     ):
         if wrong:
             raise UsageError("config.relay", f"{path}: {why}")
