@@ -37,6 +37,8 @@ EXAGGERATION = 100_000
 """Times the fair price, so that seconds are worth more than dust."""
 DEMO_TARIFF = {name: EXAGGERATION * getattr(PRESETS["fair"], name) for name in Tariff.__struct_fields__}
 
+GATEWAY_PATIENCE = 300
+"""Seconds: on a busy machine a node takes long to start again, and a gateway that is given up is not asked soon."""
 CHANNEL_SAT = 50_000
 """Up to this size one confirmation opens a channel; by the demo tariff it lasts a minute or two."""
 
@@ -254,6 +256,7 @@ class LocalMarket:
         return (
             f'[node]\nbind = "127.0.0.1:0"\nseeds = {json.dumps(self.seeds)}\n'
             f'[tenant]\nengine = "{self._tenant_engine}"\nlinger_sec = {self._linger_sec}\nchecks = false\n'
+            f"gateway_patience_sec = {GATEWAY_PATIENCE}\n"
             f"[channel]\nlargest_sat = {self._channel_sat}\n" + self.chain.config("tenant")
         )
 

@@ -236,6 +236,9 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mean time between two looks; the first three come in the first half minute."""
     linger_sec: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 5.0
     """How long a lease is kept after its last container is removed."""
+    gateway_patience_sec: Seconds = 30
+    """A gateway that says nothing for so long is given up for another one, if others are heard. One that is merely
+    restarted is back in seconds."""
     deputy_sat: Annotated[int, msgspec.Meta(ge=0, le=21_000_000 * 100_000_000)] = 0
     """What a deployment of a linked machine may cost this one in all, at most, while it is that machine's deputy. 0:
     only what is free."""

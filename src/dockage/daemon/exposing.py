@@ -44,7 +44,7 @@ LOOK_SEC = 0.5
 GONE_SEC = 3.0
 """A deployment must be gone for so long: what is recreated keeps its gateways."""
 SILENT_MAX_SEC = 30.0
-"""A gateway that says nothing for so long is given up, if others are heard."""
+"""A gateway that says nothing for so long is given up, if others are heard (``tenant.gateway_patience_sec``)."""
 NEVER = ("document.dropped", "site.foreign", "site.no-own-domains")
 """What a gateway says that will not serve this deployment, whoever mends what at our side: the next one is asked."""
 AGAIN_SEC, AGAIN_MAX_SEC = 2.0, 60.0
@@ -84,9 +84,11 @@ class Exposing:
         publisher: Publisher,
         zones: Zones,
         clock: Clock,
+        patience: float = SILENT_MAX_SEC,
     ) -> None:
+        """*patience*: seconds that a gateway may be silent, while others are heard."""
         self._me, self._keeping, self._tenant, self._outlets = me, keeping, tenant, outlets
-        self._publisher, self._zones, self._clock = publisher, zones, clock
+        self._publisher, self._zones, self._clock, self._patience = publisher, zones, clock, patience
         self._tellings: dict[LeaseId, Telling] = {}
         self._running: dict[LeaseId, asyncio.Task[None]] = {}
         self._renting: dict[str, asyncio.Task[None]] = {}
@@ -217,7 +219,7 @@ class Exposing:
                 held.append(outlet)
             elif not self._outlets.runs(outlet):
                 await self._close(outlet, OVER)
-            elif telling and telling.silent_sec > SILENT_MAX_SEC and self._hears_others(outlet):
+            elif telling and telling.silent_sec > self._patience and self._hears_others(outlet):
                 await self._close(outlet, SILENT, failed=True)
             elif telling and telling.trouble and telling.trouble.code in NEVER:
                 await self._close(outlet, telling.trouble, failed=True)

@@ -267,7 +267,8 @@ def _exposing(
     keys, clock = ground.keys, ground.clock
     outlets = Outlets(rents, tenant, clock, ground.journal, ground.rows, keeping.hands.place)
     zones = Zones(ground.directory, keys, clock, ground.config.node.stamp_bits)
-    exposing = Exposing(keys.node, keeping, tenant, outlets, publisher, zones, clock)
+    patience = ground.config.tenant.gateway_patience_sec
+    exposing = Exposing(keys.node, keeping, tenant, outlets, publisher, zones, clock, patience)
 
     async def keep_zones() -> None:
         await ground.entered.wait()
