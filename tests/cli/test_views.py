@@ -127,7 +127,7 @@ def test_market_can_be_sorted_and_capped(call: Call) -> None:
     most_cores = value(call("market", "--sort", "cpus", "--cpus", "0.5", "--json"))["offers"]
     assert [offer["provider"] for offer in most_cores] == [CHEAP.node.hex(), DEAR.node.hex()]
     capped = call("market", "--max-price", "5").stdout
-    assert "costs up to 10100 msat an hour" in capped
+    assert "costs up to 10.1 sat an hour" in capped
     assert "none of 2 offers fits" in capped
 
 

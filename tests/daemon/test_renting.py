@@ -12,10 +12,12 @@ import pytest
 from daemon.nodes import BUSY, CONFIG, FREE_POLICY, NEED, POLICY, World, funded_by_mining, rent_paid, until
 from dockage.daemon.config import ChannelLimits
 from dockage.daemon.driver import PACE_SEC
+from dockage.daemon.market import explain
 from dockage.domain.channel import ChannelState
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
+from dockage.domain.offer import Wish
 from dockage.domain.pricing import Tariff
 from dockage.domain.query import Excerpt, Query
 from dockage.domain.resources import Resources
@@ -46,6 +48,9 @@ async def test_an_empty_market_says_that_it_is_empty(world: World) -> None:
     error = await refusal(tenant.rent())
     assert error.code == "market.nothing-fits"
     assert "no offer on the market at all" in error.message
+    assert explain((), Wish(tenant.keys.node, NEED, region="mars")).startswith(
+        "there is no offer in region mars"
+    )
 
 
 class Mute:

@@ -30,6 +30,11 @@ def test_an_offer_that_fits_has_no_obstacle() -> None:
     ("offer", "wish", "said"),
     [
         ({"free": Resources(999, 1 * GIB, 1 * GIB)}, {}, "only 0.999 cores left"),
+        (
+            {"free": Resources(1000, 8 * GIB, 100 * GIB)},
+            {"limits": Resources(2000, GIB, GIB)},
+            "only 1 core left",
+        ),
         ({"free": Resources(1000, 512 << 20, 1 * GIB)}, {}, "only 512 MiB of memory left"),
         ({"free": Resources(1000, 1 * GIB, 0)}, {}, "only 0 MiB of disk left"),
         ({}, {"region": "se"}, "region is fi"),
@@ -39,7 +44,7 @@ def test_an_offer_that_fits_has_no_obstacle() -> None:
         ({"only_for": (THEM,)}, {}, "not open to your key"),
         ({}, {"network": "main"}, "is paid on regtest, your wallet is on main"),
         ({}, {"network": ""}, "is paid on regtest, your wallet is on no network"),
-        ({}, {"max_msat_hour": Msat(499)}, "costs up to 500 msat an hour"),
+        ({}, {"max_msat_hour": Msat(499)}, "costs up to 0.5 sat an hour"),
     ],
 )
 def test_each_obstacle_is_named(offer: dict[str, Any], wish: dict[str, Any], said: str) -> None:

@@ -275,6 +275,10 @@ def choose(found: Sequence[Found], wish: Wish, risk: Risk = nobody) -> tuple[Off
 
 def explain(offers: Sequence[Offer], wish: Wish, risk: Risk = nobody) -> str:
     """Why none of *offers* fits, and the smallest change that would help."""
+    if not offers and wish.region:
+        return (
+            f"there is no offer in region {wish.region}: ask for one that `dockage market` shows, or for none"
+        )
     if not offers:
         return (
             "there is no offer on the market at all: is a seed configured, and has a provider published? Machines of "

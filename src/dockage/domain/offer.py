@@ -211,9 +211,9 @@ def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
         case "network":
             return f"is paid on {offer.network}, your wallet is on {wish.network or 'no network'}"
         case "min_msat_hour":
-            return f"sells nothing that costs less than {offer.min_msat_hour} msat an hour at most"
+            return f"sells nothing that costs less than {_sat(offer.min_msat_hour)} an hour at most"
         case "max_msat_hour":
-            return f"costs up to {price} msat an hour"
+            return f"costs up to {_sat(price)} an hour"
         case "region" | "architecture":
             return f"{name} is {getattr(offer, name)}"
         case "opacity" | "isolation":
@@ -225,10 +225,15 @@ def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
 _A = {ENGINE: "an engine", GATEWAY: "a gateway", RELAY: "a relay"}
 
 
+def _sat(price: Msat) -> str:
+    """To be read only; at most six digits."""
+    return f"{price / 1000:g} sat"
+
+
 def _room(free: Resources, name: str) -> str:
     amount = getattr(free, name)
     if name == "cpu_milli":
-        return f"{amount / 1000:g} cores"
+        return "1 core" if amount == 1000 else f"{amount / 1000:g} cores"
     return f"{amount >> 20} MiB of {name.removesuffix('_bytes')}"
 
 

@@ -63,7 +63,7 @@ def summary(status: Json) -> str:
             ("node", status["node"]),
             ("home", status["home"]),
             ("addresses", ", ".join(status["addresses"])),
-            ("relay", relay(status["paid_relay"]) or status["relay"]),
+            ("relay", relay(status.get("paid_relay")) or status["relay"]),
             ("market", _market(status)),
             ("sells", _sells(status["provider"])),
             ("machines", f"{status['machines']} of your own linked" if status["machines"] else ""),

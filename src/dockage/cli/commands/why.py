@@ -78,17 +78,18 @@ def fits(answer: Json) -> str:
         (offer for offer in answer["offers"] if not offer["obstacles"]),
         key=lambda offer: (offer["msat_hour_max"], offer["provider"]),
     )
+    price = f"for {show.hourly(best['msat_hour_max'])} at most" if best["msat_hour_max"] else "for nothing"
     count = sum(not offer["obstacles"] for offer in answer["offers"])
     return (
         f"nothing stands in the way: {count} of {show.plural(len(answer['offers']), 'offer')} fit, "
-        f"the cheapest is {show.short(best['provider'])} for {show.hourly(best['msat_hour_max'])} at most"
+        f"the cheapest is {show.short(best['provider'])} {price}"
     )
 
 
 def story(answer: Json) -> str:
     parts = [f"{kept.listing([of])}\n{kept.story(of)}" for of in answer["kept"]]
     parts += [_lease(lease) for lease in answer["leases"]]
-    if answer["paid_relay"] and (said := relay(answer["paid_relay"])):
+    if said := relay(answer.get("paid_relay")):
         parts.append(facts([("relay", said)]))
     if answer["channels"]:
         parts.append(channel_listing(answer["channels"]))
