@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from daemon.nodes import BUSY, FREE_POLICY, NEED, POLICY, Peer, World, funded_by_mining, rent_paid, until
-from dockage.domain.errors import Unavailable, UsageError
+from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
 from dockage.domain.rest import Asked
+from dockage.domain.units import HOUR, Instant
 from dockage.node.kept import Stage
+from dockage.protocol import streams
+from dockage.protocol.grants import Grant, sign_grant
 from dockage.testing.copies import FakeCopies
+from dockage.wire.frames import read_frame, write_frame
 from dockage.wire.http import HttpServer
 
 
@@ -122,6 +127,32 @@ async def test_a_provider_that_restarts_keeps_its_lease_as_the_standby(shop: Sho
     await shop.whole()
     assert shop.standby == shop.lease
     assert {spot.lease for spot in shop.copies.running} == {other}
+
+
+async def test_a_copy_that_comes_back_gets_no_visitor_by_an_older_word(shop: Shop, world: World) -> None:
+    """What its tenant granted to a gateway before it was replaced is void there."""
+    await shop.up(standby="1")
+    await shop.whole()
+    gate, lost, epoch = await world.tenant(9, coins=(), wallet=False), shop.at(shop.lease), shop.web.epoch
+    until_then, keys = Instant(world.clock.now() + HOUR), shop.tenant.keys
+    grant = Grant(keys.node, shop.lease, gate.keys.node, ("tunnel",), epoch, until_then, (80,))
+    header = streams.encode_header(streams.Tunnel(shop.lease, "ab" * 32, 80, sign_grant(grant, keys.sign)))
+
+    async def knock() -> int:
+        gate.node.link.learn(lost.keys.node, lost.node.link.address())
+        stream = await gate.node.link.open(lost.keys.node)
+        with suppress(DockageError):
+            await write_frame(stream, header)
+            await read_frame(stream, 512)
+        stream.abort()
+        return lost.node.reception.refused["grant.fenced"]
+
+    assert await knock() == 0
+    await lost.stop()
+    await until(lambda: shop.stages().count(Stage.SERVING) and shop.web.epoch > epoch)
+    lost.start()
+    await shop.whole()
+    assert await knock() == 1
 
 
 async def test_a_short_outage_changes_nothing(shop: Shop) -> None:

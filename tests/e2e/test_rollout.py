@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,12 @@ from typing import Any
 import pytest
 
 from devtools.localmarket import LocalMarket
+from devtools.regtest import free_port
 from devtools.shell import wait_until
 from e2e.stories import IMAGE, leases
-from e2e.test_public import PATIENT, Gateway, gateway
 
-__all__ = ["gateway"]
-
-NAME = "story-rollout"
+NAME, GATE = "story-rollout", "gate-rollout"
+PATIENT = 60
 
 
 def project(greeting: str, then: str = "exec httpd -f -p 80 -h /www") -> str:
@@ -33,6 +33,16 @@ services:
     labels: {{dockage.public: "80", dockage.update-monitor: "1", dockage.update-within: "60"}}
     deploy: {{resources: {{limits: {{cpus: "0.5", memory: 64M}}}}}}
 """
+
+
+@pytest.fixture
+def http_port(market: LocalMarket) -> Iterator[int]:
+    """Of a gateway that is there for this story."""
+    port, names = free_port(), free_port(socket.SOCK_DGRAM)
+    here = f'http = "127.0.0.1:{port}"\ndns = "127.0.0.1:{names}"\nbind = "127.0.0.1"\n'
+    market.add_gateway(GATE, f'zone = "rollout.example"\npublic = ["203.0.113.7"]\nface = false\n{here}')
+    yield port
+    market.remove_provider(GATE)
 
 
 class Visitors:
@@ -77,7 +87,7 @@ def kept(market: LocalMarket) -> dict[str, Any]:
 
 @pytest.mark.timeout(300)
 def test_a_change_loses_no_request_and_a_bad_one_is_taken_back(
-    market: LocalMarket, gateway: Gateway, tmp_path: Path
+    market: LocalMarket, http_port: int, tmp_path: Path
 ) -> None:
     file = tmp_path / "compose.yaml"
     compose = ("compose", "-f", str(file), "-p", NAME)
@@ -86,7 +96,7 @@ def test_a_change_loses_no_request_and_a_bad_one_is_taken_back(
         market.docker(*compose, "up", "-d")
         assert wait_until(lambda: seen_up_there(market) == 1, PATIENT), named(market)
         [url] = named(market)["urls"]
-        visitors = Visitors(gateway.http, url["url"].removeprefix("https://"))
+        visitors = Visitors(http_port, url["url"].removeprefix("https://"))
         assert wait_until(lambda: visitors.visit() == "one", PATIENT)
         with visitors.coming():
             file.write_text(project("two"))

@@ -134,7 +134,7 @@ class Deputies:
     def all(self) -> list[tuple[Mine, Standing]]:
         return [(x, self._standing.get(x.name, Standing())) for x in self._mine.values()]
 
-    def run_it(self, name: str) -> bool:
+    def deputy_runs(self, name: str) -> bool:
         """Whether the deputy's copies of *name* ran when it answered last."""
         return name in self._mine and self._standing.get(name, Standing()).acts
 
@@ -249,7 +249,8 @@ class Deputies:
         if name not in self._sent:
             self._note(name, refused=ON_THEIR_WAY)
             self._sent.add(name)
-            self._jobs.start(partial(self._leave, name), f"leave images of {name}")
+            if not self._jobs.start(partial(self._leave, name), f"leave images of {name}"):
+                self._sent.discard(name)
 
     async def _leave(self, name: str) -> None:
         try:

@@ -185,7 +185,7 @@ def wire(
     deputies = _deputies(ground, loops, machines, keeping, tenant, reach, jobs, steps)
     publisher = Publisher(tenant, reach.open, keys, relayed)
     exposing = _exposing(ground, loops, tenant, rents, keeping, publisher)
-    exposing.waits, exposing.stead = deputies[0].run_it, deputies[1].stead
+    exposing.waits, exposing.stead = deputies[0].deputy_runs, deputies[1].stead
     edge = Edge(provider, tenant, keys, ground.rail, together, postman, counts, relayed, clock)
     ground.reception.handle = edge.handle
     node = Node(
