@@ -63,6 +63,20 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
     raise AssertionError("it did not come true within 20 s")
 
 
+async def listening(lab: Lab, container: str, port: int = 7) -> None:
+    """Looked at from outside: an exec for each look costs as much as a container."""
+    pid = lab.docker("inspect", "-f", "{{.State.Pid}}", container)
+
+    async def listens() -> bool:
+        return f":{port:04X} " in sockets_of(pid)
+
+    await until(listens)
+
+
+def sockets_of(pid: str) -> str:
+    return "".join(table.read_text() for table in Path("/proc", pid, "net").glob("tcp*"))
+
+
 CURRENT = Path(os.environ.get("DOCKAGE_DEV") or ROOT / ".dev") / "current-engine"
 """The programs of an engine of 28 or newer, where script/setup put them."""
 CONTAINERD = {"features": {"containerd-snapshotter": True}}

@@ -1,4 +1,4 @@
-"""A real engine, a real room, two leases, and a unix socket for each of them that the stock docker CLI can use."""
+"""A real engine, a real room, one lease or two, and a unix socket for each that the stock docker CLI can use."""
 
 from __future__ import annotations
 
@@ -157,26 +157,34 @@ async def host(lab: Lab, folder: Path) -> AsyncIterator[DockerHost]:
 
 
 @pytest.fixture
-async def tenants(lab: Lab, host: DockerHost, folder: Path) -> AsyncIterator[tuple[Tenant, Tenant]]:
-    """Two leases of one engine; both were given the same image."""
-    image = lab.docker("image", "inspect", "-f", "{{.Id}}", IMAGE)
+async def gate(lab: Lab, host: DockerHost) -> AsyncIterator[EngineGate]:
     gate = EngineGate(lab.socket, host)
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(gate.close)
-        found = []
-        for number in (0xA1, 0xB2):
-            lease = LeaseId(bytes([number]) + SESSION)
-            await host.prepare(lease, LIMITS)
-            lab.docker("tag", IMAGE, lease_tag(lease, image))
-            found.append(await stack.enter_async_context(Tenant(lease, gate, folder, image)))
-        yield found[0], found[1]
+    yield gate
+    await gate.close()
+
+
+@contextlib.asynccontextmanager
+async def renting(
+    number: int, lab: Lab, host: DockerHost, gate: EngineGate, folder: Path
+) -> AsyncIterator[Tenant]:
+    """A lease with the base image in it."""
+    image = lab.docker("image", "inspect", "-f", "{{.Id}}", IMAGE)
+    lease = LeaseId(bytes([number]) + SESSION)
+    await host.prepare(lease, LIMITS)
+    lab.docker("tag", IMAGE, lease_tag(lease, image))
+    async with Tenant(lease, gate, folder, image) as tenant:
+        yield tenant
 
 
 @pytest.fixture
-def ours(tenants: tuple[Tenant, Tenant]) -> Tenant:
-    return tenants[0]
+async def ours(lab: Lab, host: DockerHost, gate: EngineGate, folder: Path) -> AsyncIterator[Tenant]:
+    async with renting(0xA1, lab, host, gate, folder) as tenant:
+        yield tenant
 
 
 @pytest.fixture
-def theirs(tenants: tuple[Tenant, Tenant]) -> Tenant:
-    return tenants[1]
+async def theirs(lab: Lab, host: DockerHost, gate: EngineGate, folder: Path) -> AsyncIterator[Tenant]:
+    """Another lease of the same engine, given the same image; only where a test is about two: each costs some
+    seconds."""
+    async with renting(0xB2, lab, host, gate, folder) as tenant:
+        yield tenant

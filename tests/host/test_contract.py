@@ -10,9 +10,12 @@ import pytest
 from dockage.adapters.host import DockerHost
 from dockage.domain.identity import LeaseId
 from dockage.testing.host_contract import HostContract, Stage
-from hostlab import IMAGE, Lab, stream_pair, until
+from hostlab import IMAGE, Lab, listening, stream_pair
 
-WORKER = "while :; do :; done & exec nc -ll -p 7 -e cat"
+WORKER = (
+    "while :; do i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; sleep 0.02; done & exec nc -ll -p 7 -e cat"
+)
+"""Some of a core is as good as all of it: others want it."""
 
 
 @pytest.fixture(params=["engine_lab", "current_lab"], ids=["own", "current"])
@@ -28,12 +31,7 @@ class TestDockerHost(HostContract):
     def stage(self, lab: Lab, host: DockerHost, lease_of: Callable[[int], LeaseId]) -> Stage:
         async def start(lease: LeaseId) -> str:
             container = lab.run(lease, "-d", IMAGE, "sh", "-c", WORKER)
-
-            async def listens() -> bool:
-                sockets = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
-                return ":0007" in lab.docker("exec", container, *sockets, check=False)
-
-            await until(listens)
+            await listening(lab, container)
             return container
 
         async def remove(_: LeaseId, container: str) -> None:

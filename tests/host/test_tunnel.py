@@ -14,7 +14,7 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
 from dockage.wire.splice import SocketStream
-from hostlab import IMAGE, Lab, stream_pair, until
+from hostlab import IMAGE, Lab, listening, stream_pair
 
 LIMITS = Resources(cpu_milli=1000, memory_bytes=64 * MIB, disk_bytes=64 * MIB)
 Leases = Callable[[int], LeaseId]
@@ -37,13 +37,6 @@ async def through(host: DockerHost, lease: LeaseId, container: str, payload: byt
 async def _send(stream: SocketStream, payload: bytes) -> None:
     await stream.write(payload)
     await stream.finish()
-
-
-async def listening(lab: Lab, container: str) -> None:
-    async def listens() -> bool:
-        return ":0007" in lab.docker("exec", container, "cat", "/proc/net/tcp", "/proc/net/tcp6", check=False)
-
-    await until(listens)
 
 
 async def test_every_byte_is_carried_and_counted_once(lab: Lab, host: DockerHost, lease_of: Leases) -> None:
