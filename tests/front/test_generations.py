@@ -18,6 +18,7 @@ from frontlab import LIMITS, Result, Tenant, until
 from hostlab import IMAGE
 
 CLIS = {"debian": Path("/usr/bin/docker"), "current": DEV / "current-engine" / "docker"}
+SCRIPT = 'cat; echo "$PWD $A"; exit 5'
 TALKS = "echo one; echo bad >&2; trap 'echo bye; exit 4' TERM; while sleep 0.1; do :; done"
 
 
@@ -51,15 +52,14 @@ async def test_the_commands_of_a_day(cli: Cli, folder: Path) -> None:
     id_ = await cli("run", "-d", *words, *health, IMAGE, "sh", "-c", TALKS)
 
     assert await cli("ps", "-q", "--no-trunc", "--filter", "health=starting") == id_
-    (folder / "f").write_text("a file")
+    (folder / "f").write_bytes(os.urandom(3_000_000))
     await cli("cp", str(folder / "f"), "box:/d/f")
-    assert await cli("exec", "box", "cat", "/d/f") == "a file"
     await cli("cp", "box:/d/f", str(folder / "back"))
-    assert (folder / "back").read_text() == "a file"
+    assert (folder / "back").read_bytes() == (folder / "f").read_bytes()
     await until_async(cli, "healthy", "inspect", "-f", "{{.State.Health.Status}}", "box")
 
-    done = await cli.tried("exec", "-i", "-w", "/d", "box", "sh", "-c", "cat; pwd; exit 5", stdin=b"typed\n")
-    assert (done.code, done.out) == (5, "typed\n/d")
+    done = await cli.tried("exec", "-i", "-w", "/d", "-e", "A=b", "box", "sh", "-c", SCRIPT, stdin=b"typed\n")
+    assert (done.code, done.out) == (5, "typed\n/d b")
     said = await cli.tried("logs", "--tail", "5", "box")
     assert (said.out, said.err) == ("one", "bad")
     assert (await cli.tried("logs", "--until", "2020-01-01T00:00:00Z", "box")).out == ""
@@ -74,7 +74,10 @@ async def test_the_commands_of_a_day(cli: Cli, folder: Path) -> None:
     await cli("unpause", "bx")
     assert "net" in await cli("network", "ls", "--format", "{{.Name}}")
     assert "data" in await cli("volume", "ls", "-q")
-    assert "/d/f" not in await cli("diff", "bx"), "a volume is no change of the container"
+    await cli("exec", "bx", "touch", "/made")
+    changed = await cli("diff", "bx")
+    assert "A /made" in changed
+    assert "/d/f" not in changed, "a volume is no change of the container"
     assert "Containers" in await cli("system", "df")
 
     waiting = asyncio.create_task(cli("wait", "bx"))
@@ -83,7 +86,10 @@ async def test_the_commands_of_a_day(cli: Cli, folder: Path) -> None:
     assert await waiting == "4", "what its handler of the signal wants"
     assert "bye" in await cli("logs", "bx")
     assert await cli("start", "bx") == "bx"
+    await cli("restart", "-t", "0", id_[:12])
+    await cli("kill", "bx")
     await cli("rm", "-f", "bx")
+    assert "No such container: bx" in (await cli.tried("start", "bx")).err
     of_containers = ("--filter", "type=container", "--format", "{{.Action}}")
     wanted = {"create", "start", "rename", "pause", "unpause", "die", "stop", "destroy"}
 

@@ -1,11 +1,9 @@
-"""The stock docker CLI, one container at a time."""
+"""The stock docker CLI, one container at a time; what both its generations do: ``test_generations.py``."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-from pathlib import Path
 
 from frontlab import LIMITS, SITE, Tenant, until
 from hostlab import IMAGE, Lab
@@ -69,50 +67,6 @@ async def test_logs_follow_to_the_end(tenant: Tenant) -> None:
     await tenant.run("--name", "talk", IMAGE, "sh", "-c", "echo one; sleep 0.5; echo two; echo bad >&2")
     result = await tenant.tried("logs", "-f", "talk")
     assert (result.out.split(), result.err) == (["one", "two"], "bad")
-
-
-async def test_exec_with_stdin_environment_and_exit_code(tenant: Tenant) -> None:
-    await tenant.run("--name", "box", IMAGE, "sleep", "60")
-    script = 'cat; echo "$A"; exit 3'
-    result = await tenant.tried("exec", "-i", "-e", "A=b", "box", "sh", "-c", script, stdin=b"from stdin\n")
-    assert (result.code, result.out.split("\n")) == (3, ["from stdin", "b"])
-
-
-async def test_stop_start_restart_kill_wait_rename_pause_and_rm(tenant: Tenant) -> None:
-    id_ = await tenant.run(
-        "--name", "old", IMAGE, "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.1; done"
-    )
-    waiting = asyncio.create_task(tenant.docker("wait", "old"))
-    await asyncio.sleep(0.3)
-    await tenant.docker("stop", "old")
-    assert await waiting == "5"
-    assert (await tenant.inspect("old"))["State"]["ExitCode"] == 5
-    await tenant.docker("start", "old")
-    await tenant.docker("pause", "old")
-    assert (await tenant.inspect("old"))["State"]["Status"] == "paused"
-    await tenant.docker("unpause", "old")
-    await tenant.docker("rename", "old", "new")
-    await tenant.docker("restart", "-t", "1", id_[:12])
-    await tenant.docker("kill", "new")
-    assert "cannot remove" not in await tenant.docker("rm", "-f", "new")
-    assert "No such container: new" in await tenant.refused("start", "new")
-
-
-async def test_cp_both_ways(tenant: Tenant, folder: Path) -> None:
-    before, after = folder / "before", folder / "after"
-    before.write_bytes(os.urandom(3_000_000))
-    await tenant.run("--name", "box", IMAGE, "sleep", "60")
-    await tenant.docker("cp", str(before), "box:/tmp/big")
-    await tenant.docker("cp", "box:/tmp/big", str(after))
-    assert before.read_bytes() == after.read_bytes()
-
-
-async def test_top_stats_and_diff(tenant: Tenant) -> None:
-    await tenant.run("--name", "box", IMAGE, "sleep", "60")
-    assert "sleep 60" in await tenant.docker("top", "box")
-    assert "box" in await tenant.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}")
-    await tenant.docker("exec", "box", "touch", "/made")
-    assert "A /made" in await tenant.docker("diff", "box")
 
 
 async def test_a_killed_client_ends_its_attachment(tenant: Tenant) -> None:
