@@ -189,7 +189,7 @@ def test_up_shows_the_price_first(call: Call, home: Path, shop: compose.Files, t
         "usually     0.91 sat/h: a tenth of its CPU, half its memory\n"
         "channel     no new one is needed\n"
     )
-    assert "dockage why new" in done.stderr
+    assert done.stderr.endswith("nothing was rented for it\n"), "so there is nothing to ask why of"
 
 
 def test_a_deployment_that_runs_goes_on_in_its_lease(
@@ -200,6 +200,7 @@ def test_a_deployment_that_runs_goes_on_in_its_lease(
     assert "lease       11111111 at 8a2f1a73, running" in done.stderr
     assert "so far 5.1 sat/h" in done.stderr
     assert "until now   7.446 sat/h on average, 1.241 sat due" in done.stderr
+    assert done.stderr.endswith("`dockage why shop` may tell more\n")
 
 
 def test_a_scaled_service_is_quoted_as_often_as_it_runs(

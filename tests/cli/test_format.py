@@ -102,5 +102,6 @@ def test_facts_leave_out_what_is_not_there() -> None:
 def test_what_is_reserved_is_said_where_it_is_not_all_of_it() -> None:
     limits = Resources(2000, 512 << 20, 1 << 30)
     assert show.limits(limits) == "2 cores, 512 MiB memory, 1 GiB disk"
+    assert show.limits(Resources(1000, 512 << 20, 1 << 30)) == "1 core, 512 MiB memory, 1 GiB disk"
     soft = limits.reserving(250, 128 << 20)
     assert show.limits(soft) == "2 cores, 512 MiB memory (0.25 and 128 MiB reserved), 1 GiB disk"

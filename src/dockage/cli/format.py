@@ -49,7 +49,7 @@ def size(count: int) -> str:
 
 def limits(of: Resources) -> str:
     """What is reserved is only said where it is not all of it."""
-    kept, text = of.reserved, f"{cores(of.cpu_milli)} cores, {size(of.memory_bytes)} memory"
+    kept, text = of.reserved, f"{in_cores(of.cpu_milli)}, {size(of.memory_bytes)} memory"
     if kept != of:
         text += f" ({cores(kept.cpu_milli)} and {size(kept.memory_bytes)} reserved)"
     return f"{text}, {size(of.disk_bytes)} disk"
@@ -63,6 +63,10 @@ def traffic(used: Mapping[str, int]) -> str:
 
 def cores(milli: int) -> str:
     return f"{milli / 1000:g}"
+
+
+def in_cores(milli: int) -> str:
+    return f"{cores(milli)} core{'' if milli == 1000 else 's'}"
 
 
 def cpu_time(ns: int) -> str:

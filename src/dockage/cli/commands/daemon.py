@@ -112,7 +112,7 @@ def _sells(provider: Json | None) -> str:
         return ""
     free = provider["free"]
     return (
-        f"{show.cores(free['cpu_milli'])} cores, {show.size(free['memory_bytes'])} memory, "
+        f"{show.in_cores(free['cpu_milli'])}, {show.size(free['memory_bytes'])} memory, "
         f"{show.size(free['disk_bytes'])} disk free in {provider['region']}"
     )
 

@@ -234,7 +234,7 @@ def _policy(provider: Json) -> str:
 
 def _resources(of: Json) -> str:
     return (
-        f"{show.cores(of['cpu_milli'])} cores, {show.size(of['memory_bytes'])} memory, "
+        f"{show.in_cores(of['cpu_milli'])}, {show.size(of['memory_bytes'])} memory, "
         f"{show.size(of['disk_bytes'])} disk"
     )
 

@@ -80,7 +80,7 @@ def command(
         with reserved.labelled(files, project.reserved) as labelled:
             code = labelled.run("up", "-d", *words, *services, socket=socket, quiet=session.json)
     if code:
-        session.say(f"docker compose ended with {code}; `dockage why {project.name}` may tell more")
+        session.say(f"docker compose ended with {code}; {_more(session, project.name)}")
         raise click.exceptions.Exit(130 if code == 130 else 1)
     kept.rolled_out(session, project.name, wait_timeout)
     there = _wait(session, files, socket, wait_timeout)
@@ -88,6 +88,16 @@ def command(
     answer = {"deployment": project.name, "services": project.services, **price, "urls": urls}
     lines = [f"{u['service']}  {u['url']}" for u in (*outside["urls"], *urls)]
     session.show({**answer, "public": outside["urls"]}, "\n".join(lines) or f"{project.name} is up")
+
+
+def _more(session: Session, name: str) -> str:
+    """Where to look after compose failed: what was never rented has no story."""
+    try:
+        session.client.get("why", name)
+    except UsageError as error:
+        if error.code == "control.not-found":
+            return "nothing was rented for it"
+    return f"`dockage why {name}` may tell more"
 
 
 def _public(session: Session, project: compose.Project, limit: int) -> Json:
