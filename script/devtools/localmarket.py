@@ -280,13 +280,13 @@ class LocalMarket:
 
     # -- blocks --------------------------------------------------------------------------------------
     def mine_every(self, seconds: float) -> None:
-        """A block now and then, as on a real chain, until ``stop_mining``."""
+        """A block now and then, as on a real chain, until ``stop_mining``; none where nothing waits for one."""
         stop = self._mining = threading.Event()
 
         def mine() -> None:
             while not stop.wait(seconds):
                 try:
-                    self.chain.mine()
+                    self.chain.mine_what_waits()
                 except (OSError, Failed):
                     continue
 
