@@ -259,6 +259,8 @@ def test_waiting_is_for_what_can_still_come_up() -> None:
         container("job", "exited"),
         container("slow", "running", "starting"),
         container("again", "restarting"),
+        container("night", "created", Status="Created, sleeps until 08:00 UTC"),
+        container("day", "exited", code=137, Status="Exited (137), sleeps until 08:00 UTC"),
     ]
     assert compose.pending(there) == ["again", "slow"]
     assert compose.failed(there) == []

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.nodes import CONFIG, FREE_POLICY, POLICY, World, until
+from dockage.daemon.calendar import sleeps_until
 from dockage.daemon.hours import read_hours
 from dockage.domain.errors import UsageError
 from dockage.domain.units import MINUTE, SECOND, Instant, Msat
@@ -80,3 +81,18 @@ async def test_too_small_a_deployment_is_refused(world: World) -> None:
     with pytest.raises(UsageError) as caught:
         await tenant.rent()
     assert "sells nothing that costs less" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("now", "until_when"),
+    [
+        (utc(2026, 11, 26, 22, 0), "08:00 Europe/Berlin"),  # Thursday night
+        (utc(2026, 11, 27, 20, 0), "Mon 08:00 Europe/Berlin"),
+        (utc(2026, 11, 27, 12, 0), ""),
+    ],
+)
+def test_when_a_schedule_of_none_is_over_is_said_for_people(now: Instant, until_when: str) -> None:
+    text = "mon-fri 08:00-20:00 2; 00:00-24:00 0; Europe/Berlin"
+    assert sleeps_until(text, now) == until_when
+    assert sleeps_until("", now) == ""
+    assert sleeps_until("00:00-24:00 0", now) == "its schedule is another one"

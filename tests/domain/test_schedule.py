@@ -112,3 +112,22 @@ def test_a_window_is_as_long_as_it_says(day: str, opens: int, lasts: int, start:
     schedule = read_schedule(text)
     inside = sum(schedule.replicas(start + minute) == count for minute in range(0, WEEK, 1))
     assert inside == (lasts if closes != DAY or opens else DAY)
+
+
+SLEEPY = (
+    "mon-fri 08:00-20:00 3; mon-sun 20:00-06:00 0; sat 06:00-24:00 0",
+    "fri 22:00-09:00 0; sat 07:00-08:00 1",
+    "00:00-24:00 0",
+)
+
+
+@given(
+    st.integers(0, WEEK - 1),
+    st.sampled_from(SLEEPY),
+)
+def test_it_wakes_at_the_first_minute_that_asks_for_something_else(minute: int, text: str) -> None:
+    schedule = read_schedule(text)
+    if schedule.replicas(minute) != 0:
+        return
+    later = (x % WEEK for x in range(minute + 1, minute + WEEK) if schedule.replicas(x) != 0)
+    assert schedule.wakes(minute) == next(later, None)

@@ -149,3 +149,17 @@ async def test_where_nobody_rolls_out_nothing_is_kept(lab: Lab) -> None:
     await lab.changes.started(new)
     assert lab.told == ["begin shop"]
     assert not lab.books.shelf.before
+
+
+def test_at_an_hour_of_none_a_start_waits_unless_compose_waits_for_it(lab: Lab) -> None:
+    lab.changes.asleep = lambda name, labels: f"8 {name}" if labels["dockage.schedule"] == "night" else ""
+    web = lab.books.container("a1" * 32)
+    assert lab.changes.sleeps(web) == ""
+    assert not lab.changes.delays(web)
+    lab.books.keep(container("c1", body("job", **{"dockage.schedule": "night"})))
+    assert lab.changes.sleeps(web) == "8 shop", "one label counts for the whole"
+    assert lab.changes.delays(web)
+    needy = body("front", **{"com.docker.compose.depends_on": "web:service_healthy:false"})
+    lab.books.keep(container("d1", needy))
+    assert lab.changes.sleeps(web)
+    assert not lab.changes.delays(web)

@@ -219,3 +219,20 @@ async def test_a_network_may_be_named_by_its_id(tenant: Tenant) -> None:
     assert "hello" in await tenant.docker(
         "run", "--rm", *LIMITS, "--network", net, IMAGE, "wget", "-qO-", "http://web/"
     )
+
+
+async def test_at_an_hour_at_which_nothing_runs_it_is_made_and_says_until_when(tenant: Tenant) -> None:
+    hour = ["08:00 UTC"]
+    tenant.front.changes.asleep = lambda _, labels: hour[0] if labels else ""
+    label = ("--label", "dockage.schedule=00:00-08:00 0")
+    made = await tenant.tried("run", "-d", *LIMITS, "--name", "shop", *label, IMAGE, "sleep", "60")
+    assert made.code == 0
+    assert "shop sleeps until 08:00 UTC (dockage.schedule)" in made.err
+    status = ("ps", "-a", "--format", "{{.Status}}")
+    assert await tenant.docker(*status) == "Created, sleeps until 08:00 UTC"
+    assert [one.runs for one in tenant.front.recipe("shop").containers] == [True]
+    hour[0] = ""
+    await tenant.docker("start", "shop")
+    assert (await tenant.docker(*status)).startswith("Up")
+    await tenant.docker("stop", "-t", "0", "shop")
+    await until(lambda: [one.runs for one in tenant.front.recipe("shop").containers] == [False])

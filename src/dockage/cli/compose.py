@@ -258,11 +258,16 @@ def lines(text: str) -> list[Json]:
 
 def pending(of: Sequence[Json]) -> list[str]:
     """The services that are neither up, healthy where they say how, nor done."""
-    return sorted({c["Service"] for c in of if not (_is_up(c) or _is_done(c))})
+    return sorted({c["Service"] for c in of if not (_is_up(c) or _is_done(c) or _sleeps(c))})
 
 
 def _is_up(container: Json) -> bool:
     return container.get("State") == "running" and container.get("Health") in ("", None, "healthy")
+
+
+def _sleeps(container: Json) -> bool:
+    """By ``dockage.schedule``: it is started at its hour."""
+    return "sleeps until" in str(container.get("Status"))
 
 
 def _is_done(container: Json) -> bool:
@@ -274,7 +279,7 @@ def failed(of: Sequence[Json]) -> list[str]:
     """One clause for each container that will not come up by itself."""
     found = []
     for c in of:
-        if c.get("State") in ("exited", "dead") and not _is_done(c):
+        if c.get("State") in ("exited", "dead") and not (_is_done(c) or _sleeps(c)):
             found.append(f"{c['Service']} exited with {c.get('ExitCode')}")
         elif c.get("Health") == "unhealthy":
             found.append(f"{c['Service']} is unhealthy")

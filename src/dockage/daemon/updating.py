@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from dockage.domain.errors import Unavailable, UsageError
@@ -17,6 +18,7 @@ from dockage.node.controller_sharing import NOT_OURS
 from dockage.node.kept import Deployment, Rollout, Stage
 from dockage.ports.renting import Progress
 
+from .calendar import sleeps_until
 from .keeping import Keeping
 from .node import Node
 from .wishes import read_wishes, recipe_doors, recipe_wishes
@@ -38,12 +40,23 @@ class Changing(Protocol):
 
     begin: Callable[[str, Mapping[str, str], Progress], Awaitable[bool | None]]
     through: Callable[[str], Awaitable[None]]
+    asleep: Callable[[str, Mapping[str, str]], str]
 
 
 def attend(node: Node, changes: Changing) -> None:
     updating = Updating(node.keeping)
     changes.begin, changes.through = updating.begin, updating.through
     node.keeping.each_round = updating.let_go
+
+    def sleeps(name: str, labels: Mapping[str, str]) -> str:
+        of = node.keeping.state.deployments.get(name)
+        if of is not None and (of.wanted or of.rollout is not None):
+            return ""  # our user's own number counts, or what is new has to be proven
+        with suppress(UsageError):
+            return sleeps_until(labels.get("dockage.schedule", ""), node.clock.now())
+        return ""
+
+    changes.asleep = sleeps
 
 
 class Updating:

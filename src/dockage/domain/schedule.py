@@ -44,6 +44,14 @@ class Schedule(msgspec.Struct, frozen=True):
         """None outside of all windows."""
         return next((x.replicas for x in self.windows if x.holds(minute % WEEK)), None)
 
+    def wakes(self, minute: int) -> int | None:
+        """Of the week: the next one after *minute* at which it asks for something else than 0. None: never."""
+        edges = {
+            day * DAY + at for x in self.windows for day in x.days for at in (x.opens, x.opens + x.lasts)
+        }
+        later = sorted((edge - minute - 1) % WEEK + 1 for edge in edges)
+        return next(((minute + x) % WEEK for x in later if self.replicas(minute + x) != 0), None)
+
 
 def read_schedule(text: str) -> Schedule:
     """Raises UsageError("label.schedule") with the place of what is wrong. The zone is not looked up here."""

@@ -21,6 +21,10 @@ Begin = Callable[[str, Mapping[str, str], Progress], Awaitable[bool | None]]
 """(deployment, labels of what is new) -> once our user's commands may go on: True for a new change, False for one that
 goes on; None: it is changed as it is, and nobody wants to be told."""
 Through = Callable[[str], Awaitable[None]]
+Asleep = Callable[[str, Mapping[str, str]], str]
+"""(deployment, its labels) -> until when nothing of it is to run, for people; "" where it may."""
+CONDITIONS = (b":service_healthy:", b":service_completed_successfully:")
+"""In the label in which compose keeps ``depends_on``."""
 SERVICE = ("com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.container-number")
 
 
@@ -37,10 +41,26 @@ class Changes:
         self._books = books
         self.begin: Begin = _nobody
         self.through: Through = _no_end
+        self.asleep: Asleep = lambda _name, _labels: ""
         self.replaced: set[str] = set()
         """Containers that make room for others before these start: a lease need not hold both."""
         self._open: dict[str, dict[str, str]] = {}
         """Deployment to its containers that are being replaced, and what replaces each: "" while it is made."""
+
+    def sleeps(self, container: Container) -> str:
+        """Until when, by a schedule of any of its deployment's containers; "" where it may run."""
+        labels: dict[str, str] = {}
+        for one in self._books.shelf.in_deployment(container.deployment):
+            if b"dockage.schedule" in one.body:
+                labels = {**create.wishes(body_of(one)), **labels}
+        return self.asleep(container.deployment, labels) if labels else ""
+
+    def delays(self, container: Container) -> bool:
+        """Whether a start waits for the hour. Not where compose waits for one container before it starts the next: it
+        would give up."""
+        bodies = [one.body for one in self._books.shelf.in_deployment(container.deployment)]
+        waited_for = any(word in body for body in bodies for word in CONDITIONS)
+        return not waited_for and bool(self.sleeps(container))
 
     async def before_create(self, deployment: str, body: dict[str, Any], progress: Progress) -> None:
         """Waits until the container that this one replaces, if any, may be stopped."""

@@ -38,6 +38,8 @@ async def create(call: Call, parts: Parts) -> None:
 
     async def place() -> None:
         container, warnings = await parts.placing.create(call.query.get("name", ""), body)
+        if until := parts.changes.sleeps(container):
+            warnings = [*warnings, f"{container.name} sleeps until {until} (dockage.schedule)"]
         await call.answer({"Id": container.id, "Warnings": warnings}, 201)
 
     await attended(call.server, place())
@@ -75,6 +77,10 @@ async def start(call: Call, parts: Parts) -> None:
     await call.raw_body()  # some clients send "{}"
 
     async def begin() -> None:
+        if not container.ended and parts.changes.delays(container):
+            parts.books.change(container.id, lambda one: replace(one, asleep=True))
+            await parts.changes.started(container)
+            return await call.done()
         placed = await parts.placing.revive(container) if container.ended else container
         status = await _with_ports(parts, placed, f"/containers/{placed.remote}/start", _start_query(call))
         await parts.changes.started(placed)
@@ -165,6 +171,8 @@ async def stop(call: Call, parts: Parts) -> None:
     path = f"/containers/{container.remote}/stop"
     status, _ = await _call(parts, container, "POST", path, call.query)
     parts.published.close(container.id)
+    if container.asleep:
+        parts.books.change(container.id, lambda one: replace(one, asleep=False))
     await call.done(status)
 
 

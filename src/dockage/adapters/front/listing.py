@@ -80,12 +80,20 @@ def _matched(parts: Parts, known: list[Container], answer: Any) -> list[Item]:
         if item is None:
             parts.watch.forget(container)
         elif newest is not None:
-            shown.append(views.item(item, newest, parts.watch.around(newest)))
+            shown.append(_rested(parts, newest, views.item(item, newest, parts.watch.around(newest))))
     return shown
 
 
+def _rested(parts: Parts, container: Container, item: Item) -> Item:
+    """What does not run because of the hour says so."""
+    if item["State"] in SHOWN_STATES or not (until := parts.changes.sleeps(container)):
+        return item
+    return {**item, "Status": f"{item['Status']}, sleeps until {until}"}
+
+
 def _last_seen(parts: Parts, container: Container, why: str) -> Item:
-    return views.item_of_inspect(last_inspect(parts, container, why), container.created)
+    item = views.item_of_inspect(last_inspect(parts, container, why), container.created)
+    return _rested(parts, container, item)
 
 
 def last_inspect(parts: Parts, container: Container, why: str) -> dict[str, Any]:

@@ -127,7 +127,8 @@ class Watch:
         newest = self._books.shelf.containers.get(container.id)
         if newest is None or newest.remote != container.remote or newest.ended:
             return
-        seen = replace(newest, seen=msgspec.json.encode(doc))
+        asleep = newest.asleep and not views.is_alive(doc)
+        seen = replace(newest, seen=msgspec.json.encode(doc), asleep=asleep)
         if seen.seen == newest.seen:
             return
         before = views.state_of(msgspec.json.decode(newest.seen))
@@ -173,8 +174,8 @@ class Watch:
                 doc = views.inspect(msgspec.json.decode(container.seen), container, self.around(container))
                 self._published.close(container.id)
                 over = msgspec.json.encode(views.after_the_end(doc, reason, finished))
-                ran = views.is_alive(msgspec.json.decode(container.seen))
-                self._books.keep(replace(container, ended=reason, seen=over, ran=ran))
+                ran = container.asleep or views.is_alive(msgspec.json.decode(container.seen))
+                self._books.keep(replace(container, ended=reason, seen=over, ran=ran, asleep=False))
                 self.announce("container", "die", container.id, {"name": container.name, "exitCode": "137"})
                 if views.removes_itself(container):
                     self.forget(container)

@@ -64,6 +64,8 @@ class Container:
     """Why its lease ended; "" while it has one."""
     ran: bool = False
     """Whether it ran when its lease ended."""
+    asleep: bool = False
+    """It was started at an hour at which nothing is to run: it runs once that is over."""
     image_id: str = ""
     """What the image is by its content (``sha256:`` of its config), whatever its name means by now."""
 

@@ -244,7 +244,7 @@ def _container(one: Container, body: dict[str, Any], shelf: Shelf) -> RecipeCont
         body=msgspec.json.encode(
             create.forwarded(body, image, others, shelf.network_names(create.networks(body)))
         ),
-        runs=one.ran if one.ended else is_alive(seen),
+        runs=one.ran if one.ended else one.asleep or is_alive(seen),
         ports=one.ports,
     )
 
