@@ -78,7 +78,7 @@ def assigned(nodes: Iterable[ast.AST]) -> dict[str, str]:
 
 def read(kind: str, call: ast.Call, words: dict[str, str]) -> Raised | None:
     code = text_of(call.args[0])
-    if code is None:
+    if code is None or " " in code:  # click's own errors have a sentence alone
         return None
     told = call.args[1] if len(call.args) > 1 else None
     sentence = words.get(told.id) if isinstance(told, ast.Name) else text_of(told) if told else None

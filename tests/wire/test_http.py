@@ -169,6 +169,7 @@ LIES = {
     "a chunk that is longer": (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n", "http.framing"),
     "no end of a length": (OK + b"Content-Length: 9\r\n\r\nx", "http.cut"),
     "no end of chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", "http.cut"),
+    "promises without end": (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "http.order"),
     "nothing": (b"", "http.cut"),
     "half a head": (OK, "http.cut"),
 }

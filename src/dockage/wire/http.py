@@ -35,6 +35,8 @@ from .heads import (
 
 BODY_LIMIT = 4 << 20
 """The largest body that is read whole: a container's JSON is 3 kB, an image list of a busy engine 1 MiB."""
+INTERIM_MAX = 16
+"""Heads (100 to 199) that a server may send before its answer."""
 DRAIN_LIMIT = 1 << 20
 """Of a body that nobody wants, so much is read to keep the connection; a longer one costs it."""
 
@@ -416,7 +418,9 @@ class HttpClient:
         await self._send_last(out.end())
 
     async def _read_response(self) -> Response:
-        while head := await self._in.head():
+        for _ in range(INTERIM_MAX + 1):
+            if not (head := await self._in.head()):
+                raise Unavailable("http.cut", "the server closed the connection without an answer")
             found = parse_response(head, self._method)
             if found.status == 101:
                 return Response(self._in, 101, found.headers, self._in.upgraded())
@@ -424,7 +428,7 @@ class HttpClient:
                 self._in.expect(found.framing)
                 self._headed, self._keep = True, found.keep
                 return Response(self._in, found.status, found.headers)
-        raise Unavailable("http.cut", "the server closed the connection without an answer")
+        raise PeerError("http.order", "a server that goes on promising an answer")
 
 
 def _framed(
