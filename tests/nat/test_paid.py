@@ -52,14 +52,14 @@ def test_a_provider_behind_a_nat_pays_the_relay_that_a_tenant_reaches_it_by(
         public = street.public.do(
             "daemon",
             config={
-                "node": {"bind": f"{topology.PUBLIC}:4730", "market": True, "stamp_bits": 0},
+                "node": {"bind": f"{topology.PUBLIC}:4740", "market": True, "stamp_bits": 0},
                 "relay": {"listen": f"{topology.PUBLIC}:{PORT}", "msat_gib": PRICE},
                 "provider": {"enabled": True},
                 "bitcoin": coins("seller"),
                 **NO_FRONT,
             },
         )["key"]
-        seeds = {"seeds": [f"{public}@{topology.PUBLIC}:4730"], "stamp_bits": 0}
+        seeds = {"seeds": [f"{public}@{topology.PUBLIC}:4740"], "stamp_bits": 0}
         provider = street.b.do(
             "daemon",
             config={
