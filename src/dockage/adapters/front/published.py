@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -58,6 +58,8 @@ class Published:
         self._open: dict[str, list[tuple[Publish, Listener]]] = {}
         self._where: dict[str, Container] = {}
         self._connections = 0
+        self._opening = asyncio.Lock()
+        """Opening takes several turns of the loop: a start and the event that tells of it would open a port twice."""
 
     def bound(self, id_: str) -> Bound:
         """Container port to where it is listened to now."""
@@ -71,29 +73,35 @@ class Published:
         return id_ in self._open
 
     async def open(self, container: Container) -> tuple[int, ...]:
-        """Listen to all of its ports; returns the host ports in their order. Idempotent. Raises ApiError(500)."""
-        self._where[container.id] = container
-        if container.id not in self._open and container.ports:
-            opened: list[tuple[Publish, Listener]] = []
-            try:
-                for number, publish in enumerate(container.ports):
-                    before = container.bound[number] if number < len(container.bound) else 0
-                    opened.append((publish, await self._listen(container, publish, before)))
-            except BaseException:
-                for _, listener in opened:
-                    listener.close()
-                raise
-            self._open[container.id] = opened
+        """Listen to all of its ports; returns the host ports in their order, none if they were closed meanwhile.
+        Idempotent. Raises ApiError(500)."""
+        async with self._opening:
+            self._where[container.id] = container
+            if container.id not in self._open and container.ports:
+                await self._open_all(container)
         return tuple(listener.port for _, listener in self._open.get(container.id, ()))
+
+    async def _open_all(self, container: Container) -> None:
+        opened: list[tuple[Publish, Listener]] = []
+        try:
+            for number, publish in enumerate(container.ports):
+                before = container.bound[number] if number < len(container.bound) else 0
+                opened.append((publish, await self._listen(container, publish, before)))
+        except BaseException:
+            _close(opened)
+            raise
+        if container.id in self._where:
+            self._open[container.id] = opened
+        else:
+            _close(opened)
 
     def close(self, id_: str) -> None:
         """Stop listening."""
-        for _, listener in self._open.pop(id_, ()):
-            listener.close()
+        _close(self._open.pop(id_, ()))
         self._where.pop(id_, None)
 
     def close_all(self) -> None:
-        for id_ in list(self._open):
+        for id_ in list(self._where):
             self.close(id_)
 
     async def _listen(self, container: Container, publish: Publish, before: int) -> Listener:
@@ -156,6 +164,11 @@ class Published:
         finally:
             self._connections -= 1
             client.abort()
+
+
+def _close(opened: Iterable[tuple[Publish, Listener]]) -> None:
+    for _, listener in opened:
+        listener.close()
 
 
 def _busy(container: Container, where: str, error: OSError | None) -> ApiError:
