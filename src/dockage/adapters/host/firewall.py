@@ -147,15 +147,17 @@ class Firewall:
         self._fenced.pop(lease, None)
 
     async def _demolish(self, tool: str, lease: LeaseId) -> None:
-        """Wherever they are hooked: the engine may have made DOCKER-USER after us."""
+        """Its bridges are gone. Their names are looked for everywhere: the engine may have made DOCKER-USER after us,
+        and forgets rules of its own where iptables failed it for a moment."""
         listed = await self._list(tool)
         ours = (names.chain_forward(lease), names.chain_input(lease), names.chain_lan(lease))
         chains = [chain for chain in ours if f"-N {chain}" in listed]
-        jumps = tuple(f" -j {chain}" for chain in chains)
+        within = tuple(f"-A {chain} " for chain in ours)
+        named = re.compile(rf"-A .* -[io] {names.bridge_prefix(lease)}")
         unhook = [
             line.replace("-A ", "-D ", 1)
             for line in listed
-            if chains and line.startswith("-A ") and line.endswith(jumps)
+            if named.match(line) and not line.startswith(within)
         ]
         lines = unhook + [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains]
         outcome = await self._restore(tool, lines) if lines else None
