@@ -218,31 +218,3 @@ async def test_new_networks_are_fenced_off_and_nothing_else_is_written() -> None
         f"-A {chain} -d 198.51.100.0/24 {reject}",
         "COMMIT",
     ]
-
-
-async def test_what_an_engine_forgot_of_a_leases_bridges_goes_with_the_walls() -> None:
-    """One whose iptables failed for a moment leaves rules that let a bridge forward that is gone."""
-    mine, other = names.bridge(LEASE, 0), names.bridge(OTHER, 0)
-    listed = [
-        *(
-            f"-N {chain}"
-            for chain in (names.chain_forward(LEASE), names.chain_input(LEASE), names.chain_lan(LEASE))
-        ),
-        f"-A INPUT -i dk-00010203-+ -j {names.chain_input(LEASE)}",
-        f"-A FORWARD -i {mine} ! -o {mine} -j ACCEPT",
-        f"-A FORWARD -o {mine} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        f"-A FORWARD -i {other} -o {other} -j ACCEPT",
-        f"-A {names.chain_forward(LEASE)} -o dk-00010203-+ -j DROP",
-    ]
-    restored: list[str] = []
-
-    async def iptables(argv: Sequence[str], text: str = "") -> Outcome:
-        restored.extend(text.splitlines() if argv[0] == "iptables-restore" else [])
-        return Outcome(0, "\n".join(listed), "")
-
-    await Firewall(iptables, lambda: 0.0).remove(LEASE)
-    gone = [line.replace("-A ", "-D ", 1) for line in listed[3:6]]
-    assert [line for line in restored if line.startswith("-D ")] == gone
-    assert [line for line in restored if line.startswith("-X ")] == [
-        x.replace("-N ", "-X ") for x in listed[:3]
-    ]

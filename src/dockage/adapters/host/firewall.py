@@ -147,17 +147,15 @@ class Firewall:
         self._fenced.pop(lease, None)
 
     async def _demolish(self, tool: str, lease: LeaseId) -> None:
-        """Its bridges are gone. Their names are looked for everywhere: the engine may have made DOCKER-USER after us,
-        and forgets rules of its own where iptables failed it for a moment."""
+        """Wherever they are hooked: the engine may have made DOCKER-USER after us."""
         listed = await self._list(tool)
         ours = (names.chain_forward(lease), names.chain_input(lease), names.chain_lan(lease))
         chains = [chain for chain in ours if f"-N {chain}" in listed]
-        within = tuple(f"-A {chain} " for chain in ours)
-        named = re.compile(rf"-A .* -[io] {names.bridge_prefix(lease)}")
+        jumps = tuple(f" -j {chain}" for chain in chains)
         unhook = [
             line.replace("-A ", "-D ", 1)
             for line in listed
-            if named.match(line) and not line.startswith(within)
+            if chains and line.startswith("-A ") and line.endswith(jumps)
         ]
         lines = unhook + [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains]
         outcome = await self._restore(tool, lines) if lines else None
