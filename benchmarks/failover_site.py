@@ -14,7 +14,6 @@ from typing import Any
 
 from benchlab import Failed, LocalMarket, free_port, run, wait_until
 
-NAME = "failover"
 IMAGE = "dockage/base:bookworm"
 SITE = "mkdir -p /www; echo hello > /www/index.html; httpd -f -p 80 -h /www & echo $! > /pid; wait; exit 1"
 PATIENCE = 60.0
@@ -23,28 +22,31 @@ CALM = 11.0
 
 
 class Site:
-    def __init__(self, world: LocalMarket, engine: str, progress: Callable[[str], None]) -> None:
-        self._world, self._engine, self._progress = world, engine, progress
+    def __init__(self, name: str, world: LocalMarket, engine: str, progress: Callable[[str], None]) -> None:
+        self._name, self._world, self._engine, self._progress = name, world, engine, progress
         self._port, self._plain_port = free_port(), free_port()
         self._phases, self._old = list[dict[str, float]](), ""
         self._runs_since = 0.0
         """When the container that serves was last started, and the plain one, too."""
 
     @contextmanager
-    def up(self) -> Iterator[None]:
+    def up(self, *, plain: bool = False) -> Iterator[None]:
+        """*plain*: the same on an engine of this machine, too."""
         self._world.docker(
-            *("run", "-d", "--name", NAME, "--restart=always", "--label=dockage.standby=1"),
+            *("run", "-d", "--name", self._name, "--restart=always", "--label=dockage.standby=1"),
             *("--cpus=0.5", "--memory=64m", "-p", f"{self._port}:80", IMAGE, "sh", "-c", SITE),
         )
-        self._plain(
-            *("run", "-d", "--name", NAME, "--restart=always", "--cpus=0.5", "--memory=64m"),
-            *("-p", f"127.0.0.1:{self._plain_port}:80", IMAGE, "sh", "-c", SITE),
-        )
+        if plain:
+            self._plain(
+                *("run", "-d", "--name", self._name, "--restart=always", "--cpus=0.5", "--memory=64m"),
+                *("-p", f"127.0.0.1:{self._plain_port}:80", IMAGE, "sh", "-c", SITE),
+            )
         try:
             yield
         finally:
-            self._plain("rm", "-f", NAME)
-        self._world.docker("rm", "-f", NAME)
+            if plain:
+                self._plain("rm", "-f", self._name)
+        self._world.docker("rm", "-f", self._name)
 
     def _plain(self, *arguments: str) -> str:
         return run("docker", "--host", f"unix://{self._engine}", *arguments)
@@ -73,7 +75,7 @@ class Site:
         that and our hearing of it lies an engine's way."""
         self._whole()
         time.sleep(max(0.0, self._runs_since + CALM - now()))
-        crash = ("exec", NAME, "sh", "-c", "cat /proc/uptime; kill -9 $(cat /pid)")
+        crash = ("exec", self._name, "sh", "-c", "cat /proc/uptime; kill -9 $(cat /pid)")
         said = self._world.docker(*crash).stdout
         took = self._until_it_answers(self._port, float(said.split()[0]))
         plain = self._until_it_answers(self._plain_port, float(self._plain(*crash).split()[0]))
@@ -95,7 +97,7 @@ class Site:
             if watch:
                 self._note(seen, begun)
             if now() - begun > PATIENCE:
-                raise Failed(f"nothing answers after {PATIENCE:g} s")
+                raise Failed(f"nothing answers after {PATIENCE:g} s: {self._replicas()}")
             time.sleep(0.05)
         took = answered[0] - begun
         self._runs_since = answered[0]
@@ -121,7 +123,7 @@ class Site:
 
     def _replicas(self) -> list[dict[str, Any]]:
         found = self._world.tenant.ask("GET", "/v1/deployments")["deployments"]
-        kept = next((x for x in found if x["deployment"] == NAME), None)
+        kept = next((x for x in found if x["deployment"] == self._name), None)
         return kept["replicas"] if kept else []
 
     def _whole(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -61,8 +62,15 @@ class Shop:
     async def up(self, **labels: str) -> None:
         self.copies = kept(self.tenant)
         self.lease = await self.tenant.rent("web", **labels)
-        wishes = {f"dockage.{name.replace('_', '-')}": value for name, value in labels.items()}
-        self.copies.deploy("web", self.lease, NEED, wishes)
+        self.wishes = {f"dockage.{name.replace('_', '-')}": value for name, value in labels.items()}
+        self.copies.deploy("web", self.lease, NEED, self.wishes)
+
+    def again(self) -> FakeCopies:
+        """Its books are as they were, after a restart."""
+        before, self.copies = self.copies, kept(self.tenant)
+        self.copies.recipes, self.copies.leads = before.recipes, before.leads
+        self.copies.made, self.copies.running = before.made, before.running
+        return self.copies
 
     @property
     def web(self) -> Any:
@@ -168,12 +176,53 @@ async def test_the_daemon_restarts_in_the_middle_and_nothing_is_rented_twice(sho
     await shop.whole()
     before = set(shop.web.replicas)
     await shop.tenant.restart()
-    copies = kept(shop.tenant)
-    copies.recipes, copies.leads = shop.copies.recipes, shop.copies.leads
-    copies.made, copies.running = shop.copies.made, shop.copies.running
+    shop.again()
     await shop.whole()
     assert set(shop.web.replicas) == before
     assert len([x for x in shop.tenant.node.tenant.state.leases.values() if not x.is_over]) == 2
+
+
+async def test_made_anew_just_before_it_is_lost_it_comes_back_as_it_is_now(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    shop.copies.deploy("web", shop.lease, NEED, shop.wishes, time=2)
+    await shop.at(shop.lease).stop()
+    await until(lambda: shop.copies.lease_of("web") != shop.lease)
+    [(_, spot)] = shop.copies.where("web").items()
+    assert spot in shop.copies.running
+
+
+async def test_made_anew_at_a_lease_that_ends_before_it_was_heard_of_it_comes_back_too(shop: Shop) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    other = shop.standby
+    await shop.at(shop.lease).stop()
+    await until(lambda: shop.lease not in shop.web.replicas)
+    shop.copies.leads["web"] = {}
+    shop.copies.deploy("web", shop.lease, NEED, shop.wishes, time=2)
+    await until(lambda: shop.copies.lease_of("web") != shop.lease)
+    [(_, spot)] = shop.copies.where("web").items()
+    await until(lambda: spot in shop.copies.running and shop.stages() == [Stage.SERVING, Stage.READY])
+    assert shop.web.primary != other, "it goes on beside what ran until then, as any change does"
+
+
+async def test_a_turn_that_a_restart_cut_off_is_made_up_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.up(standby="1")
+    await shop.whole()
+    other = shop.standby
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(shop.copies, "adopt", never)
+    await shop.at(shop.lease).stop()
+    await until(lambda: shop.web.primary == other)
+    await shop.tenant.restart()
+    copies = shop.again()
+    assert copies.lease_of("web") == shop.lease
+    await until(lambda: copies.lease_of("web") == other)
 
 
 async def test_our_users_commands_still_reach_one_lease_only(shop: Shop) -> None:

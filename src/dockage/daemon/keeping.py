@@ -1,7 +1,7 @@
 """The controller's ears: what our user wants of each deployment, and how its replicas do, told to its mind.
 
 Counterpart: ``keeping_hands.py``, which does what the mind wants. The one rule: a recipe counts once it has stood still
-for a moment at a lease that answers; what a dying machine does to containers is not what our user wants.
+for a moment; what a dying machine does to containers is not what our user wants.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Keeping:
         """What our user said beside a deployment's labels, as labels; these count where it has none."""
         self._missed: dict[str, float] = {}
         """Deployments that are no longer there, and since when."""
-        self._told: dict[str, say.Wanted] = {}
+        self._told: dict[str, say.Wanted | say.Rewritten] = {}
         self._answered: dict[LeaseId, bool] = {}
         self._well: dict[LeaseId, bool | None] = {}
         self._announced: set[LeaseId] = set()
@@ -131,6 +131,8 @@ class Keeping:
             try:
                 await self._listen()
                 await self._look()
+                for of in self.state.deployments.values():
+                    self._hands.lead(of)
                 await self.each_round()
             except DockageError as error:
                 log.warning("keeping.failed", code=error.code, why=error.message)
@@ -200,12 +202,17 @@ class Keeping:
             recipe = self._hands.recipes[name]  # as it is when it is awake
         elif self._is_in_between(name, recipe):
             return
-        known, since = self._changed.get(name, ("", 0.0))
-        if digest(recipe) != known:
+        elif not self._is_heard(name):
+            known = self._hands.recipes.get(name)
+            if known is None:
+                return
+            recipe = running_as(known, recipe)
+        seen, since = self._changed.get(name, ("", 0.0))
+        if digest(recipe) != seen:
             self._changed[name] = digest(recipe), self._time()
             return
         wanted = self._wanted(name, recipe) if kept and self._stood_still(since) else None
-        if wanted is None or not self._answered.get(wanted.lease, True) or self._told.get(name) == wanted:
+        if wanted is None or self._told.get(name) == wanted:
             return
         self._hands.recipes[name] = recipe
         self._hands.learn(name)
@@ -232,15 +239,25 @@ class Keeping:
             self._hands.learn(name)
         return True
 
-    def _wanted(self, name: str, recipe: Recipe) -> say.Wanted | None:
-        assert self._copies is not None
-        lease = self._copies.lease_of(name)
-        mine = self._tenant.state.leases.get(lease) if lease else None
-        if mine is None or mine.state not in METERED:
+    def _wanted(self, name: str, recipe: Recipe) -> say.Wanted | say.Rewritten | None:
+        mine = self._lease_of(name)
+        if mine is None and name not in self.state.deployments:
             return None
         wishes = read_wishes({**self.said.get(name, {}), **recipe_labels(recipe)})
         goal = self._left(name, goal_of(wishes, recipe, digest(recipe), self._clock.now()))
+        if mine is None:
+            return say.Rewritten(name, goal)
         return say.Wanted(name, goal, mine.id, self._hands.place(mine.provider), _price(mine))
+
+    def _lease_of(self, name: str) -> RentedLease | None:
+        """Where our user's commands go, if that runs."""
+        lease = self.copies.lease_of(name)
+        mine = self._tenant.state.leases.get(lease) if lease else None
+        return mine if mine is not None and mine.state in METERED else None
+
+    def _is_heard(self, name: str) -> bool:
+        mine = self._lease_of(name)
+        return mine is not None and self._answered.get(mine.id, True)
 
     def _left(self, name: str, goal: Goal) -> Goal:
         """Of what it may cost, what its gateways leave."""
@@ -322,6 +339,13 @@ class Keeping:
         if mine is not None and mine.ending is not None and lease not in self._announced:
             self._announced.add(lease)
             await self._driver.tell(say.LeaseEnding(lease, mine.ending.at, mine.ending.reason))
+
+
+def running_as(known: Recipe, recipe: Recipe) -> Recipe:
+    """What there is in *recipe* is our user's own doing; but what is in *known*, too, runs as it did then."""
+    ran = {one.id: one.runs for one in known.containers}
+    steady = (replace(one, runs=ran.get(one.id, one.runs)) for one in recipe.containers)
+    return replace(recipe, containers=tuple(steady))
 
 
 async def _nothing() -> None:

@@ -24,7 +24,7 @@ from dockage.domain.spread import Place
 from dockage.domain.units import HOUR, Msat
 from dockage.node import controller_words as say
 from dockage.node import events as told
-from dockage.node.kept import Controller, Deployment
+from dockage.node.kept import Controller, Deployment, Stage
 from dockage.node.tenant import Tenant
 from dockage.ports.machine import Journal, Row
 from dockage.ports.renting import Copies, Placed, Spot
@@ -78,6 +78,7 @@ class Hands:
         """What each deployment is, as it was last when all was well with it."""
         self.publish: Callable[[str], None] = lambda _: None
         """A deployment's document is to be written anew."""
+        self._turning: set[str] = set()
         self._before: dict[str, Recipe] = {
             r.key.decode(): decode(r.value) for r in rows if r.kind == RECIPE and r.value
         }
@@ -234,6 +235,24 @@ class Hands:
         """The old one's place is remembered: it may come back as a standby."""
         if name not in self.copies.deployments():
             return  # nobody here has ids and ports of it
+        self._turning.add(name)
+        try:
+            await self._turn(name, lease)
+        finally:
+            self._turning.discard(name)
+
+    def lead(self, of: Deployment) -> None:
+        """Our user's ids and ports are where the mind says, also if a turn failed or a restart cut it off."""
+        primary = of.replicas.get(of.primary)
+        if of.name in self._turning or of.rollout is not None:
+            return
+        if primary is None or primary.stage is not Stage.SERVING:
+            return
+        where = self.copies.where(of.name)
+        if any(where[x].lease != of.primary for x in self.copy(of.primary) if x in where):
+            self._jobs.start(lambda: self.turn(of.name, of.primary), f"turn {of.name}")
+
+    async def _turn(self, name: str, lease: LeaseId) -> None:
         placed = self._placed.get(lease, {})
         for number in range(TURNS):
             try:

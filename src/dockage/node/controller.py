@@ -74,6 +74,8 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
     match event:
         case say.Wanted():
             return _on_wanted(state, event, now), ()
+        case say.Rewritten(deployment=name, goal=goal):
+            return _edit(state, name, lambda x: rollouts.known(_wished(x, goal, now), goal.recipe, now)), ()
         case say.Unwanted(deployment=name):
             return _on_unwanted(state, name)
         case say.ScaleAsked(deployment=name, replicas=count):
@@ -127,14 +129,8 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
 # -- from our user -----------------------------------------------------------------------------------
 def _on_wanted(state: Controller, event: say.Wanted, now: Instant) -> Controller:
     """The lease that our user's commands made is a replica that serves; the first one, or one made by hand anew."""
-    of = state.deployments.get(event.deployment)
-    if of is None:
-        of = Deployment(event.deployment, wanted=event.goal.replicas)
-    if of.label != event.goal.replicas:
-        of = _by_the_clock(of, event.goal, now)
-        of = replace(of, label=event.goal.replicas, scaled=None, wanted=event.goal.replicas)
-    of = replace(of, goal=_as_scaled(event.goal, of.scaled))
-    of = replace(of, wanted=_within(of, of.wanted))
+    new = Deployment(event.deployment, wanted=event.goal.replicas)
+    of = _wished(state.deployments.get(event.deployment, new), event.goal, now)
     if event.lease not in of.replicas:
         made = Replica(
             event.lease, event.place, event.msat_hour, Stage.SERVING, now, of.epoch, event.goal.recipe
@@ -143,6 +139,14 @@ def _on_wanted(state: Controller, event: say.Wanted, now: Instant) -> Controller
     if event.lease == of.primary:
         of = with_replica(of, replace(of.replicas[event.lease], fitted=event.goal.recipe))
     return put(state, rollouts.known(of, event.goal.recipe, now))
+
+
+def _wished(of: Deployment, goal: Goal, now: Instant) -> Deployment:
+    if of.label != goal.replicas:
+        of = _by_the_clock(of, goal, now)
+        of = replace(of, label=goal.replicas, scaled=None, wanted=goal.replicas)
+    of = replace(of, goal=_as_scaled(goal, of.scaled))
+    return replace(of, wanted=_within(of, of.wanted))
 
 
 def _by_the_clock(of: Deployment, goal: Goal, now: Instant) -> Deployment:

@@ -280,7 +280,7 @@ def _finish(of: Deployment, seen: Facts, now: Instant) -> Deployment:
 
 def _next_batch(of: Deployment, seen: Facts, now: Instant) -> Deployment:
     """Those that serve something older are replaced a batch at a time, each batch once the one before is settled."""
-    old = [x for x in outdated(of) if x.lease != of.primary]
+    old = outdated(of)
     if not old or not of.goal.ready:
         return of
     if of.rollout is not None:

@@ -33,6 +33,13 @@ class Wanted(Told, frozen=True):
     msat_hour: Msat = Msat(0)
 
 
+class Rewritten(Told, frozen=True):
+    """What is wanted of a deployment that is known, while the lease that our user's commands went to has ended."""
+
+    deployment: str
+    goal: Goal
+
+
 class Unwanted(Told, frozen=True):
     deployment: str
 
@@ -209,6 +216,7 @@ class TermAsked(Told, frozen=True):
 
 AnyTold: TypeAlias = (
     Wanted
+    | Rewritten
     | Unwanted
     | ScaleAsked
     | MoveAsked

@@ -31,10 +31,12 @@ class FakeCopies:
         self.running: set[Spot] = set()
         self.adopted: list[tuple[str, LeaseId]] = []
 
-    def deploy(self, name: str, lease: LeaseId, need: Resources, labels: dict[str, str]) -> None:
-        """As our user's docker would."""
+    def deploy(
+        self, name: str, lease: LeaseId, need: Resources, labels: dict[str, str], *, time: int = 1
+    ) -> None:
+        """As our user's docker would; made anew, the second *time*, it is another container."""
         body = msgspec.json.encode({"Image": "app", "Labels": labels})
-        id_ = hashlib.sha256(name.encode()).hexdigest()
+        id_ = hashlib.sha256(f"{name}/{time}".encode()).hexdigest()
         self.recipes[name] = Recipe(name, (RecipeContainer(id_, name, IMAGE, "app", need, body),))
         spot = Spot(lease, id_)
         self.leads[name] = {id_: spot}
@@ -84,5 +86,6 @@ class FakeCopies:
     async def adopt(self, deployment: str, placed: Placed) -> None:
         for spot in placed.values():
             await self._reach(spot.lease)
-        self.leads[deployment] = placed
+        known = self.leads[deployment]
+        self.leads[deployment] = {id_: placed.get(id_, spot) for id_, spot in known.items()}
         self.adopted.append((deployment, next(iter(placed.values())).lease))
