@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -252,6 +253,86 @@ async def test_with_data_it_is_refused(pair: Pair) -> None:
     await until(lambda: NAME not in pair.laptop.node.keeping.hands.recipes or pair.web.goal.holds_data)
     with pytest.raises(UsageError, match="named volumes"):
         await pair.deputise()
+
+
+# -- a change under way --------------------------------------------------------------------------------
+class Change:
+    """Our user's docker changes what runs, behind the gate; *well* is what a look at what is new shows."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair, self.well = pair, False
+        self.old, self.front = mandated(pair), cast("Any", SimpleNamespace())
+
+    async def make(self, **labels: str) -> None:
+        attend(self.pair.laptop.node, self.front)
+        self.pair.laptop.node.keeping._wellness = self.look
+        wishes = {f"dockage.{name}": labels[name] for name in labels}
+        assert await self.front.begin(NAME, wishes, silently)
+        recipe = self.pair.mine.recipes[NAME]
+        body = msgspec.json.encode({"Image": "app", "Labels": wishes})
+        new = replace(recipe.containers[0], name="new", body=body)
+        self.pair.mine.recipes[NAME] = replace(recipe, containers=(new,))
+        await self.front.through(NAME)
+        await until(lambda: self.pair.web.rollout.known)
+        assert self.pair.laptop.node.keeping.hands.recipes[NAME].containers[0].name == "new"
+
+    async def look(self, lease: LeaseId) -> bool | None:
+        return self.well or (
+            None if self.pair.web.replicas[lease].fitted == self.pair.web.goal.recipe else True
+        )
+
+
+def mandated(pair: Pair) -> str:
+    """What its one container is called."""
+    [one] = decode(pair.charge.mandate.recipe).containers
+    return one.name
+
+
+async def test_a_change_is_the_deputys_once_it_is_rolled_out(pair: Pair) -> None:
+    await pair.deputise()
+    change = Change(pair)
+    await change.make()
+    await asyncio.sleep(20)
+    assert mandated(pair) == change.old
+    change.well = True
+    await until(lambda: pair.web.rollout is None)
+    assert pair.web.setback is None
+    await until(lambda: mandated(pair) == "new")
+
+
+async def test_a_change_that_the_closing_laptop_left_half_done_is_taken_back_by_the_deputy(
+    pair: Pair,
+) -> None:
+    await pair.deputise()
+    change = Change(pair)
+    await change.make()
+    leases = set(pair.web.replicas)
+    assert len(leases) == 2
+    await asyncio.sleep(5)  # by now it has been told of both leases
+    await pair.leave()
+    assert mandated(pair) == change.old
+    await until(lambda: all(pair.at(x).sold(x).state is LeaseState.ENDED for x in leases))
+
+
+async def test_a_change_that_failed_and_waits_is_not_what_a_deputy_runs(pair: Pair) -> None:
+    await pair.deputise()
+    change = Change(pair)
+    await change.make(**{"update-failure": "pause", "update-within": "10"})
+    await until(lambda: pair.web.rollout.paused)
+    await asyncio.sleep(10)
+    assert mandated(pair) == change.old
+
+
+async def test_a_deputy_that_is_named_amid_a_change_is_told_what_ran_before(pair: Pair) -> None:
+    before = pair.mine.recipes[NAME].containers[0].name
+    change_front: Any = SimpleNamespace()
+    await pair.laptop.node.keeping.engage(NAME)
+    attend(pair.laptop.node, change_front)
+    assert await change_front.begin(NAME, {}, silently)
+    recipe = pair.mine.recipes[NAME]
+    pair.mine.recipes[NAME] = replace(recipe, containers=())  # compose has removed it, and has yet to make it
+    await pair.deputise()
+    assert mandated(pair) == before
 
 
 # -- images --------------------------------------------------------------------------------------------

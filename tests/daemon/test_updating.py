@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from dockage.daemon.updating import DRAIN_MAX, Updating
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.spread import Place
@@ -62,3 +64,21 @@ async def test_it_waits_for_what_gateways_wait_for_there() -> None:
 
 async def test_a_connection_without_an_end_is_cut_before_those_that_are_held() -> None:
     assert DRAIN_MAX <= await drains(1) <= DRAIN_MAX + 3 < 30
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_what_was_kept_for_a_change_only_is_let_go_after_it_unless_a_deputy_asks_for_it(
+    shared: bool,
+) -> None:
+    keeping = Keeping()
+
+    async def tell(event: Any) -> None:
+        keeping.hear(event)
+
+    updating = Updating(SimpleNamespace(state=keeping.state, tell=tell))  # type: ignore[arg-type]
+    updating._borrowed.add("web")
+    keeping.hear(say.Shared("web", shared=shared))
+    updating._keeping.state = keeping.state  # type: ignore[misc]
+    await updating.let_go()
+    assert ("web" in keeping.state.deployments) is shared
+    assert not updating._borrowed

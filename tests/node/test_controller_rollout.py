@@ -11,6 +11,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Duration, Msat
 from dockage.domain.update import Update
 from dockage.node import controller_words as say
+from dockage.node.deputy import BY_DEPUTY
 from dockage.node.kept import Goal, Replica, Stage
 from dockage.node.shown import shown
 
@@ -268,3 +269,57 @@ def test_a_restart_in_the_middle_goes_on() -> None:
     assert world.shop.rollout is None
     assert {x.fitted for x in world.shop.replicas.values()} == {"r2"}
     assert len(in_rotation(world)) == 3
+
+
+# -- the laptop is closed meanwhile --------------------------------------------------------------------
+def is_begun(world: World) -> None:
+    world.tell(say.ChangeBegun(SHOP, NEW.update))
+    world.second(3)
+
+
+def is_through(world: World) -> None:
+    is_begun(world)
+    world.tell(say.ChangeThrough(SHOP))
+
+
+def is_made(world: World) -> None:
+    world.change(NEW)
+
+
+def is_admitted(world: World) -> None:
+    world.change(NEW)
+    world.second(1)
+
+
+@pytest.mark.parametrize("far", [is_begun, is_through, is_made, is_admitted])
+def test_what_a_deputy_took_over_amid_a_change_is_whole_again_soon_after_our_return(
+    far: Callable[[World], None],
+) -> None:
+    """The deputy ran what is proven, and has ended all leases of ours."""
+    world = settled(World(ONE), ONE)
+    far(world)
+    assert world.shop.rollout is not None
+    assert world.shop.proven == "r1"
+    world.over = {x.lease[0]: BY_DEPUTY for x in world.shop.replicas.values()}
+    world.restart()
+    world.second(3)
+    [x] = world.shop.replicas.values()
+    assert x.stage is Stage.SERVING
+    assert x.fitted == ("r2" if far is is_admitted else "r1")
+    goal = NEW if far is is_admitted else ONE
+    world.tell(say.Wanted(SHOP, goal, x.lease, x.place, PRICE))  # our user's docker was led there
+    world.second(20)
+    assert world.shop.rollout is None
+    assert world.shop.proven == goal.recipe
+    assert in_rotation(world) == [x.lease[0]]
+
+
+def test_what_failed_and_waits_is_not_proven() -> None:
+    goal = replace(NEW, update=Update(on_failure="pause"))
+    world = settled(World(ONE), ONE)
+    world.well = bad("r2")
+    world.change(goal)
+    world.second(20)
+    assert world.shop.rollout is not None
+    assert world.shop.rollout.paused
+    assert world.shop.proven == "r1"

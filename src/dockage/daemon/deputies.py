@@ -148,6 +148,7 @@ class Deputies:
                 "deputy.other", f"{name} has a deputy already: `dockage deputy remove {name}` first"
             )
         recipe = await self._keeping.engage(name)
+        recipe = self._keeping.hands.proven(name) or recipe
         await self.leaving.leave(name, deputy, recipe)  # before it knows: until then we act alone
         known = self._mine.get(name)
         lasting = (known.version, known.expires) if known else (0, Instant(0))
@@ -321,8 +322,8 @@ class Deputies:
             raise PeerError("mandate.answer", "the deputy took another mandate than it was given")
 
     def _recipe(self, mine: Mine) -> bytes:
-        """As it was last when all was well with it."""
-        known = self._keeping.hands.recipes.get(mine.name)
+        """As it was last when all was well with it: nobody is there to take back at the deputy what is bad."""
+        known = self._keeping.hands.proven(mine.name)
         return mine.recipe if known is None else encode(known)
 
     def _held(self, mine: Mine) -> tuple[Held, ...]:

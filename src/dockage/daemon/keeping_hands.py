@@ -106,6 +106,13 @@ class Hands:
         row = Row(RECIPE, deployment.encode(), encode(recipe))
         await on_disk(self._journal.write, [row])
 
+    def proven(self, deployment: str) -> Recipe | None:
+        """What a change that is not rolled out yet, or has failed, goes back to; else the newest."""
+        of = self.driver.state.deployments.get(deployment)
+        if of is None or of.rollout is None:
+            return self.recipes.get(deployment)
+        return self._of_digest(deployment, of.proven)
+
     def recipe_at(self, of: Deployment, lease: LeaseId) -> Recipe | None:
         """What runs in *lease*: another one than the newest while a change is rolled out."""
         x = of.replicas.get(lease)

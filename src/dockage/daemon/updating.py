@@ -91,7 +91,7 @@ class Updating:
         """What was kept for a change only, once it is over and went well."""
         for name in list(self._borrowed):
             of = self._keeping.state.deployments.get(name)
-            if of is None:
+            if of is None or of.shared:  # its deputy would take our silence for our absence
                 self._borrowed.discard(name)
             elif (
                 of.rollout is None

@@ -205,6 +205,11 @@ class Deployment(msgspec.Struct, frozen=True):
         return rollout.before if rollout is not None and not rollout.admitted else self.goal.recipe
 
     @property
+    def proven(self) -> str:
+        """The recipe that is known to run well: a change counts once it is rolled out whole."""
+        return self.goal.recipe if self.rollout is None else self.rollout.before
+
+    @property
     def is_changing(self) -> bool:
         """What our user's books say now is not yet what is wanted, or not any more."""
         rollout = self.rollout
