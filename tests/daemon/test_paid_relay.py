@@ -58,9 +58,11 @@ class Village:
         self.free = MemoryRelay(FREE)
         self.free.is_up = False
 
-    async def build(self, budget: int = 1_000, tolls: type[TollHost] = TollHost, **how: Any) -> Village:
+    async def build(
+        self, budget: int = 1_000, tolls: type[TollHost] = TollHost, price: Tariff = PRICE, **how: Any
+    ) -> Village:
         self.relay = MemoryRelay(f"http://127.0.0.1:{PORT}/", tolls("run", "x86_64"))
-        policy = replace(POLICY, tariff=PRICE, capacity=ROOM, relay_port=PORT)
+        policy = replace(POLICY, tariff=price, capacity=ROOM, relay_port=PORT)
         self.seller = await self.world.provider(1, policy, tolls=self.relay.tolls)
         self.home = await self.world.tenant(2, **how)
         self.attach(budget)
@@ -169,7 +171,8 @@ async def test_where_a_free_one_answers_none_is_rented(bare: Village) -> None:
             {"wallet": False, "config": replace(CONFIG, bitcoin=replace(CONFIG.bitcoin, network=""))},
             "market.nothing-fits",
         ),
-        (10, {}, "relay.channel-cost"),
+        (10, {"price": Tariff(net_out_gib=20_000)}, "relay.channel-cost"),
+        (250, {}, "relay.dear"),
     ],
 )
 async def test_without_budget_wallet_or_worth_it_stays_with_free_ones_and_says_why(
@@ -307,3 +310,20 @@ async def test_when_the_payer_leaves_the_relay_passes_nothing_on(village: Villag
     await village.home.node.tenant.tell(told.EndRequested(lease, told.Reason("test", "test")))
     await until(lambda: village.seller.sold(lease).is_over)
     assert not village.carry(1)
+
+
+async def test_a_row_of_relays_that_take_a_channel_each_and_carry_nothing(bare: Village) -> None:
+    """Each channel costs its payer the chain's fees, and what its relay wants of the funding: all of them together may
+    cost what one may."""
+    village = await bare.build(budget=400)
+    beside = TollHost("run", "x86_64")
+    await bare.world.provider(3, replace(POLICY, tariff=PRICE, capacity=ROOM, relay_port=PORT), tolls=beside)
+    await village.rented()
+    village.relay.drops = True
+    for _ in range(60):
+        village.relay.carry(village.home.keys.node, STRANGER, MIB)
+        await asyncio.sleep(1)
+    assert village.paid.trouble is not None
+    assert village.paid.trouble.code == "relay.channel-cost"
+    funded = [x for x in village.home.node.tenant.state.channels.values() if x.txid]
+    assert len(funded) == 1

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dockage.domain.identity import LeaseId
+from dockage.domain.pricing import PRESETS, Tariff
 from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Instant, Msat, Sat, msat
 from dockage.node.paidrelay import (
@@ -26,6 +27,7 @@ from dockage.node.paidrelay import (
     Rent,
     Rented,
     Spending,
+    is_affordable,
     spend,
     step,
 )
@@ -145,3 +147,12 @@ def test_the_budget_is_never_passed_by_more_than_a_look(budget: int, looks: list
             break
     else:
         assert due < msat(Sat(budget))
+
+
+def test_a_price_at_which_a_lie_within_the_allowance_would_cost_much_is_not_paid() -> None:
+    """64 MiB may be stated that were never carried, and a place that keeps nothing may be charged by the hour."""
+    fair = PRESETS["fair"].net_out_gib
+    assert is_affordable(Tariff(net_in_gib=fair, net_out_gib=fair), Sat(10))
+    assert is_affordable(Tariff(net_in_gib=1_024_000), Sat(128))
+    for line in ("net_in_gib", "net_out_gib", "cpu_reserved_hour", "memory_reserved_gib_hour"):
+        assert not is_affordable(Tariff(**{line: 10**9}), Sat(300)), line

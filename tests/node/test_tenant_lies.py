@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from dockage.domain.offer import GATEWAY, RELAY
 from dockage.domain.pricing import PRESETS
-from dockage.domain.statement import IN_FLIGHT, INTERNET_BURST, INTERNET_RATE, REPLICA_RATE, contradiction
+from dockage.domain.statement import (
+    IN_FLIGHT,
+    INTERNET_BURST,
+    INTERNET_RATE,
+    OF_CONTAINERS,
+    REPLICA_RATE,
+    contradiction,
+)
 from node.parts import *
 
 TARIFF = Tariff(cpu_hour=1, net_in_gib=10, net_out_gib=20_000, internet_out_gib=40_000, replica_out_gib=5)
@@ -76,6 +84,20 @@ def test_what_is_moved_after_the_sum_was_made_is_wrong_arithmetic(source: str, t
         return
     found = hears(held((LEASE, QUOTE)), statement(usage=lie, by=QUOTE, due=price(TRUE, TARIFF)))
     assert found.dispute.code == "statement.sum"
+
+
+@pytest.mark.parametrize("service", [GATEWAY, RELAY])
+@pytest.mark.parametrize("name", OF_CONTAINERS)
+def test_where_no_container_runs_nothing_is_paid_but_what_passed_and_what_was_kept(
+    name: str, service: str
+) -> None:
+    """A gateway's or a relay's tariff may name prices of what no place has: bytes to the internet cost most unseen."""
+    mind, true = held((LEASE, QUOTE)), Usage(net_in_bytes=SENT, net_out_bytes=RECEIVED, cpu_reserved_ns=1)
+    changed(mind, leases={LEASE: replace(mind.state.leases[LEASE], service=service)})
+    first = statement(usage=true, by=QUOTE)
+    assert hears(mind, first).dispute is None
+    found = hears(mind, statement(2, last=first, usage=replace(true, **{name: 1}), by=QUOTE))
+    assert (found.dispute.code, found.last) == ("statement.impossible", first)
 
 
 # -- two leases --------------------------------------------------------------------------------------

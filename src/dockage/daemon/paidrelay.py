@@ -21,7 +21,7 @@ from dockage.domain.pricing import price
 from dockage.domain.reason import Reason
 from dockage.domain.resources import INGRESS
 from dockage.domain.units import GIB, MINUTE, Duration, Instant, Sat, after
-from dockage.domain.usage import Usage
+from dockage.domain.usage import Usage, full_use
 from dockage.node import events as told
 from dockage.node import paidrelay as mind
 from dockage.node.events import Candidate
@@ -46,7 +46,8 @@ LOOK_SEC = 0.25
 SAVE_SEC = 1.0
 AVOID = Duration(10 * MINUTE)
 BLOCKS_A_DAY = 144
-GIB_EACH_WAY = Usage(net_in_bytes=GIB, net_out_bytes=GIB)
+USUAL = Usage(net_in_bytes=GIB, net_out_bytes=GIB) + full_use(INGRESS, mind.DAY)
+"""What relays are compared by."""
 
 
 class PaidRelay:
@@ -147,20 +148,29 @@ class PaidRelay:
         await self._tell(mind.Rented(lease))
 
     async def _rented(self) -> tuple[LeaseId, str]:
-        """Raises UsageError and Unavailable with the reason why there is none."""
-        offers = {x.provider: x for x in await self._offers()}
-        candidates = await self._candidates(list(offers.values()))
+        """One is asked after the other: what a channel to the first took counts before the next. Raises UsageError and
+        Unavailable with the first reason why there is none."""
+        objections = list[DockageError]()
+        for offer in await self._offers():
+            try:
+                return await self._rented_at(offer)
+            except DockageError as error:
+                objections.append(error)
+        raise objections[0]
+
+    async def _rented_at(self, offer: Offer) -> tuple[LeaseId, str]:
+        candidate = self._worth(await self._renting.candidate(offer, INGRESS, Wishes()))
         lease = LeaseId(secrets.token_bytes(16))
-        got = await self._renting.rent(lease, NAME, INGRESS, candidates, silently, service=RELAY)
-        self._provider = got.provider
-        url = self._where.relay_at(got.provider, offers[got.provider].relay_port)
+        await self._renting.rent(lease, NAME, INGRESS, (candidate,), silently, service=RELAY)
+        self._provider = offer.provider
+        url = self._where.relay_at(offer.provider, offer.relay_port)
         if not url:
             await self._end(lease, NOWHERE, failed=True)
             raise UsageError(NOWHERE.code, NOWHERE.text)
         return lease, normal(url)
 
     async def _offers(self) -> list[Offer]:
-        """The cheapest by the byte first: that is all that a relay's lease costs."""
+        """The cheapest by the byte first: hardly anything else costs at a relay."""
         now = self._clock.now()
         self._avoid = {key: until for key, until in self._avoid.items() if until > now}
         found = await self._renting.fitting(INGRESS, Wishes(), silently, service=RELAY)
@@ -169,32 +179,36 @@ class PaidRelay:
             raise UsageError(
                 "relay.none-fits", f"each of the {len(found)} relays on the market failed us a moment ago"
             )
-        return sorted(able, key=lambda x: (price(GIB_EACH_WAY, x.tariff), x.provider))[:CANDIDATES_MAX]
-
-    async def _candidates(self, offers: list[Offer]) -> tuple[Candidate, ...]:
-        """Those whose channel is worth its fees; raises the first objection if that is none."""
-        found, objections = list[Candidate](), list[UsageError]()
-        for offer in offers:
-            try:
-                found.append(self._worth(await self._renting.candidate(offer, INGRESS, Wishes())))
-            except UsageError as error:
-                objections.append(error)
-        if not found:
-            raise objections[0]
-        return tuple(found)
+        paid = [x for x in able if mind.is_affordable(x.tariff, self.state.budget_sat)]
+        if not paid:
+            raise UsageError(
+                "relay.dear",
+                f"each of the {len(able)} relays on the market could bill more than a quarter of the day's budget "
+                "without having carried a byte: wait for cheaper ones, or raise node.relay_budget_sat",
+            )
+        return sorted(paid, key=lambda x: (price(USUAL, x.tariff), x.provider))[:CANDIDATES_MAX]
 
     def _worth(self, candidate: Candidate) -> Candidate:
         """A channel holds at least so much that the chain's fees are a small part of it. Where the budget would never
-        use that in the channel's life, the fees would be most of what the relay costs."""
-        budget = self.state.budget_sat * self._days
-        if candidate.plan is not None and candidate.plan.capacity > budget:
+        use that in the channel's life, the fees would be most of what the relay costs; and so they would be if each
+        of many relays got a channel and left us."""
+        budget, held = self.state.budget_sat * self._days, self._held()
+        if candidate.plan is not None and candidate.plan.capacity + held > budget:
+            also = f"channels to others hold {held} sat already, and " if held else ""
             raise UsageError(
                 "relay.channel-cost",
-                f"a channel to a relay must hold {candidate.plan.capacity} sat now to be worth the chain's fees; "
+                f"{also}a channel to a relay must hold {candidate.plan.capacity} sat now to be worth the chain's fees; "
                 f"node.relay_budget_sat would use {budget} sat in the {self._days} days that it lasts. Raise it, or "
                 "wait for lower fees",
             )
         return candidate
+
+    def _held(self) -> Sat:
+        """In channels to relays that were funded and have not reached their expiry, used or not."""
+        state = self._renting.driver.state
+        relays = {x.provider for x in state.leases.values() if x.service == RELAY}
+        funded = [c for x in relays for c in state.channels.of(x) if c.txid]
+        return Sat(sum(c.terms.capacity for c in funded if c.terms.expiry_height > state.height))
 
     async def _end(self, lease: LeaseId, reason: Reason, *, failed: bool) -> None:
         """*failed*: nothing more is paid to it, and it is not asked again for a while."""

@@ -30,6 +30,8 @@ itself: this bounds what a liar can make of it."""
 INTERNET_BURST = 256 * MIB
 REPLICA_RATE = 1_250_000_000
 """Bytes a second (10 Gbit/s, sustained) between containers: the tenant can't count these from outside either."""
+OF_CONTAINERS = ("cpu_ns", "memory_mib_ms", "disk_mib_ms", "internet_out_bytes", "replica_out_bytes")
+"""What a place at a gateway or a relay can't use: none runs there."""
 
 _canonical = msgspec.msgpack.Encoder()
 
@@ -90,13 +92,17 @@ def fault(
     quote: Quote,
     view: View,
     earlier: Usage = NO_USE,
+    *,
+    runs: bool = True,
 ) -> Reason | None:
     """What is wrong with *statement*, or None. Order of checks: chain, arithmetic, physics, our own view.
 
-    *earlier* is what was ``possible`` before *limits* came into force; ``view.elapsed`` counts from then."""
+    *earlier* is what was ``possible`` before *limits* came into force; ``view.elapsed`` counts from then. *runs*: the
+    lease can hold containers."""
     return (
         _chain_fault(statement, last)
         or _price_fault(statement, quote)
+        or (None if runs else _place_fault(statement))
         or _physics_fault(statement, limits, view, earlier)
     )
 
@@ -146,6 +152,11 @@ def _price_fault(statement: Statement, quote: Quote) -> Reason | None:
     if statement.due != due:
         return Reason("statement.sum", f"the statement says {statement.due} msat, its usage costs {due}")
     return None
+
+
+def _place_fault(statement: Statement) -> Reason | None:
+    used = next((name for name in OF_CONTAINERS if getattr(statement.usage, name)), "")
+    return Reason("statement.impossible", f"{used} is stated where no container runs") if used else None
 
 
 def _physics_fault(statement: Statement, limits: Resources, view: View, earlier: Usage) -> Reason | None:

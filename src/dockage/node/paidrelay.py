@@ -12,8 +12,12 @@ import msgspec
 from msgspec.structs import replace
 
 from dockage.domain.identity import LeaseId
+from dockage.domain.pricing import Tariff, price
 from dockage.domain.reason import Reason
+from dockage.domain.resources import INGRESS
+from dockage.domain.statement import IN_FLIGHT
 from dockage.domain.units import HOUR, SECOND, Duration, Instant, Msat, Sat, after, msat
+from dockage.domain.usage import Usage, full_use
 
 PATIENCE = Duration(5 * SECOND)
 """Without a free relay before a paid one is looked for."""
@@ -22,6 +26,8 @@ AGAIN, AGAIN_MAX = Duration(5 * SECOND), Duration(300 * SECOND)
 DEAF_BYTES, DEAF_AFTER = 1 << 16, Duration(15 * SECOND)
 """So much sent, so long ago, and nothing came since: a connection is never that quiet."""
 DAY = Duration(24 * HOUR)
+UNEARNED = Usage(net_in_bytes=IN_FLIGHT, net_out_bytes=IN_FLIGHT) + full_use(INGRESS, HOUR)
+"""What a relay that passes nothing on can state in an hour without being found out."""
 
 NO_BUDGET = Reason(
     "relay.none",
@@ -53,6 +59,11 @@ def spend(before: Spending, lease: LeaseId, due: Msat, now: Instant) -> Spending
     day, known = now // DAY, before.seen if before.lease == lease else 0
     spent = (before.spent if day == before.day else 0) + max(0, due - known)
     return Spending(day, Msat(spent), lease, Msat(max(due, known)))
+
+
+def is_affordable(tariff: Tariff, budget: Sat) -> bool:
+    """Whether a lie costs a small part of the day's budget. Without this one statement could take a whole channel."""
+    return 4 * price(UNEARNED, tariff) <= msat(budget)
 
 
 class Heard(msgspec.Struct, frozen=True):

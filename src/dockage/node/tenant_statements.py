@@ -12,6 +12,7 @@ from dockage.domain import channel as channels
 from dockage.domain.checks import after_statement
 from dockage.domain.identity import ChannelId, NodeKey
 from dockage.domain.lease import METERED
+from dockage.domain.offer import ENGINE
 from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.statement import Statement, View, contradiction, fault, overcharge
 from dockage.domain.units import Duration, Instant, Sat, since
@@ -87,7 +88,8 @@ def on_statement(
 def _fault(lease: RentedLease, statement: Statement, view: View, now: Instant) -> Reason | None:
     seen = View(view.sent_bytes, view.received_bytes, lease.elapsed(now))
     assert lease.quote is not None
-    return fault(statement, lease.last, lease.most, lease.quote, seen, lease.allowed)
+    runs = lease.service == ENGINE
+    return fault(statement, lease.last, lease.most, lease.quote, seen, lease.allowed, runs=runs)
 
 
 def is_unsettled(state: Tenant, lease: RentedLease, now: Instant) -> bool:
