@@ -16,7 +16,7 @@ from dockage.domain.identity import LeaseId
 from dockage.ports.peers import Stream
 from dockage.protocol import streams
 from dockage.wire.http import HttpServer, Request
-from gateway.lab import HOST, INGRESS, WEB, FakeReplica, Lab, ask, echo, echo_body, lab, raw
+from gateway.lab import HOST, INGRESS, WEB, Answer, FakeReplica, Lab, ask, echo, echo_body, lab, raw
 
 
 @pytest.fixture
@@ -458,3 +458,42 @@ async def test_the_operator_drops_a_name_or_a_tenant(here: Lab) -> None:
         here.host.drop([])
         await here.publish(epoch=2)
     assert (await here.get()).status == 200
+
+
+@pytest.mark.parametrize(
+    "interim", [b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"]
+)
+async def test_a_replica_that_promises_an_answer_for_ever_is_cut(here: Lab, interim: bytes) -> None:
+    """What it promises is kept for a client that reads nothing: a gateway would be filled up by its own tenants."""
+    ended = asyncio.Event()
+
+    async def promise(_: FakeReplica, stream: Stream) -> None:
+        await stream.read(1 << 16)
+        try:
+            while True:
+                await stream.write(interim)
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    here.add(serve=promise)
+    await here.publish()
+    answer = await here.get(method="POST")
+    assert answer.raw.count(b" 103 ") <= 17
+    assert b" 200 " not in answer.raw
+    async with asyncio.timeout(30):
+        await ended.wait()
+
+
+@pytest.mark.parametrize("size", [0, 1000, 200_000])
+async def test_another_protocol_that_nobody_asked_for_is_no_answer(here: Lab, size: int) -> None:
+    async def switch(_: FakeReplica, stream: Stream) -> None:
+        await stream.read(1 << 16)
+        await stream.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+        while await stream.read(1 << 16):
+            pass
+
+    here.add(serve=switch)
+    await here.publish()
+    head = f"POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {size}\r\n\r\n".encode()
+    assert Answer(await raw(here.port, head + bytes(size))).status == 502

@@ -83,6 +83,7 @@ def test_what_the_connection_is_for(extra: bytes, keeps: bool, upgrade: bytes) -
         (b"GET / HTTP/2.0\r\nHost: shop.example.com\r\n\r\n", "http.malformed"),
         (b"GET  / HTTP/1.1\r\nHost: shop.example.com\r\n\r\n", "http.malformed"),
         (b"GET /\t HTTP/1.1\r\nHost: shop.example.com\r\n\r\n", "http.malformed"),
+        (b"CONNECT /a HTTP/1.1\r\nHost: shop.example.com\r\n\r\n", "http.malformed"),
         (b"CONNECT shop.example.com:443 HTTP/1.1\r\nHost: shop.example.com\r\n\r\n", "http.malformed"),
         (HEAD + b"a\r\n\r\n", "http.malformed"),
         (HEAD + b"a : b\r\n\r\n", "http.malformed"),

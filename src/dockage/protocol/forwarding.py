@@ -146,7 +146,8 @@ def parse_request(head: bytes) -> RequestHead:
     """*head* with the empty line at its end. Raises PeerError("http.malformed" | "http.host" | "http.framing")."""
     match = _begin(head, _REQUEST)
     method, target, minor = match.groups()
-    if len(target) > TARGET_MAX or (target == b"*" and method != b"OPTIONS"):
+    if len(target) > TARGET_MAX or (target == b"*" and method != b"OPTIONS") or method == b"CONNECT":
+        # behind a 200 to CONNECT comes no HTTP (RFC 9110 §9.3.6), but the replica's connection would be used again
         raise PeerError("http.malformed", "a request names a path here")
     block = head[match.end() : -2]
     read = _request_fields if len(block) <= KEPT_SIZE else _request_fields.__wrapped__

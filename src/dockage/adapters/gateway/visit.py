@@ -17,6 +17,7 @@ from dockage.domain.errors import PeerError, Unavailable
 from dockage.protocol import forwarding as http
 from dockage.protocol.forwarding import HEAD_MAX, RequestHead, ResponseHead
 from dockage.wire.frames import PIECE
+from dockage.wire.http import INTERIM_MAX
 from dockage.wire.splice import splice
 
 from .bodies import incoming, pass_on, rest_of, whole
@@ -195,7 +196,7 @@ class Visit:
     ) -> tuple[ResponseHead, bytes]:
         """The head of the final answer, or of a 101, and what came behind it."""
         buffer = b""
-        while True:
+        for _ in range(INTERIM_MAX + 1):
             while (end := buffer.find(HEAD_END) + 4) < 4:
                 if len(buffer) > HEAD_MAX:
                     raise Refused(502)
@@ -209,12 +210,17 @@ class Visit:
             except PeerError as error:
                 raise Refused(502) from error
             buffer = buffer[end:]
+            if response.status == 101 and not _was_asked(request, response):
+                raise Refused(502)
             if response.status >= 200 or response.status == 101:
                 self._door.deadline = math.inf  # what comes now may take as long as it likes
                 return response, buffer
             if response.status != 100:
                 self._spoke = True
                 self._door.put(http.response_bytes(response, keep_alive=True))
+        raise Refused(
+            502
+        )  # it would go on promising, and a client that reads nothing would have us keep it all
 
     def _silent(self) -> Exception:
         """Nothing came: whose doing that is. It speaks against the replica only if nobody else ended it."""
@@ -279,12 +285,15 @@ class Visit:
         self, upstream: Upstream, request: RequestHead, response: ResponseHead, rest: bytes
     ) -> None:
         """A WebSocket, say: from here on they are bytes, each direction to its own end."""
-        if not request.upgrade or response.upgrade.lower() != request.upgrade.lower():
-            raise Refused(502)
         self._spoke = True
         self._door.upstream = None
         await self._door.write(http.response_bytes(response, keep_alive=False) + rest)
         await splice(self._door, upstream)
+
+
+def _was_asked(request: RequestHead, response: ResponseHead) -> bool:
+    """A request with a body asks for no other protocol (``protocol/forwarding.py``)."""
+    return bool(request.upgrade) and response.upgrade.lower() == request.upgrade.lower()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
