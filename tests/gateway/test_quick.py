@@ -93,9 +93,9 @@ def woken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     found = list[bytes]()
     search = visit.Visit._search
 
-    async def noted(self, live, site, request, *more):  # type: ignore[no-untyped-def]
+    async def noted(self, way, request, *more):  # type: ignore[no-untyped-def]
         found.append(request.target)
-        return await search(self, live, site, request, *more)
+        return await search(self, way, request, *more)
 
     monkeypatch.setattr(visit.Visit, "_search", noted)
     return found

@@ -96,6 +96,8 @@ B = TypeVar("B", bound=Choosable)
 
 def pick(choice: Sequence[B], rand: Random) -> B | None:
     """The less busy of two at random. Where all are down, the one that missed least: it may be us who is cut off."""
+    if len(choice) == 1:
+        return choice[0]
     up = [each for each in choice if not each.down]
     if not up:
         return min(choice, key=lambda each: (each.misses, each.in_flight), default=None)

@@ -4,7 +4,8 @@ A request that two parsers could read differently is refused here, so that none 
 said to one hop only stays there; what would tell where a replica is never leaves.
 
 What follows from a block of header lines depends on nothing but its bytes, and most blocks come again: a client asks in
-the same words for another path. So what was made of the last ones is kept.
+the same words for another path, and many answers begin alike. So what was made of the last ones is kept, in the words
+in which it goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import NamedTuple
+
+import msgspec
 
 from dockage.domain.deployment import normal_host
 from dockage.domain.errors import PeerError
@@ -82,18 +85,20 @@ class RequestFields(NamedTuple):
     """Normalised, without a port."""
     host_value: bytes
     kept: bytes
-    """From our own face: without what is for this hop only."""
+    """From our own face: all that goes on behind the target."""
     kept_of_strangers: bytes
-    """Without what they say of who they are, too."""
+    """Without what they say of who they are, and without the empty line."""
     framing: Framing
     keep_alive: bool
     upgrade: bytes
     """The protocol that is asked for (``websocket``), or b""."""
     expects: bool
     """It waits for a ``100 Continue``."""
+    is_plain: bool
+    """It has no body, and wants an answer and nothing else of this connection."""
 
 
-class RequestHead(NamedTuple):
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
     method: bytes
     target: bytes
     fields: RequestFields
@@ -123,20 +128,10 @@ class RequestHead(NamedTuple):
         return self.method in IDEMPOTENT and not self.fields.upgrade
 
 
-class ResponseFields(NamedTuple):
-    kept: bytes
-    framing: Framing | None
-    """None where nothing is said."""
-    keep_alive: bool
-    upgrade: bytes
-
-
 class ResponseHead(NamedTuple):
     status: int
-    line: bytes
-    """Behind ``HTTP/1.x``."""
     kept: bytes
-    """The header lines that the public gets."""
+    """The first line, and the header lines that the public gets."""
     framing: Framing
     keep_alive: bool
     upgrade: bytes
@@ -156,16 +151,8 @@ def parse_request(head: bytes) -> RequestHead:
 
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
     """To a request of *method*. Raises PeerError("http.malformed" | "http.framing")."""
-    match = _begin(head, STATUS)
-    minor, line, status = match[1], match[2], int(match[3])
-    block = head[match.end() : -2]
-    read = _response_fields if len(block) <= KEPT_SIZE else _response_fields.__wrapped__
-    kept, framing, keep, upgrade = read(block, minor)
-    if method == b"HEAD" or status < 200 or status in (204, 304):
-        framing = NO_BODY
-    elif framing is None:
-        framing = UNTIL_CLOSE
-    return ResponseHead(status, line, kept, framing, keep and not framing.until_close, upgrade)
+    read = _response if len(head) <= KEPT_SIZE else _response.__wrapped__
+    return read(head, method == b"HEAD")
 
 
 def _begin(head: bytes, line: re.Pattern[bytes]) -> re.Match[bytes]:
@@ -185,48 +172,55 @@ def _request_fields(block: bytes, minor: bytes) -> RequestFields:
     if len(hosts) != 1:
         raise PeerError("http.host", "a request names one host")
     framing = _framing(lines, minor)
+    keeps, expects = _keeps(lines, minor), bool(lines.values(b"expect"))
+    upgrade = _upgrade(lines) if framing is None else b""
+    begin = b" HTTP/1.1\r\nhost: %s\r\n" % hosts[0]
+    end = b"connection: upgrade\r\nupgrade: %s\r\n" % upgrade if upgrade else b""
     return RequestFields(
         _host(hosts[0]),
         hosts[0],
-        lines.without(_TO_REPLICA),
-        lines.without(_TO_REPLICA_FROM_STRANGERS),
+        begin + lines.without(_TO_REPLICA) + end + b"\r\n",
+        begin + lines.without(_TO_REPLICA_FROM_STRANGERS) + end,
         NO_BODY if framing is None else framing,
-        _keeps(lines, minor),
-        _upgrade(lines) if framing is None else b"",
-        bool(lines.values(b"expect")),
+        keeps,
+        upgrade,
+        expects,
+        keeps and (framing is None or framing == NO_BODY) and not (upgrade or expects),
     )
 
 
 @lru_cache(maxsize=KEPT)
-def _response_fields(block: bytes, minor: bytes) -> ResponseFields:
-    lines = _split(block, _OF_RESPONSES)
-    kept = lines.without(_TO_PUBLIC)
-    return ResponseFields(kept, _framing(lines, minor), _keeps(lines, minor), _upgrade(lines))
+def _response(head: bytes, is_head: bool) -> ResponseHead:
+    match = _begin(head, STATUS)
+    minor, line, status = match[1], match[2], int(match[3])
+    lines = _split(head[match.end() : -2], _OF_RESPONSES)
+    framing = _framing(lines, minor)
+    if is_head or status < 200 or status in (204, 304):
+        framing = NO_BODY
+    elif framing is None:
+        framing = UNTIL_CLOSE
+    kept = b"HTTP/1.1%s\r\n%s" % (line, lines.without(_TO_PUBLIC))
+    keeps = _keeps(lines, minor) and not framing.until_close
+    return ResponseHead(status, kept, framing, keeps, _upgrade(lines))
 
 
 def request_bytes(head: RequestHead, client: str, scheme: str, *, trusted: bool) -> bytes:
     """As the replica gets it. *trusted*: our own face spoke to the client and says so in ``X-Forwarded-*``; else what
     the client says of that is dropped, and *client* and *scheme* are what we know."""
     of = head.fields
-    kept = of.kept if trusted else of.kept_of_strangers
-    data = b"%s %s HTTP/1.1\r\nhost: %s\r\n%s" % (head.method, head.target, of.host_value, kept)
-    if not trusted:
-        told = (client.encode(), scheme.encode(), of.host_value)
-        data += b"x-forwarded-for: %s\r\nx-forwarded-proto: %s\r\nx-forwarded-host: %s\r\n" % told
-    if of.upgrade:
-        data += b"connection: upgrade\r\nupgrade: %s\r\n" % of.upgrade
-    return data + b"\r\n"
+    if trusted:
+        return b"%s %s%s" % (head.method, head.target, of.kept)
+    told = (head.method, head.target, of.kept_of_strangers, client.encode(), scheme.encode(), of.host_value)
+    return b"%s %s%sx-forwarded-for: %s\r\nx-forwarded-proto: %s\r\nx-forwarded-host: %s\r\n\r\n" % told
 
 
 def response_bytes(head: ResponseHead, *, keep_alive: bool) -> bytes:
     """As the client gets it."""
     if head.status == 101:
-        tail = b"connection: upgrade\r\nupgrade: %s\r\n\r\n" % head.upgrade
-    elif head.status < 200:
-        tail = b"\r\n"
-    else:
-        tail = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
-    return b"HTTP/1.1%s\r\n%s%s" % (head.line, head.kept, tail)
+        return head.kept + b"connection: upgrade\r\nupgrade: %s\r\n\r\n" % head.upgrade
+    if head.status < 200:
+        return head.kept + b"\r\n"
+    return head.kept + (b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
 
 
 # -- parts -------------------------------------------------------------------------------------------

@@ -150,8 +150,11 @@ class Connection(asyncio.Protocol):
                 self._taker = None
                 self._wake()
             return
-        if self.sink is not None and not self._data and self._pushed(data):
-            return
+        sink = self.sink
+        if sink is not None and not self._data:
+            if sink(data):
+                return
+            self.sink = None
         self._data = self._data + data if self._data else data
         if len(self._data) > READ_AHEAD and not self._held:
             self._held = True
@@ -160,15 +163,13 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        self._pushed(b"")
-        self._wake()
+        self._tell_end()
         return True  # we may still answer
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost, self._error = True, exc
         self._ended = self._ended or exc is None
-        self._pushed(b"")
-        self._wake()
+        self._tell_end()
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -179,16 +180,11 @@ class Connection(asyncio.Protocol):
         if writable is not None and not writable.done():
             writable.set_result(None)
 
-    def _pushed(self, data: bytes) -> bool:
-        sink = self.sink
-        if sink is None:
-            return False
-        if data and sink(data):
-            return True
-        self.sink = None
-        if not data:
+    def _tell_end(self) -> None:
+        sink, self.sink = self.sink, None
+        if sink is not None:
             sink(b"")
-        return False
+        self._wake()
 
     def _wake(self) -> None:
         if self._readable is not None and not self._readable.done():

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from dockage.protocol.forwarding import HEAD_MAX
 from dockage.wire.connection import Connection
+from dockage.wire.quick import Sink
 
 HEAD_SEC = 10.0
 """For a head that has begun."""
@@ -51,9 +52,8 @@ class Door(Connection):
         """The second one: for the next piece of a body that goes up, while the first is for the answer."""
         self.is_late = False
         """What was asked did not come before the deadline."""
-        self.quick: Callable[[bytes], bool] | None = None
-        """Is offered what comes between two requests, before a task is woken for it."""
-        self._between = False
+        self.quick: Sink | None = None
+        """What comes between two requests goes here first."""
 
     @property
     def is_left(self) -> bool:
@@ -65,12 +65,12 @@ class Door(Connection):
         Unavailable."""
         if not self._data:
             self.within(IDLE_SEC)
-            self._between = True
+            self.sink = self.quick
             try:
                 if not await self.more() or self.upstream is not None:
                     return b""
             finally:
-                self._between = False
+                self.sink = None
         searched = 0
         while (end := self._data.find(HEAD_END, searched) + 4) < 4:
             if len(self._data) > HEAD_MAX:
@@ -118,11 +118,6 @@ class Door(Connection):
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if isinstance(peer, tuple) else ""
         self._begin(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._between and not self._data and self.quick is not None and self.quick(data):
-            return
-        super().data_received(data)
 
     def eof_received(self) -> bool:
         self._leave()

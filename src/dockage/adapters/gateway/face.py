@@ -24,7 +24,7 @@ from dockage.domain.deployment import normal_host
 from dockage.domain.errors import UsageError
 from dockage.protocol.forwarding import HEAD_MAX
 
-from .live import Served
+from .served import Served
 
 log = structlog.get_logger("dockage.gateway")
 
@@ -141,8 +141,8 @@ class Face:
         return (200, found) if found else (204, b"")
 
     def _is_ours(self, host: str) -> bool:
-        found = self._served.find(host)
-        return found is not None and found[1].mode == "terminate"
+        way = self._served.find(host)
+        return way is not None and way.site.mode == "terminate"
 
     def _wildcard(self, host: str) -> bytes:
         """b"" where it does not reach: it covers one label. Read anew each time: some 50 us of a handshake."""

@@ -12,7 +12,8 @@ import asyncio
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
 
-from .live import Backend, Live, Served
+from .live import Backend, Live, Way
+from .served import Served
 from .upstream import Unreached, Upstream, Upstreams
 
 EVERY = 1.0
@@ -62,9 +63,9 @@ class Health:
     async def _check(self, live: Live, backend: Backend) -> None:
         asked_at = self._now()
         try:
-            for site in live.document.sites:
-                if backend.container(site):
-                    await self._ask(live, backend, site)
+            for way in live.ways.values():
+                if backend.place(way.site):
+                    await self._ask(way, backend)
                     break  # one way in stands for the replica
         except (Unavailable, TimeoutError) as error:
             if not backend.gone:
@@ -72,12 +73,13 @@ class Health:
         finally:
             self._running.discard(backend)
 
-    async def _ask(self, live: Live, backend: Backend, site: Site) -> None:
+    async def _ask(self, way: Way, backend: Backend) -> None:
+        live, site = way.live, way.site
         if site.mode == "udp":
             (await self._upstreams.dial(backend)).abort()  # only its provider can be asked
             live.answered(backend, self._now())
             return
-        upstream = await self._opened(live, backend, site)
+        upstream = await self._opened(way, backend)
         try:
             async with asyncio.timeout(WITHIN):
                 await (self._head(upstream, site) if site.mode == "terminate" else self._touch(upstream))
@@ -85,10 +87,10 @@ class Health:
             upstream.abort()
         live.answered(backend, self._now())
 
-    async def _opened(self, live: Live, backend: Backend, site: Site) -> Upstream:
+    async def _opened(self, way: Way, backend: Backend) -> Upstream:
         try:
             async with asyncio.timeout(WITHIN):
-                return await self._upstreams.open(backend, site, live.count, kept=False)
+                return await self._upstreams.open(way, backend, kept=False)
         except TimeoutError:
             raise Unreached("peer.unreachable", "its provider takes no connection in time") from None
 

@@ -20,7 +20,7 @@ from dockage.wire.places import PlaceHost
 
 from .health import Health
 from .listeners import Listeners
-from .live import Served
+from .served import Served
 from .upstream import Upstreams
 
 

@@ -11,11 +11,10 @@ import asyncio
 import math
 from random import Random
 
-from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
 
 from .door import Door
-from .live import Backend, Live
+from .live import Backend, Way
 
 HOLD_SEC = 30.0
 """How long somebody waits while none serves (scaled to zero, being moved), or while all have too much to do."""
@@ -59,14 +58,14 @@ class Place:
         return self._turn is not None and not self._turn.done()
 
 
-async def find(live: Live, site: Site, search: Search, door: Door, rand: Random) -> Backend | None:
+async def find(way: Way, search: Search, door: Door, rand: Random) -> Backend | None:
     """None: there is none, and none is to be expected. Raises Unavailable: the client left."""
-    backend = None if live.paused else live.choose(site, search.tried, rand)
-    return backend or await _wait(live, site, search, door, rand)
+    backend = None if way.live.paused else way.choose(search.tried, rand)
+    return backend or await _wait(way, search, door, rand)
 
 
-async def _wait(live: Live, site: Site, search: Search, door: Door, rand: Random) -> Backend | None:
-    seconds = _patience(live, site, search)
+async def _wait(way: Way, search: Search, door: Door, rand: Random) -> Backend | None:
+    seconds, live = _patience(way, search), way.live
     if seconds <= 0 or len(live.line) >= LINE_MAX:
         return None
     door.is_late = False
@@ -77,9 +76,9 @@ async def _wait(live: Live, site: Site, search: Search, door: Door, rand: Random
         while not (live.paused or door.is_late):
             if door.is_left:
                 raise Unavailable("http.left", "the client is gone")
-            if (backend := _choose(live, site, search, rand)) is not None:
+            if (backend := _choose(way, search, rand)) is not None:
                 return backend
-            with live.wants(site):
+            with way.wants():
                 await place.wait()
         return None
     finally:
@@ -88,9 +87,9 @@ async def _wait(live: Live, site: Site, search: Search, door: Door, rand: Random
         live.call_next()
 
 
-def _patience(live: Live, site: Site, search: Search) -> float:
-    serving = live.serving(site)
-    if live.paused:
+def _patience(way: Way, search: Search) -> float:
+    serving = way.serving
+    if way.live.paused:
         return 0.0
     if not serving or any(x not in search.tried for x in serving):
         return HOLD_SEC
@@ -102,11 +101,11 @@ def _patience(live: Live, site: Site, search: Search) -> float:
     return max(x.down_since for x in serving) + AGAIN_SEC - now
 
 
-def _choose(live: Live, site: Site, search: Search, rand: Random) -> Backend | None:
-    backend = live.choose(site, search.tried, rand)
+def _choose(way: Way, search: Search, rand: Random) -> Backend | None:
+    backend = way.choose(search.tried, rand)
     if backend is None and not search.is_second:
-        up = {x for x in live.serving(site) if not x.down}
+        up = {x for x in way.serving if not x.down}
         if up and search.tried >= up:
             search.is_second, search.tried = True, search.tried - up
-            backend = live.choose(site, search.tried, rand)
+            backend = way.choose(search.tried, rand)
     return backend

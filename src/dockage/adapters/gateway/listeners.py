@@ -19,8 +19,8 @@ from dockage.domain.errors import Unavailable, UsageError
 from dockage.wire.udp import UdpListener
 
 from .door import Door, sweep
-from .live import Served
 from .raw import Raw
+from .served import Served
 from .upstream import Upstreams
 from .web import Web
 

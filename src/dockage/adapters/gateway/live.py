@@ -1,30 +1,34 @@
-"""What a gateway serves now: each document with the state of its replicas. Changed by ``publish``, read by the relays.
+"""A deployment at a gateway: its newest document, its ways in, and the state of its replicas.
 
-A new document of a deployment keeps what is known of the replicas that stay, so nothing that runs is cut.
+A new document keeps what is known of the replicas and the ways in that stay, so nothing that runs is cut. What only a
+document changes is worked out once for each, and not by each request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.identity import LeaseId
-from dockage.domain.routing import Claim, Rules, check, claims, is_dropped, itself, pick
-from dockage.domain.units import Instant
-from dockage.ports.machine import Clock
-from dockage.ports.peers import Stream
+from dockage.domain.routing import pick
 from dockage.protocol.documents import ReplicaSign, Signs, SiteSign
+
+if TYPE_CHECKING:
+    from .upstream import Upstream
 
 IN_FLIGHT_MAX = 480
 """Requests and connections at one replica: its provider opens 512 streams of a lease."""
 
 CUT_AT = 2
 """Misses in a row."""
+
+Place = tuple[str, int]
+"""A container and its port."""
 
 
 class Waiting(Protocol):
@@ -58,10 +62,10 @@ class Backend:
         self.is_reached = True
         """Whether at the newest miss its provider could be spoken with at all."""
         self.checked_at = 0.0
-        self.waiting: set[Stream] = set()
-        """Streams on which it was asked what may be asked elsewhere, too, and has said nothing yet."""
-        self.idle: dict[tuple[str, int], list[tuple[float, Stream]]] = {}
-        """Kept connections by container and port, each with its time, the newest at the end."""
+        self.waiting: set[Upstream] = set()
+        """On these it was asked what may be asked elsewhere, too, and has said nothing yet."""
+        self.idle: dict[Place, list[Upstream]] = {}
+        """Kept connections, the newest at the end."""
         self.gone = False
         """No longer in the document: it ends what it began."""
 
@@ -74,19 +78,16 @@ class Backend:
         self.replica = replica
         found = {name: replica.container(name, self.nth) for name, _ in replica.services}
         self._containers = {name: container for name, container in found.items() if container}
-        self._room = IN_FLIGHT_MAX // max(1, replica.width)
+        self.room = IN_FLIGHT_MAX // max(1, replica.width)
 
-    def container(self, site: Site) -> str | None:
-        return self._containers.get(site.service)
-
-    @property
-    def is_full(self) -> bool:
-        return self.in_flight >= self._room
+    def place(self, site: Site) -> Place | None:
+        container = self._containers.get(site.service)
+        return None if container is None else (container, site.port)
 
     def drop_idle(self) -> None:
-        for streams in self.idle.values():
-            for _, stream in streams:
-                stream.abort()
+        for kept in self.idle.values():
+            for upstream in kept:
+                upstream.abort()
         self.idle.clear()
 
     def leave(self) -> None:
@@ -98,8 +99,57 @@ class Backend:
     def release(self) -> None:
         """Who waits for its first byte is to ask another one."""
         waiting, self.waiting = self.waiting, set()
-        for stream in waiting:
-            stream.abort()
+        for upstream in waiting:
+            upstream.abort()
+
+
+class Way:
+    """One way into a deployment, and how much it is used."""
+
+    def __init__(self, live: Live, site: Site) -> None:
+        self.live, self.site = live, site
+        self.busy = self.total = 0
+        """Requests: under way, and ever."""
+        self._of: object = None
+        self._serving: list[Backend] = []
+
+    @property
+    def serving(self) -> list[Backend]:
+        """Those that are meant to, be they up or not."""
+        if self._of is not self.live.backends:
+            self._of = self.live.backends
+            self._serving = [
+                x for x in self.live.backends.values() if x.replica.state == "serving" and x.place(self.site)
+            ]
+        return self._serving
+
+    def choose(self, tried: Collection[Backend], rand: Random) -> Backend | None:
+        """None: nobody is left, or nobody serves here."""
+        return pick([x for x in self.serving if x not in tried and x.in_flight < x.room], rand)
+
+    def entered(self, backend: Backend, now: float) -> None:
+        self.live.asked_at = now
+        backend.in_flight += 1
+        self.busy += 1
+        self.total += 1
+
+    def left(self, backend: Backend) -> None:
+        backend.in_flight -= 1
+        self.busy -= 1
+        if self.live.line:
+            self.live.call_next()
+
+    @contextmanager
+    def wants(self) -> Iterator[None]:
+        """Somebody waits; if that is for a replica that is to serve at all, the tenant is told."""
+        wants, live = not self.serving, self.live
+        live.wanting += wants
+        if wants and live.wanting == 1:
+            live.move()
+        try:
+            yield
+        finally:
+            live.wanting -= wants
 
 
 class Live:
@@ -108,9 +158,10 @@ class Live:
     def __init__(self, lease: LeaseId, document: Document, count: Count) -> None:
         self.lease, self.document, self.count = lease, document, count
         self.backends = {key: Backend(replica, key[1]) for key, replica in _spots(document)}
-        self.busy: dict[tuple[object, ...], int] = {}
-        self.total: dict[tuple[object, ...], int] = {}
-        """Requests by site."""
+        """Another dict with each document."""
+        self.ways: dict[tuple[object, ...], Way] = {}
+        """Of each site, in the document's order."""
+        self._lead()
         self.paused = False
         self.asked_at = -math.inf
         """When the last request came, on the loop's clock."""
@@ -130,9 +181,17 @@ class Live:
                 backend.drop_idle()
             backend.take(replica)
             self.backends[key] = backend
+        self._lead()
         for gone in old.values():
             gone.leave()
         self._better()
+
+    def _lead(self) -> None:
+        old, self.ways = self.ways, {}
+        for site in self.document.sites:
+            key = site.hosts, site.mode, site.public_port
+            way = self.ways[key] = old.get(key) or Way(self, site)
+            way.site = site
 
     def end(self) -> None:
         for backend in self.backends.values():
@@ -145,31 +204,7 @@ class Live:
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
-    def choose(self, site: Site, tried: Collection[Backend], rand: Random) -> Backend | None:
-        """None: nobody is left, or nobody serves this site."""
-        return pick([x for x in self.serving(site) if x not in tried and not x.is_full], rand)
-
-    def serving(self, site: Site) -> list[Backend]:
-        """Those that are meant to, be they up or not."""
-        return [
-            each
-            for each in self.backends.values()
-            if each.replica.state == "serving" and each.container(site)
-        ]
-
     # -- the line --------------------------------------------------------------------------------------
-    @contextmanager
-    def wants(self, site: Site) -> Iterator[None]:
-        """Somebody waits; if that is for a replica that is to serve at all, the tenant is told."""
-        wants = not self.serving(site)
-        self.wanting += wants
-        if wants and self.wanting == 1:
-            self.move()
-        try:
-            yield
-        finally:
-            self.wanting -= wants
-
     def call_next(self) -> None:
         place = next((x for x in self.line if x.is_waiting), None)
         if place is not None:
@@ -214,10 +249,9 @@ class Live:
                 each.release()
 
     def signs(self) -> Signs:
-        sites = [_key(site) for site in self.document.sites]
         return Signs(
             self.document.epoch,
-            tuple(SiteSign(self.busy.get(key, 0), self.total.get(key, 0)) for key in sites),
+            tuple(SiteSign(way.busy, way.total) for way in self.ways.values()),
             tuple(self._sign(replica.lease) for replica in self.document.replicas),
             self.wanting > 0,
         )
@@ -229,121 +263,6 @@ class Live:
         is_reached = not misses or any(x.is_reached for x in of)
         return ReplicaSign(lease, misses, sum(x.in_flight for x in of), is_reached)
 
-    def entered(self, site: Site, backend: Backend, now: float) -> None:
-        key = _key(site)
-        self.asked_at = now
-        backend.in_flight += 1
-        self.busy[key] = self.busy.get(key, 0) + 1
-        self.total[key] = self.total.get(key, 0) + 1
-
-    def left(self, site: Site, backend: Backend) -> None:
-        backend.in_flight -= 1
-        self.busy[_key(site)] -= 1
-        if self.line:
-            self.call_next()
-
 
 def _spots(document: Document) -> list[tuple[tuple[LeaseId, int], Replica]]:
     return [((x.lease, nth), x) for x in document.replicas for nth in range(max(1, x.width))]
-
-
-def _key(site: Site) -> tuple[object, ...]:
-    return site.hosts, site.mode, site.public_port
-
-
-class Served:
-    """All deployments of this gateway."""
-
-    def __init__(self, rules: Rules, clock: Clock) -> None:
-        self._rules, self._clock = rules, clock
-        self._live: dict[LeaseId, Live] = {}
-        self._counts: dict[LeaseId, Count] = {}
-        self._held: dict[Claim, tuple[LeaseId, Document]] = {}
-        self._hosts: dict[str, tuple[Live, Site]] = {}
-        self._ports: dict[tuple[str, int], tuple[Live, Site]] = {}
-
-    @property
-    def ports(self) -> Mapping[tuple[str, int], tuple[Live, Site]]:
-        """By (mode, public port)."""
-        return self._ports
-
-    def documents(self) -> dict[LeaseId, Document]:
-        self.expire()
-        return {lease: live.document for lease, live in self._live.items()}
-
-    def all(self) -> Collection[Live]:
-        return tuple(self._live.values())
-
-    def at(self, lease: LeaseId) -> Live | None:
-        return self._live.get(lease)
-
-    def find(self, host: str) -> tuple[Live, Site] | None:
-        """*host* is normalised."""
-        found = self._hosts.get(host)
-        if found is not None and found[0].document.expires <= self._clock.now():
-            self.expire()
-            return None
-        return found
-
-    def check(self, lease: LeaseId, document: Document) -> None:
-        """Raises what ``publish`` would."""
-        self.expire()
-        check(self._held, lease, document, self._rules)
-
-    def publish(self, lease: LeaseId, document: Document) -> None:
-        """Raises UsageError("document.*" | "site.*"). A deployment is at one lease of a gateway."""
-        self.check(lease, document)
-        before, _ = self._held.get(itself(document), (lease, document))
-        old = [x for x in (self._take(each) for each in dict.fromkeys((before, lease))) if x is not None]
-        same = next((x for x in old if itself(x.document) == itself(document)), None)
-        if same is not None:
-            same.update(lease, document, self.count(lease))
-        for other in old:
-            if other is not same:
-                other.end()
-        self._put(same or Live(lease, document, self.count(lease)))
-
-    def count(self, lease: LeaseId) -> Count:
-        return self._counts.setdefault(lease, Count())
-
-    def forget(self, lease: LeaseId) -> None:
-        self.withdraw(lease)
-        self._counts.pop(lease, None)
-
-    def withdraw(self, lease: LeaseId) -> None:
-        live = self._take(lease)
-        if live is not None:
-            live.end()
-
-    def expire(self) -> None:
-        now: Instant = self._clock.now()
-        for lease in [lease for lease, live in self._live.items() if live.document.expires <= now]:
-            self.withdraw(lease)
-
-    def drop(self, names: Collection[str]) -> Collection[LeaseId]:
-        self._rules = self._rules._replace(dropped=frozenset(names))
-        hit = [lease for lease, live in self._live.items() if is_dropped(live.document, names)]
-        for lease in hit:
-            self.withdraw(lease)
-        return hit
-
-    # -- the indexes: a change costs what changes, however much else is served ---------------------------
-    def _put(self, live: Live) -> None:
-        self._live[live.lease] = live
-        for claim in claims(live.document):
-            self._held[claim] = (live.lease, live.document)
-        for site in live.document.sites:
-            self._hosts.update(dict.fromkeys(site.hosts, (live, site)))
-            if site.public_port:
-                self._ports[site.mode, site.public_port] = (live, site)
-
-    def _take(self, lease: LeaseId) -> Live | None:
-        live = self._live.pop(lease, None)
-        if live is not None:
-            for claim in claims(live.document):
-                del self._held[claim]
-            for site in live.document.sites:
-                for host in site.hosts:
-                    del self._hosts[host]
-                self._ports.pop((site.mode, site.public_port), None)
-        return live

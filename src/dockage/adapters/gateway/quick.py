@@ -6,22 +6,27 @@ replica that dies, a client that leaves or asks on. The rule: here nothing is re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.protocol import forwarding as http
-from dockage.protocol.forwarding import RequestHead
+from dockage.protocol.forwarding import IDEMPOTENT, RequestHead
 
 from .door import ANSWER_SEC, HEAD_END, IDLE_SEC, Door
 
 if TYPE_CHECKING:
-    from .web import Ready, Web
+    from .live import Way
+    from .upstream import Upstream
+    from .web import Web
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A question that is under way without a task."""
 
-    ready: Ready
+    way: Way
+    upstream: Upstream
     request: RequestHead
     head: bytes
     """As the replica has it."""
@@ -38,27 +43,28 @@ class Quick:
 
     def offered(self, data: bytes) -> bool:
         """Whether *data* is one whole request, and asked already; if not, nothing has happened."""
-        if self._asked is not None or data.find(HEAD_END) != len(data) - 4 or self._door.is_full:
+        door = self._door
+        if self._asked is not None or data.find(HEAD_END) != len(data) - 4 or door.is_full:
             return False
         try:
             request = http.parse_request(data)
         except PeerError:
             return False
-        of = request.fields
-        if of.framing.length or of.expects or not of.keep_alive or not request.may_repeat:
+        fields, now = request.fields, self._web.now()
+        if not fields.is_plain or request.method not in IDEMPOTENT:
             return False
-        ready = self._web.ready(of.host)
+        ready = self._web.ready(fields.host, now)
         if ready is None:
             return False
-        head = http.request_bytes(request, self._door.client, self._scheme, trusted=self._trusted)
-        if not ready.upstream.ask(head, self._came):
-            ready.upstream.abort()
+        way, upstream = ready
+        head = http.request_bytes(request, door.client, self._scheme, trusted=self._trusted)
+        if not upstream.ask(head, self._came):
+            upstream.abort()
             return False
-        asked = self._asked = Asked(ready, request, head, self._web.now())
-        ready.live.entered(ready.site, ready.backend, asked.at)
-        ready.backend.waiting.add(ready.upstream)
-        self._door.upstream, self._door.is_late = ready.upstream, False
-        self._door.within(ANSWER_SEC)
+        self._asked = Asked(way, upstream, request, head, now)
+        way.entered(upstream.backend, now)
+        upstream.backend.waiting.add(upstream)
+        door.upstream, door.is_late, door.deadline = upstream, False, now + ANSWER_SEC
         return True
 
     def _came(self, data: bytes) -> bool:
@@ -66,39 +72,38 @@ class Quick:
         asked = self._asked
         if asked is None:
             return False
-        answer = _whole_answer(data, asked.request)
+        door, answer = self._door, _whole_answer(data, asked.request)
         if not answer:
-            self._door.call()
+            door.call()
             return False
-        live, site, backend, upstream = asked.ready
-        self._asked = self._door.upstream = None
+        way, upstream, now = asked.way, asked.upstream, self._web.now()
+        self._asked = door.upstream = None
         upstream.heard(data)
-        backend.waiting.discard(upstream)
-        self._web.answered(live, backend)
+        upstream.backend.waiting.discard(upstream)
+        way.live.answered(upstream.backend, now)
         try:
-            self._door.put(answer)
+            door.put(answer)
         except Unavailable:
             pass  # the client is gone
-        self._door.within(IDLE_SEC)
-        live.left(site, backend)
-        self._web.keep(backend, upstream)
+        door.deadline = now + IDLE_SEC
+        way.left(upstream.backend)
+        self._web.keep(upstream, now)
         return True
 
     def take(self) -> Asked | None:
         """What is under way, to be gone on with by who takes it."""
         asked, self._asked = self._asked, None
         if asked is not None:
-            asked.ready.upstream.hand_over()
+            asked.upstream.hand_over()
         return asked
 
     def end(self) -> None:
         """What is under way ends with the connection."""
         asked, self._door.quick = self.take(), None
         if asked is not None:
-            live, site, backend, upstream = asked.ready
-            upstream.abort()
-            backend.waiting.discard(upstream)
-            live.left(site, backend)
+            asked.upstream.abort()
+            asked.upstream.backend.waiting.discard(asked.upstream)
+            asked.way.left(asked.upstream.backend)
 
 
 def _whole_answer(data: bytes, request: RequestHead) -> bytes:

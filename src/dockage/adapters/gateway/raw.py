@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
 from dockage.ports.peers import Stream
 from dockage.protocol.clienthello import HELLO_MAX, NoHello, server_name
@@ -22,7 +21,8 @@ from dockage.wire.splice import splice
 
 from .door import Door
 from .line import Search, find
-from .live import Backend, Live, Served
+from .live import Backend, Way
+from .served import Served
 from .upstream import Unreached, Upstreams
 
 HELLO_SEC = 5.0
@@ -40,57 +40,56 @@ class Raw:
         door.within(HELLO_SEC)
         with suppress(NoHello, TimeoutError, OSError, Unavailable):
             host, first = await _hello(door)
-            found = self._served.find(host)
-            if found is not None and found[1].mode == "pass":
-                await self._tunnel(*found, first, door)
-            elif found is not None and self._face is not None:
+            way = self._served.find(host)
+            if way is not None and way.site.mode == "pass":
+                await self._tunnel(way, first, door)
+            elif way is not None and self._face is not None:
                 await _to_face(self._face, first, door)
             else:
                 door.put(ALERT)
 
     async def serve_port(self, port: int, door: Door) -> None:
-        found = self._served.ports.get(("tcp", port))
-        if found is not None:
-            await self._tunnel(*found, b"", door)
+        way = self._served.ports.get(("tcp", port))
+        if way is not None:
+            await self._tunnel(way, b"", door)
 
     async def open_flow(self, port: int) -> Stream:
         """For the datagrams of one address. Raises Unavailable."""
-        found = self._served.ports.get(("udp", port))
+        way = self._served.ports.get(("udp", port))
         tried: set[Backend] = set()
-        while found is not None and not found[0].paused:
-            live, site = found
-            backend = live.choose(site, tried, self._rand)
+        while way is not None and not way.live.paused:
+            backend = way.choose(tried, self._rand)
             if backend is None:
                 break
             tried.add(backend)
             asked_at = self._now()
             try:
-                flow = await self._upstreams.open(backend, site, live.count, kept=False)
+                flow = await self._upstreams.open(way, backend, kept=False)
                 await flow.write(b"")
             except Unavailable as error:
-                live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
+                way.live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
                 continue
-            live.entered(site, backend, self._now())
-            return Flow(flow, partial(live.left, site, backend))
+            way.entered(backend, self._now())
+            return Flow(flow, partial(way.left, backend))
         raise Unavailable("gateway.no-replica", f"nobody serves UDP port {port}")
 
-    async def _tunnel(self, live: Live, site: Site, first: bytes, door: Door) -> None:
+    async def _tunnel(self, way: Way, first: bytes, door: Door) -> None:
         search = Search()
-        while (backend := await find(live, site, search, door, self._rand)) is not None:
+        while (backend := await find(way, search, door, self._rand)) is not None:
             search.tried.add(backend)
             asked_at = self._now()
-            live.entered(site, backend, asked_at)
+            way.entered(backend, asked_at)
             try:
-                upstream = await self._upstreams.open(backend, site, live.count, kept=False)
+                upstream = await self._upstreams.open(way, backend, kept=False)
                 await upstream.write(first)
             except Unavailable as error:
-                live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
+                way.live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
                 continue
             else:
                 await splice(door, upstream)
                 return
             finally:
-                live.left(site, backend)
+                way.left(backend)
 
 
 class Flow:

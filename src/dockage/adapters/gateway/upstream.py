@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
 from dockage.ports.hosting import OpenPeer
 from dockage.ports.peers import Stream
 from dockage.protocol.streams import AnyHeader, Datagrams, Tunnel, encode_header
 from dockage.wire.quick import Pushing, Sink
 
-from .live import Backend, Count
+from .live import Backend, Place, Way
 
 DIAL = 2.0
 """Seconds. A provider that is connected answers in one round trip; one that is not takes a look-up, too."""
@@ -37,52 +36,53 @@ class Unreached(Unavailable):
 class Upstream:
     """A Stream into the container. The header goes out with the first bytes, in one write."""
 
-    __slots__ = ("_count", "_head", "fresh", "place", "stream")
+    __slots__ = ("_head", "_pushing", "_stream", "backend", "count", "fresh", "is_pushing",
+                 "kept_at", "place")  # fmt: skip
 
-    def __init__(
-        self, stream: Stream, head: bytes, count: Count, place: tuple[str, int], *, fresh: bool = True
-    ) -> None:
-        self.stream, self._head, self._count = stream, head, count
-        self.place, self.fresh = place, fresh
+    def __init__(self, stream: Stream, head: bytes, way: Way, backend: Backend, place: Place) -> None:
+        self._stream, self._head = stream, head
+        self._pushing, self.is_pushing = cast("Pushing", stream), hasattr(stream, "offer")
+        """The same: whether what is below can be done."""
+        self.count, self.backend, self.place = way.live.count, backend, place
+        self.fresh, self.kept_at = True, 0.0
         """*fresh*: never used, so a failure is the replica's and not age's."""
 
     async def read(self, limit: int) -> bytes:
-        data = await self.stream.read(limit)
-        self._count.out += len(data)
+        data = await self._stream.read(limit)
+        self.count.out += len(data)
         return data
 
     async def write(self, data: bytes) -> None:
         head, self._head = self._head, b""
-        await self.stream.write(head + data if head else data)
-        self._count.into += len(data)
+        await self._stream.write(head + data if head else data)
+        self.count.into += len(data)
 
     async def finish(self) -> None:
         if self._head:
             await self.write(b"")
-        await self.stream.finish()
+        await self._stream.finish()
 
     def abort(self) -> None:
-        self.stream.abort()
+        self._stream.abort()
 
     # -- without waiting -------------------------------------------------------------------------------
     def ask(self, data: bytes, sink: Sink) -> bool:
         """On a kept connection; *sink* is offered the answer. False: nothing was sent."""
-        stream = cast("Pushing", self.stream)
-        stream.sink = sink
-        if stream.offer(data):
-            self._count.into += len(data)
+        self._pushing.sink = sink
+        if self._pushing.offer(data):
+            self.count.into += len(data)
             return True
-        stream.sink = None
+        self._pushing.sink = None
         return False
 
     def heard(self, data: bytes) -> None:
         """That was the whole answer."""
-        cast("Pushing", self.stream).sink = None
-        self._count.out += len(data)
+        self._pushing.sink = None
+        self.count.out += len(data)
 
     def hand_over(self) -> None:
         """From now on it is read by who waits."""
-        cast("Pushing", self.stream).sink = None
+        self._pushing.sink = None
 
 
 class Upstreams:
@@ -90,25 +90,24 @@ class Upstreams:
         self._now = now
         self.open_peer: OpenPeer | None = None
 
-    async def open(self, backend: Backend, site: Site, count: Count, *, kept: bool) -> Upstream:
+    async def open(self, way: Way, backend: Backend, *, kept: bool) -> Upstream:
         """*kept*: an idle connection will do. Raises Unavailable."""
-        container = backend.container(site)
-        if container is None:
+        place = backend.place(way.site)
+        if place is None:
             raise Unavailable("tunnel.container", "the replica has no such service")
-        place = (container, site.port)
-        if kept and (stream := self._idle(backend, place)) is not None:
-            return Upstream(stream, b"", count, place, fresh=False)
-        kind = Datagrams if site.mode == "udp" else Tunnel
-        header = kind(backend.replica.lease, container, site.port, backend.replica.grant)
-        return Upstream(await self.dial(backend), framed(header), count, place)
+        if kept and (upstream := self._idle(way, backend, place, self._now())) is not None:
+            return upstream
+        kind = Datagrams if way.site.mode == "udp" else Tunnel
+        header = kind(backend.replica.lease, *place, backend.replica.grant)
+        return Upstream(await self.dial(backend), framed(header), way, backend, place)
 
-    def ready(self, backend: Backend, site: Site, count: Count) -> Upstream | None:
+    def ready(self, way: Way, backend: Backend, now: float) -> Upstream | None:
         """A kept connection on which can be asked without waiting."""
-        place = (backend.container(site) or "", site.port)
-        stream = self._idle(backend, place)
-        if stream is None or hasattr(stream, "offer"):
-            return None if stream is None else Upstream(stream, b"", count, place, fresh=False)
-        backend.idle[place].append((self._now(), stream))
+        place = backend.place(way.site)
+        upstream = place and self._idle(way, backend, place, now)
+        if upstream is None or upstream.is_pushing:
+            return upstream
+        self.keep(upstream, now)
         return None
 
     async def dial(self, backend: Backend) -> Stream:
@@ -120,21 +119,24 @@ class Upstreams:
         except Unavailable as error:
             raise Unreached(error.code, error.message) from error
 
-    def keep(self, backend: Backend, upstream: Upstream) -> None:
+    def keep(self, upstream: Upstream, now: float) -> None:
         """For the next request, if the replica still stands."""
+        backend = upstream.backend
         idle = backend.idle.setdefault(upstream.place, [])
-        if backend.down or backend.gone or len(idle) >= IDLE_MAX:
+        if backend.misses or backend.gone or len(idle) >= IDLE_MAX:
             upstream.abort()
         else:
-            idle.append((self._now(), upstream.stream))
+            upstream.fresh, upstream.kept_at = False, now
+            idle.append(upstream)
 
-    def _idle(self, backend: Backend, place: tuple[str, int]) -> Stream | None:
-        idle, oldest = backend.idle.get(place), self._now() - IDLE_SEC
+    def _idle(self, way: Way, backend: Backend, place: Place, now: float) -> Upstream | None:
+        idle = backend.idle.get(place)
         while idle:
-            since, stream = idle.pop()
-            if since >= oldest:
-                return stream
-            stream.abort()
+            upstream = idle.pop()
+            if upstream.kept_at >= now - IDLE_SEC:
+                upstream.count = way.live.count
+                return upstream
+            upstream.abort()
         return None
 
 

@@ -12,7 +12,6 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from dockage.domain.deployment import Site
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.protocol import forwarding as http
 from dockage.protocol.forwarding import HEAD_MAX, RequestHead, ResponseHead
@@ -23,7 +22,7 @@ from dockage.wire.splice import splice
 from .bodies import incoming, pass_on, rest_of, whole
 from .door import ANSWER_SEC, HEAD_END, Door, HeadTooLong
 from .line import Search
-from .live import Backend, Live
+from .live import Backend, Way
 from .pages import Refused, page
 from .quick import Asked, Quick
 from .upstream import Released, Silent, Upstream
@@ -47,8 +46,7 @@ class Visit:
         try:
             head = await self._door.head()
             if (asked := self._quick.take()) is not None:
-                live, site, _, _ = asked.ready
-                return await self._search(live, site, asked.request, asked.head, b"", asked)
+                return await self._search(asked.way, asked.request, asked.head, b"", asked)
             return bool(head) and await self._serve(http.parse_request(head))
         except Refused as refused:
             status = refused.status
@@ -66,17 +64,16 @@ class Visit:
         self._quick.end()
 
     async def _serve(self, request: RequestHead) -> bool:
-        live, site = self._web.find(request.host)
+        way = self._web.find(request.host)
         if request.expects:
             self._door.put(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await whole(self._door, request.framing)
         head = http.request_bytes(request, self._door.client, self._scheme, trusted=self._trusted)
-        return await self._search(live, site, request, head, body)
+        return await self._search(way, request, head, body)
 
     async def _search(
         self,
-        live: Live,
-        site: Site,
+        way: Way,
         request: RequestHead,
         head: bytes,
         body: bytes | None,
@@ -85,23 +82,22 @@ class Visit:
         """*asked*: somebody was already."""
         repeats = request.may_repeat and body is not None
         search = Search()
-        backend = asked.ready.backend if asked else await self._web.choose(live, site, search, self._door)
+        backend = asked.upstream.backend if asked else await self._web.choose(way, search, self._door)
         while backend is not None:
             try:
-                return await self._attempt(live, site, backend, request, head, body, repeats, asked)
+                return await self._attempt(way, backend, request, head, body, repeats, asked)
             except Silent:
                 search.tried.add(backend)
                 if not repeats:
                     break
             asked = None
-            backend = await self._web.choose(live, site, search, self._door)
+            backend = await self._web.choose(way, search, self._door)
         raise Refused(502 if search.tried else 503)
 
     # -- a replica -------------------------------------------------------------------------------------
     async def _attempt(
         self,
-        live: Live,
-        site: Site,
+        way: Way,
         backend: Backend,
         request: RequestHead,
         head: bytes,
@@ -110,32 +106,27 @@ class Visit:
         asked: Asked | None,
     ) -> bool:
         if asked is None:
-            live.entered(site, backend, self._web.now())
+            way.entered(backend, self._web.now())
         try:
             while True:
                 asked_at = asked.at if asked else self._web.now()
-                upstream = (
-                    asked.ready.upstream if asked else await self._web.open(live, site, backend, kept=repeats)
-                )
+                upstream = asked.upstream if asked else await self._web.open(way, backend, kept=repeats)
                 is_asked, asked = asked is not None, None
                 try:
-                    return await self._talk(
-                        live, backend, upstream, request, head, body, repeats, is_asked=is_asked
-                    )
+                    return await self._talk(way, upstream, request, head, body, repeats, is_asked=is_asked)
                 except Released:
                     raise
                 except Silent:
                     if upstream.fresh:
-                        live.missed(backend, asked_at, self._web.now())
+                        way.live.missed(backend, asked_at, self._web.now())
                         raise
                     backend.drop_idle()  # the kept ones were too old: once more, on a new one
         finally:
-            live.left(site, backend)
+            way.left(backend)
 
     async def _talk(
         self,
-        live: Live,
-        backend: Backend,
+        way: Way,
         upstream: Upstream,
         request: RequestHead,
         head: bytes,
@@ -151,9 +142,9 @@ class Visit:
             door.within(ANSWER_SEC)
         try:
             if body is None:
-                return await self._both_ways(live, backend, upstream, request, head)
+                return await self._both_ways(way, upstream, request, head)
             data = b"" if is_asked else head + body
-            response, rest = await self._ask(live, backend, upstream, request, data, repeats)
+            response, rest = await self._ask(way, upstream, request, data, repeats)
             if response.status == 101:
                 await self._switch(upstream, request, response, rest)
                 return False
@@ -163,14 +154,13 @@ class Visit:
         finally:
             door.upstream, door.deadline = None, math.inf
             if kept:
-                self._web.keep(backend, upstream)
+                self._web.keep(upstream, self._web.now())
             else:
                 upstream.abort()
 
     async def _ask(
         self,
-        live: Live,
-        backend: Backend,
+        way: Way,
         upstream: Upstream,
         request: RequestHead,
         data: bytes,
@@ -178,21 +168,23 @@ class Visit:
     ) -> tuple[ResponseHead, bytes]:
         """*data* is b"" if it was sent."""
         if repeats and data:
-            backend.waiting.add(upstream)
+            upstream.backend.waiting.add(upstream)
         try:
             if data:
                 await upstream.write(data)
-            response, rest = await self._response(live, backend, upstream, request)
+            response, rest = await self._response(way, upstream, request)
             return response, await rest_of(upstream, response.framing, rest) if repeats else rest
         except (Unavailable, Silent):
             if self._spoke:
                 raise Refused(502) from None
-            raise (Released() if repeats and upstream not in backend.waiting else self._silent()) from None
+            raise (
+                Released() if repeats and upstream not in upstream.backend.waiting else self._silent()
+            ) from None
         finally:
-            backend.waiting.discard(upstream)
+            upstream.backend.waiting.discard(upstream)
 
     async def _response(
-        self, live: Live, backend: Backend, upstream: Upstream, request: RequestHead
+        self, way: Way, upstream: Upstream, request: RequestHead
     ) -> tuple[ResponseHead, bytes]:
         """The head of the final answer, or of a 101, and what came behind it."""
         buffer = b""
@@ -204,7 +196,7 @@ class Visit:
                 if not piece:
                     raise Refused(502) if buffer else self._silent()
                 buffer = buffer + piece if buffer else piece
-            self._web.answered(live, backend)
+            way.live.answered(upstream.backend, self._web.now())
             try:
                 response = http.parse_response(buffer[:end], request.method)
             except PeerError as error:
@@ -228,14 +220,12 @@ class Visit:
             return Unavailable("http.left", "the client is gone")
         return Refused(504) if self._door.is_late else Silent()
 
-    async def _both_ways(
-        self, live: Live, backend: Backend, upstream: Upstream, request: RequestHead, head: bytes
-    ) -> bool:
+    async def _both_ways(self, way: Way, upstream: Upstream, request: RequestHead, head: bytes) -> bool:
         """A long body goes up while the answer comes down; an early answer ends the upload."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 upload = tasks.create_task(self._upload(upstream, request, head))
-                response, rest = await self._response(live, backend, upstream, request)
+                response, rest = await self._response(way, upstream, request)
                 early = not upload.done()
                 whole = await self._answer(upstream, request, response, rest, last=early)
                 upload.cancel()
