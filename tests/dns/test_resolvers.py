@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -59,20 +59,24 @@ async def dig(port: int, *words: str) -> str:
     return out.decode()
 
 
+def ours(port: int) -> dict[str, str]:
+    """Our zone, and the domain that is delegated to us."""
+    return dict.fromkeys((ZONE, "example.org"), f"{LOCAL}@{port}")
+
+
 @asynccontextmanager
-async def unbound(folder: Path, authority: int) -> AsyncIterator[int]:
-    """A resolver that finds our zone, and the domain that is delegated to us, at our name server."""
+async def unbound(folder: Path, stubs: Mapping[str, str], *, tcp: bool = False) -> AsyncIterator[int]:
+    """A resolver that knows who answers for which domain (address@port); *tcp*: that is how it asks them."""
     with_port = await asyncio.start_server(lambda reader, writer: writer.close(), LOCAL, 0)
     port = with_port.sockets[0].getsockname()[1]
     with_port.close()
     await with_port.wait_closed()
-    stubs = "".join(
-        f'stub-zone:\n  name: "{name}"\n  stub-addr: {LOCAL}@{authority}\n' for name in (ZONE, "example.org")
-    )
+    told = "".join(f'stub-zone:\n  name: "{name}"\n  stub-addr: {at}\n' for name, at in stubs.items())
     (folder / "unbound.conf").write_text(
         f'server:\n  interface: {LOCAL}\n  port: {port}\n  do-not-query-localhost: no\n  username: ""\n  chroot: ""\n'
         f'  directory: "{folder}"\n  pidfile: ""\n  use-syslog: no\n  module-config: "iterator"\n  num-threads: 1\n'
-        f"  use-caps-for-id: yes\n  so-reuseport: no\n  outgoing-range: 32\n{stubs}"
+        f"  use-caps-for-id: yes\n  so-reuseport: no\n  outgoing-range: 32\n"
+        f"  tcp-upstream: {'yes' if tcp else 'no'}\n{told}"
     )
     process = await asyncio.create_subprocess_exec(
         TOOLS / "unbound", "-d", "-c", folder / "unbound.conf", stderr=asyncio.subprocess.PIPE
@@ -105,7 +109,7 @@ async def test_dig_sees_what_the_spec_says() -> None:
 async def test_a_resolver_finds_a_deployment_and_forgets_it_soon(tmp_path: Path) -> None:
     """Letters in random case (0x20) included."""
     town = Town()
-    async with serving(town.naming.respond) as port, unbound(tmp_path, port) as resolver:
+    async with serving(town.naming.respond) as port, unbound(tmp_path, ours(port)) as resolver:
         assert (await dig(resolver, "+short", NAME)).split() == ["203.0.113.5"]
         assert (await dig(resolver, "+short", ALIAS.upper())).split() == ["203.0.113.5"]
         assert (await dig(resolver, "+short", OWN, "AAAA")).split() == ["2001:db8::5"]
@@ -135,7 +139,7 @@ async def test_another_tenants_signed_zone_is_answered_in_full_and_its_alias_fol
     body = ZoneBody(now, Instant(now + ZONE_LIFETIME), wire.write_answers(records))
     await town.market.publish(zone_topic(tenant.node), seal("zone", tenant.node, body, tenant.sign))
     blog, www = f"blog.{key}.{ZONE}", f"www.{key}.{ZONE}"
-    async with serving(town.naming.respond) as port, unbound(tmp_path, port) as resolver:
+    async with serving(town.naming.respond) as port, unbound(tmp_path, ours(port)) as resolver:
         for at in (port, resolver):
             assert (await dig(at, "+short", blog, "A")).split() == ["198.51.100.2"]
             assert (await dig(at, "+short", blog, "AAAA")).split() == ["2001:db8::2"]

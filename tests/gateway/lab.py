@@ -136,18 +136,17 @@ class Answer:
         self.status = int(head.split(b" ")[1]) if head else 0
 
 
-async def ask(port: int, path: str, host: str, method: str = "GET", **headers: str) -> Answer:
+async def ask(
+    port: int, path: str, host: str, method: str = "GET", at: str = "127.0.0.1", **headers: str
+) -> Answer:
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    return Answer(
-        await raw(
-            port, f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{lines}\r\n".encode()
-        )
-    )
+    question = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{lines}\r\n"
+    return Answer(await raw(port, question.encode(), at))
 
 
-async def raw(port: int, data: bytes) -> bytes:
+async def raw(port: int, data: bytes, at: str = "127.0.0.1") -> bytes:
     """Send, and read to the end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(at, port)
     try:
         writer.write(data)
         async with asyncio.timeout(10):

@@ -57,9 +57,9 @@ class Town:
         self.world = world
         self.epoch = 0
 
-    async def build(self) -> Town:
-        self.provider = await self.world.provider(1, FREE_POLICY)
-        names = Names(texts={f"_dockage.{HOST}": (proof_text(MemoryKeys(2).node),)})
+    async def build(self, resolver: Any = None, at: str = "127.0.0.1") -> Town:
+        self.provider, self.at = await self.world.provider(1, FREE_POLICY), at
+        names = resolver or Names(texts={f"_dockage.{HOST}": (proof_text(MemoryKeys(2).node),)})
         self.gateway = await self.world.provider(3, GATEWAY_POLICY, gateway=self.make_gateway, resolver=names)
         self.tenant = await self.world.tenant(2, coins=(), wallet=False)
         self.lease = await self.tenant.rent()
@@ -70,9 +70,10 @@ class Town:
         return self
 
     def make_gateway(self) -> GatewayHost:
-        self.doors = Listeners(Places(http="127.0.0.1:0", ports_at="127.0.0.1"))
-        rules = Rules("example.net", 20000, 20100)
-        return GatewayHost(rules, SystemClock(), Random(1), f"run {id(self.doors)}", "x86_64", self.doors)
+        self.doors = Listeners(Places(http=f"{self.at}:0", ports_at=self.at))
+        rules, run = Rules("example.net", 20000, 20100), f"run {id(self.doors)}"
+        self.routes = GatewayHost(rules, SystemClock(), Random(1), run, "x86_64", self.doors)
+        return self.routes
 
     async def publish(self, by: Peer | None = None, lease: LeaseId | None = None, **how: object) -> None:
         self.epoch += 1
@@ -89,8 +90,8 @@ class Town:
         peer.node.link.learn(self.gateway.keys.node, self.gateway.node.link.address())
         self.gateway.node.link.learn(peer.keys.node, peer.node.link.address())
 
-    async def get(self) -> int:
-        return (await ask(self.doors.bound["http"], "/", HOST)).status
+    async def get(self, host: str = HOST) -> int:
+        return (await ask(self.doors.bound["http"], "/", host, at=self.at)).status
 
     async def sign(self) -> Signs:
         signs = self.tenant.node.publisher.watch(self.ingress)

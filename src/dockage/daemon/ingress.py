@@ -14,6 +14,7 @@ from dockage.domain.deployment import Document
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED
+from dockage.domain.reason import TEXT_MAX
 from dockage.node.provider import Provider
 from dockage.ports.hosting import Gateway
 from dockage.ports.machine import Clock, Journal, Keys, Row
@@ -136,7 +137,7 @@ class Ingress:
             self._check_lease(lease)
             await self._gateway.publish(lease, document)
         except (UsageError, Unavailable) as error:
-            return Refused(error.code, error.message)
+            return Refused(error.code, error.message[:TEXT_MAX])
         rows = [Row(DOCUMENT, lease, blob)]
         if letter != self._letters.get(lease, b""):
             self._letters[lease] = letter

@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import structlog
 
-from dockage.domain.deployment import Document
+from dockage.domain.deployment import Document, long_name
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import NodeKey
 from dockage.domain.ownership import (
     HOPS_MAX,
-    PROOF_LABEL,
     leads_to,
     own_hosts,
     proof_names,
@@ -37,14 +36,15 @@ KEPT_MAX = 8192
 """Pairs of a host and a tenant."""
 ASKED_MAX = 16
 """Hosts that are looked up at one time, of all tenants."""
-
-
+SHOWN_MAX = 80
+"""Of a name that others have made."""
 PROVE_SEC = 6.0
 """For all hosts of a document; the tenant waits. What was found until then is kept."""
 
 
 class Found(NamedTuple):
-    proven: bool
+    lack: str | None
+    """What stands there instead, for people; None: it is proven."""
     at: Instant
 
 
@@ -64,45 +64,55 @@ class Ownership:
 
     async def _check(self, document: Document) -> None:
         for host in own_hosts(document, self._zone):
-            if not await self._is_proven(host, document.tenant):
+            lack = await self._lack(host, document.tenant)
+            if lack is not None:
+                alias = self._alias(host, document)
                 raise UsageError(
                     "site.unproven",
-                    f"nothing says that {host} is yours: give {PROOF_LABEL}.{host} the TXT record "
-                    f'"{proof_text(document.tenant)}", or make {host} a CNAME of the deployment\'s name under your key',
+                    f"nothing says that {host} is yours{lack}: set the record {proof_names(host)[0]} TXT "
+                    f'"{proof_text(document.tenant)}"{alias}',
                 )
 
-    async def _is_proven(self, host: str, tenant: NodeKey) -> bool:
+    def _alias(self, host: str, document: Document) -> str:
+        if not self._zone:
+            return ""
+        return f", or {host} CNAME {long_name(document.name, document.tenant, self._zone)}"
+
+    async def _lack(self, host: str, tenant: NodeKey) -> str | None:
         if self._resolver is None:
             raise UsageError(
                 "site.no-own-domains",
                 f"this gateway serves names of its zone only, not {host}: its operator has set no gateway.resolver",
             )
         found = self._found.get((host, tenant))
-        if found is not None and self._lasts(found, PROVEN_FOR if found.proven else REFUSED_FOR):
-            return found.proven
+        if found is not None and self._lasts(found, PROVEN_FOR if found.lack is None else REFUSED_FOR):
+            return found.lack
         try:
             async with self._asking:
-                proven = await self._ask(self._resolver, host, tenant)
+                lack = await self._ask(self._resolver, host, tenant)
         except Unavailable as error:
-            if found is not None and found.proven and self._lasts(found, SILENT_FOR):
-                return True
+            if found is not None and found.lack is None and self._lasts(found, SILENT_FOR):
+                return None
             log.info("gateway.resolver", host=host, why=error.message)
             raise _unknown(host) from error
-        self._keep(host, tenant, Found(proven, self._clock.now()))
-        return proven
+        self._keep(host, tenant, Found(lack, self._clock.now()))
+        return lack
 
-    async def _ask(self, resolver: Resolver, host: str, tenant: NodeKey) -> bool:
+    async def _ask(self, resolver: Resolver, host: str, tenant: NodeKey) -> str | None:
         for name in proof_names(host):
             keys = told_keys(await resolver.texts(name))
             if keys:
-                return proof_text(tenant).partition("=")[2] in keys
+                is_ours = proof_text(tenant).partition("=")[2] in keys
+                return None if is_ours else f" ({name[:SHOWN_MAX]} TXT names another key)"
         name = host
         for _ in range(HOPS_MAX):
             target = await resolver.alias(name)
-            if target is None or leads_to(target, tenant, self._zone):
-                return target is not None
+            if target is not None and leads_to(target, tenant, self._zone):
+                return None
+            if target is None:
+                break
             name = target
-        return False
+        return f" (it is a CNAME of {name[:SHOWN_MAX]})" if name != host else ""
 
     def _lasts(self, found: Found, time: Duration) -> bool:
         return self._clock.now() < after(found.at, time)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dockage.domain.deployment import Document
 from dockage.domain.errors import PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
+from dockage.domain.reason import TEXT_MAX
 from dockage.domain.units import Instant
 from dockage.node.tenant import Tenant
 from dockage.ports.machine import Keys
@@ -66,7 +67,7 @@ class Publisher:
         finally:
             stream.abort()
         if isinstance(answer, Refused):
-            raise UsageError(answer.code[:40], f"the gateway refused: {answer.message[:300]}")
+            raise UsageError(answer.code[:40], f"the gateway refused: {answer.message[:TEXT_MAX]}")
         if answer.epoch != document.epoch:
             raise PeerError("document.answer", "the gateway took another document than it was told")
 

@@ -145,6 +145,10 @@ def is_name(text: str) -> bool:
 
 
 # -- names -------------------------------------------------------------------------------------------
+HOST_MAX = 253
+"""Characters (RFC 1035 §2.3.4)."""
+
+
 def normal_host(text: str) -> str:
     """*text* as host names are compared (RFC 1123: lower case, no dot at the end); "" for what is none. A port is no
     part of it, nor is an address one: the last label is not all digits. Other scripts come as ``xn--``."""
@@ -152,7 +156,7 @@ def normal_host(text: str) -> str:
         return ""
     host = text.lower().removesuffix(".")
     labels = host.split(".")
-    if len(host) > 253 or len(labels) < 2 or labels[-1].isdigit():
+    if len(host) > HOST_MAX or len(labels) < 2 or labels[-1].isdigit():
         return ""
     return host if all(_LABEL.fullmatch(label) for label in labels) else ""
 

@@ -7,7 +7,7 @@ a gateway alone proves nothing: the gateway has many tenants.
 
 from __future__ import annotations
 
-from .deployment import Document, hash32, key52, normal_host
+from .deployment import HOST_MAX, Document, hash32, key52, normal_host
 from .identity import NodeKey
 
 PROOF_LABEL = "_dockage"
@@ -30,9 +30,10 @@ def is_within(host: str, zone: str) -> bool:
 
 def proof_names(host: str) -> list[str]:
     """Where TXT records may stand, the nearest first: there the first that says anything counts. A top-level domain
-    is not asked."""
+    is not asked, nor what is no name any more with the label before it."""
     labels = host.split(".")
-    return [f"{PROOF_LABEL}.{'.'.join(labels[at:])}" for at in range(min(len(labels) - 1, LEVELS_MAX))]
+    names = [f"{PROOF_LABEL}.{'.'.join(labels[at:])}" for at in range(min(len(labels) - 1, LEVELS_MAX))]
+    return [name for name in names if len(name) <= HOST_MAX]
 
 
 def proof_text(tenant: NodeKey) -> str:

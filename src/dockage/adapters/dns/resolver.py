@@ -32,8 +32,8 @@ class DnsResolver:
         return next((record.target.to_text(omit_final_dot=True).lower() for record in found), None)
 
     async def _ask(self, name: str, kind: dns.rdatatype.RdataType) -> dns.rrset.RRset | tuple[()]:
-        query = dns.message.make_query(name, kind)
         try:
+            query = dns.message.make_query(name, kind)
             answer, _ = await dns.asyncquery.udp_with_fallback(
                 query,
                 self._host,
