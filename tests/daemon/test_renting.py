@@ -187,6 +187,19 @@ async def test_a_quote_that_is_dearer_in_any_line_than_the_offer_is_not_taken(wo
     assert [reason.code for _, reason in tenant.rented(lease).refusals] == ["quote.dearer"]
 
 
+@pytest.mark.parametrize("line", ["net_out_gib", "internet_out_gib", "replica_out_gib"])
+async def test_an_offer_whose_traffic_would_take_the_channel_at_once_is_nobodys(
+    world: World, line: str
+) -> None:
+    bait = Tariff(**{"cpu_hour": 1, line: 1 << 50})
+    await world.provider(3, msgspec.structs.replace(POLICY, tariff=bait))
+    honest = await world.provider(1, DEARER)
+    tenant = await world.tenant()
+    lease = await rent_paid(world, tenant)
+    assert tenant.rented(lease).provider == honest.keys.node
+    assert tenant.rented(lease).refusals == ()
+
+
 # -- candidates ----------------------------------------------------------------------------------------
 async def test_a_silent_provider_is_left_for_the_next(world: World) -> None:
     silent = await world.provider(3)

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockage.domain.identity import NodeKey
-from dockage.domain.offer import Offer, Wish, hourly_ceiling, obstacles, rank
-from dockage.domain.pricing import Tariff
-from dockage.domain.resources import Resources
+from dockage.domain.offer import GATEWAY, Ingress, Offer, Wish, hourly_ceiling, obstacles, rank
+from dockage.domain.pricing import PRESETS, Tariff, price, scaled
+from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.units import GIB, Msat
+from dockage.domain.unseen import AT_ONCE, unseen
 
 ME, THEM = NodeKey(b"t" * 32), NodeKey(b"p" * 32)
 LIMITS = Resources(1000, 1 * GIB, 1 * GIB)
@@ -45,10 +46,42 @@ def test_an_offer_that_fits_has_no_obstacle() -> None:
         ({}, {"network": "main"}, "is paid on regtest, your wallet is on main"),
         ({}, {"network": ""}, "is paid on regtest, your wallet is on no network"),
         ({}, {"max_msat_hour": Msat(499)}, "costs up to 0.5 sat an hour"),
+        (
+            {"tariff": Tariff(cpu_hour=500, net_out_gib=10**9)},
+            {},
+            "could bill 31250 sat of traffic that nobody can count, as soon as it is rented",
+        ),
     ],
 )
 def test_each_obstacle_is_named(offer: dict[str, Any], wish: dict[str, Any], said: str) -> None:
     assert obstacles(change(OFFER, **offer), change(WISH, **wish)) == (said,)
+
+
+@pytest.mark.parametrize("line", ["net_in_gib", "net_out_gib", "internet_out_gib", "replica_out_gib"])
+@given(price_gib=st.integers(0, 10**9), cpu_hour=st.integers(0, 10**8))
+def test_a_cheap_core_is_no_bait_for_traffic_that_nobody_can_count(
+    line: str, price_gib: int, cpu_hour: int
+) -> None:
+    """A first statement may name bytes that were never carried. It takes half a day's rent, not a channel."""
+    tariff = Tariff(cpu_hour, **{line: price_gib})
+    assert unseen(tariff) == price(AT_ONCE, tariff)
+    fits = not obstacles(change(OFFER, tariff=tariff), WISH)
+    assert fits == (unseen(tariff) <= max(12 * cpu_hour, 250_000))
+
+
+@pytest.mark.parametrize("times", [1, 100_000])
+def test_of_a_place_only_what_passes_can_be_stated(times: int) -> None:
+    """As a gateway at the market of the demo sells it."""
+    ingress = Ingress("", ("192.0.2.1",))
+    gateway = change(OFFER, tariff=scaled(PRESETS["fair"], times, 1), ingress=ingress)
+    assert obstacles(gateway, change(WISH, limits=INGRESS, service=GATEWAY)) == ()
+
+
+@pytest.mark.parametrize("times", [1, 100_000])
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_and_many_times_of_them_fit(name: str, times: int) -> None:
+    tariff = scaled(PRESETS[name], times, 1)
+    assert obstacles(change(OFFER, tariff=tariff), WISH) == ()
 
 
 @pytest.mark.parametrize(

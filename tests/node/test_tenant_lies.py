@@ -11,14 +11,8 @@ from msgspec.structs import replace
 
 from dockage.domain.offer import GATEWAY, RELAY
 from dockage.domain.pricing import PRESETS
-from dockage.domain.statement import (
-    IN_FLIGHT,
-    INTERNET_BURST,
-    INTERNET_RATE,
-    OF_CONTAINERS,
-    REPLICA_RATE,
-    contradiction,
-)
+from dockage.domain.statement import OF_CONTAINERS, contradiction
+from dockage.domain.unseen import IN_FLIGHT, INTERNET_BURST, INTERNET_RATE, REPLICA_RATE
 from node.parts import *
 
 TARIFF = Tariff(cpu_hour=1, net_in_gib=10, net_out_gib=20_000, internet_out_gib=40_000, replica_out_gib=5)

@@ -2,7 +2,7 @@
 
 The counts survive a restart of the daemon: they are journalled with the rest, at most once a second, and a
 little ahead of nothing: a count that was lost only makes the tenant's view smaller by one second's bytes,
-which ``statement.IN_FLIGHT`` allows for.
+which ``unseen.IN_FLIGHT`` allows for.
 """
 
 from __future__ import annotations

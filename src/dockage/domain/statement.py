@@ -15,21 +15,12 @@ from .offer import Quote
 from .pricing import price
 from .reason import Reason
 from .resources import Resources
-from .units import MIB, SECOND, Duration, Instant, Msat, Sat
+from .units import SECOND, Duration, Instant, Msat, Sat
+from .unseen import CLOCK_SLACK, IN_FLIGHT, INTERNET_BURST, INTERNET_RATE, REPLICA_RATE
 from .usage import Usage, full_use
 
-CLOCK_SLACK = Duration(5 * SECOND)
-"""Two machines' clocks, a message on its way, a start-up charged at once."""
 CPU_SLACK_NS = 2 * SECOND
 """CFS bandwidth lets a burst through that was saved up before; over a lease this bounds it."""
-IN_FLIGHT = 32 * MIB
-"""Tunnel bytes that one end has counted and the other has not yet."""
-INTERNET_RATE = 12_500_000
-"""Bytes a second (100 Mbit/s, sustained). The tenant can't count what a container sends to the internet by
-itself: this bounds what a liar can make of it."""
-INTERNET_BURST = 256 * MIB
-REPLICA_RATE = 1_250_000_000
-"""Bytes a second (10 Gbit/s, sustained) between containers: the tenant can't count these from outside either."""
 OF_CONTAINERS = ("cpu_ns", "memory_mib_ms", "disk_mib_ms", "internet_out_bytes", "replica_out_bytes")
 """What a place at a gateway or a relay can't use: none runs there."""
 

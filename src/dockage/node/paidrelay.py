@@ -15,8 +15,8 @@ from dockage.domain.identity import LeaseId
 from dockage.domain.pricing import Tariff, price
 from dockage.domain.reason import Reason
 from dockage.domain.resources import INGRESS
-from dockage.domain.statement import IN_FLIGHT
 from dockage.domain.units import HOUR, SECOND, Duration, Instant, Msat, Sat, after, msat
+from dockage.domain.unseen import IN_FLIGHT
 from dockage.domain.usage import Usage, full_use
 
 PATIENCE = Duration(5 * SECOND)
