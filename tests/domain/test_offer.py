@@ -46,6 +46,7 @@ def test_an_offer_that_fits_has_no_obstacle() -> None:
         ({}, {"network": "main"}, "is paid on regtest, your wallet is on main"),
         ({}, {"network": ""}, "is paid on regtest, your wallet is on no network"),
         ({}, {"max_msat_hour": Msat(499)}, "costs up to 0.5 sat an hour"),
+        ({"setup_sat": 1001}, {}, "wants 1001 sat for itself before it serves anything"),
         (
             {"tariff": Tariff(cpu_hour=500, net_out_gib=10**9)},
             {},
@@ -94,6 +95,9 @@ def test_presets_and_many_times_of_them_fit(name: str, times: int) -> None:
         ({"only_for": (THEM, ME)}, {}),
         ({"tariff": Tariff(), "network": ""}, {"network": ""}),
         ({}, {"max_msat_hour": Msat(500)}),
+        ({"setup_sat": 1000}, {}),
+        ({"setup_sat": 10_000, "tariff": Tariff(cpu_hour=834_000)}, {}),
+        ({"setup_sat": 10_000, "tariff": Tariff(), "network": ""}, {"network": ""}),
     ],
 )
 def test_at_the_brim_it_still_fits(offer: dict[str, Any], wish: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ OTHER = {
     "network": 3000,
 }
 """Permille of effort that a change counts which is not one of an amount."""
-FIXED = ("tenant", "service", "traffic")
+FIXED = ("tenant", "service", "traffic", "setup")
 """What nobody can ask for otherwise."""
 
 

@@ -17,7 +17,7 @@ from .pricing import Tariff, ceiling, pricer
 from .reputation import is_avoided
 from .resources import Resources
 from .units import HOUR, Instant, Msat, Sat
-from .unseen import is_risky, unseen
+from .unseen import is_bait, is_risky, unseen
 from .usage import full_use
 
 OPACITIES = ("open", "sealed", "confidential")
@@ -185,6 +185,8 @@ def misfits(offer: Offer, wish: Wish, msat_hour: Msat) -> list[str]:
         found.append("network")
     if is_risky(unseen(offer.tariff, runs=offer.service == ENGINE), msat_hour):
         found.append("traffic")
+    if is_bait(offer.setup_sat, msat_hour) and not offer.tariff.is_free:
+        found.append("setup")
     if msat_hour < offer.min_msat_hour:
         found.append("min_msat_hour")
     if wish.max_msat_hour is not None and msat_hour > wish.max_msat_hour:
@@ -216,6 +218,8 @@ def _clause(name: str, offer: Offer, wish: Wish, price: Msat) -> str:
         case "traffic":
             lie = unseen(offer.tariff, runs=offer.service == ENGINE)
             return f"could bill {_sat(lie)} of traffic that nobody can count, as soon as it is rented"
+        case "setup":
+            return f"wants {offer.setup_sat} sat for itself before it serves anything"
         case "min_msat_hour":
             return f"sells nothing that costs less than {_sat(offer.min_msat_hour)} an hour at most"
         case "max_msat_hour":

@@ -32,6 +32,9 @@ HOURS, LEAST = 12, msat(Sat(250))
 """It may cost the worst case of so many hours, or so much: what costs little by the hour, such as a place at a gateway,
 is paid by the byte."""
 
+SETUP_USUAL = Sat(1000)
+"""A provider's light wallet needs a third of it to see its channel."""
+
 
 def unseen(tariff: Tariff, *, runs: bool = True) -> Msat:
     """``price(AT_ONCE, tariff)``, for thousands of tariffs. *runs*: what is rented can hold containers."""
@@ -45,3 +48,8 @@ def unseen(tariff: Tariff, *, runs: bool = True) -> Msat:
 def is_risky(unseen_msat: Msat, msat_hour: Msat) -> bool:
     """Whether a lie would cost too much; *msat_hour* is the worst case of what is rented, network aside."""
     return unseen_msat > max(HOURS * msat_hour, LEAST)
+
+
+def is_bait(setup: Sat, msat_hour: Msat) -> bool:
+    """Whether a provider that only takes the *setup* output of a funding, and never serves, would gain much."""
+    return setup > SETUP_USUAL and msat(setup) > HOURS * msat_hour
