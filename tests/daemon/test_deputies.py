@@ -17,14 +17,17 @@ from daemon.test_control import control
 from daemon.test_keeping import kept, provider
 from dockage.adapters.images import ImageSender, LeftImages
 from dockage.daemon.config import Tenant
+from dockage.daemon.deputies import Deputies
 from dockage.daemon.deputising import TIDY_SEC
 from dockage.daemon.renting import silently
 from dockage.daemon.updating import attend
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
+from dockage.domain.offer import RELAY
 from dockage.domain.units import HOUR, Duration, Instant, Sat, after
 from dockage.node.kept import Stage
+from dockage.node.rented import RentedLease
 from dockage.ports.machine import Clock
 from dockage.protocol import mandates, streams
 from dockage.protocol.docker.recipe import RecipeVolume, decode
@@ -445,6 +448,14 @@ async def say(speaker: Peer, to: Peer, request: Any) -> Any:
         return mandates.decode_answer(await read_frame(stream, mandates.ANSWER_MAX))
     finally:
         stream.abort()
+
+
+def test_a_deployment_called_relay_does_not_hand_the_nodes_own_relay_to_its_deputy() -> None:
+    """It would be ended when the deputy takes over, and with it the way to this machine."""
+    site = RentedLease(LeaseId(b"a lease of sites"), RELAY, NEED, (), state=LeaseState.RUNNING)
+    relay = replace(site, id=LeaseId(b"the node's relay"), service=RELAY)
+    tenant = SimpleNamespace(state=SimpleNamespace(leases={x.id: x for x in (site, relay)}))
+    assert Deputies._leases(cast("Any", SimpleNamespace(_tenant=tenant)), RELAY) == [site]
 
 
 async def test_nobody_but_a_linked_machine_is_listened_to(pair: Pair) -> None:

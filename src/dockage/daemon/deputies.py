@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
+from dockage.domain.offer import RELAY
 from dockage.domain.reason import Reason
 from dockage.domain.term import DRIFT, LENGTH
 from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, Msat, Sat, after, since
@@ -340,8 +341,9 @@ class Deputies:
         return sign_grant(Grant(self._keys.node, lease, deputy, ("end",), epoch, until), self._keys.sign)
 
     def _leases(self, name: str) -> list[RentedLease]:
-        live = [x for x in self._tenant.state.leases.values() if x.deployment == name and not x.is_leaving]
-        return live[-LEASES_MAX:]
+        """A relay is the node's own, whatever our user calls a deployment."""
+        of = [x for x in self._tenant.state.leases.values() if x.deployment == name and x.service != RELAY]
+        return [x for x in of if not x.is_leaving][-LEASES_MAX:]
 
     def _content(self, mine: Mine) -> bytes:
         of = self._keeping.state.deployments.get(mine.name)
