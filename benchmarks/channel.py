@@ -43,7 +43,7 @@ from dockage.adapters.secp.keys import ChannelKeys  # noqa: E402
 from dockage.adapters.sqlite.journal import SqliteJournal  # noqa: E402
 from dockage.adapters.system.clock import SystemClock  # noqa: E402
 from dockage.daemon.driver import Driver  # noqa: E402
-from dockage.daemon.wiring import changed  # noqa: E402
+from dockage.daemon.rows import changed  # noqa: E402
 from dockage.domain import channel as channels  # noqa: E402
 from dockage.domain.channel import Channel, ChannelState, Terms  # noqa: E402
 from dockage.domain.identity import ChannelId, NodeKey  # noqa: E402

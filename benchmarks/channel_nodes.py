@@ -38,10 +38,11 @@ from dockage.adapters.system.clock import SystemClock
 from dockage.daemon import logs
 from dockage.daemon.config import Bitcoin, ChannelLimits, Config
 from dockage.daemon.config import Node as NodeConfig
+from dockage.daemon.ground import Ground
 from dockage.daemon.node import Node
 from dockage.daemon.peers import Reception
 from dockage.daemon.rail import Rail
-from dockage.daemon.wiring import Ground, wire
+from dockage.daemon.wiring import wire
 from dockage.domain.errors import DockageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.lease import LeaseState

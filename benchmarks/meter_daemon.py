@@ -25,7 +25,7 @@ from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
 from dockage.daemon.driver import Driver
 from dockage.daemon.metering import MeterLoop
-from dockage.daemon.wiring import changed
+from dockage.daemon.rows import changed
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.offer import Quote
 from dockage.domain.pricing import Tariff

@@ -15,10 +15,11 @@ from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.daemon.config import Bitcoin, ChannelLimits, Config
 from dockage.daemon.config import Node as NodeConfig
+from dockage.daemon.ground import Ground
 from dockage.daemon.node import Node
 from dockage.daemon.peers import Reception
 from dockage.daemon.rail import Rail
-from dockage.daemon.wiring import Ground, wire
+from dockage.daemon.wiring import wire
 from dockage.domain.channel import BURIED, ChannelState
 from dockage.domain.identity import LeaseId
 from dockage.domain.pricing import Tariff

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from dockage.adapters.system.resolvers import resolvers
 from dockage.daemon import config
-from dockage.daemon.system import _for_sale, _resolvers
+from dockage.daemon.provider import for_sale
 from dockage.domain.errors import UsageError
 from dockage.domain.pricing import PRESETS, Tariff
 from dockage.domain.resources import Resources
@@ -104,8 +105,8 @@ def test_the_machines_name_servers_may_be_asked_wherever_they_are(tmp_path: Path
     conf.write_text(
         "# home\nnameserver 192.168.1.1\nnameserver 9.9.9.9\nnameserver 127.0.0.53\nnameserver\nsearch lan\n"
     )
-    assert _resolvers(conf) == ("192.168.1.1", "9.9.9.9")
-    assert _resolvers(tmp_path / "none") == ()
+    assert resolvers(conf) == ("192.168.1.1", "9.9.9.9")
+    assert resolvers(tmp_path / "none") == ()
 
 
 def test_own_prices_go_before_a_preset(tmp_path: Path) -> None:
@@ -155,4 +156,4 @@ def test_a_share_of_the_machine_is_sold_and_a_size_overrules_it(
     tmp_path: Path, text: str, sold: Resources
 ) -> None:
     provider = load(tmp_path, f"[provider]\n{text}").provider
-    assert _for_sale(provider, Resources(8000, 16 * GIB, 100 * GIB)) == sold
+    assert for_sale(provider, Resources(8000, 16 * GIB, 100 * GIB)) == sold

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
+from dockage.daemon.money import refuse_foreign_channels
 from dockage.daemon.rail import Rail
-from dockage.daemon.system import refuse_foreign_channels
 from dockage.domain.channel import Channel, ChannelState, SpendingTx, Terms
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import ChannelId, NodeKey

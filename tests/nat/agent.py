@@ -30,7 +30,7 @@ from dockage.adapters.keys.files import verify
 from dockage.adapters.link import IrohLink
 from dockage.adapters.relay import Relay, RelayProbe
 from dockage.adapters.system.clock import SystemClock
-from dockage.daemon import system
+from dockage.daemon import provider, system
 from dockage.daemon.config import Config
 from dockage.daemon.whereabouts import Whereabouts, observation_server
 from dockage.daemon.wishes import Wishes
@@ -185,7 +185,7 @@ class Agent:
         async def host(*_: Any) -> FakeHost:
             return self.host
 
-        system._host = host  # type: ignore[assignment]
+        provider.docker_host = host  # type: ignore[assignment]
         made = await stack.enter_async_context(system.assemble(home, msgspec.convert(config, Config)))
         self.node, loops = made
         tasks = [self._tasks.create_task(loop()) for loop in loops]  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The daemon as a process of this machine: is there one, start one in the background, stop it.
 
-Counterpart: the lock on ``<home>/daemon.pid`` (``daemon/system.py``). The rule: a number in a file is no proof;
+Counterpart: the lock on ``<home>/daemon.pid`` (``daemon/home.py``). The rule: a number in a file is no proof;
 only a process that holds the lock is the daemon, and only that one is ever sent a signal.
 """
 

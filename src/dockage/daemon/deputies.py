@@ -49,6 +49,7 @@ from .machines import Machines
 from .ondisk import on_disk
 from .peers import Opener
 from .perform import reason_of
+from .rows import kept
 from .steps import Steps
 from .tasks import Jobs
 
@@ -121,10 +122,7 @@ class Deputies:
         self._keys, self._clock, self._journal, self._machines = keys, clock, journal, machines
         self._keeping, self._tenant, self._open = keeping, tenant, open_stream
         self._jobs, self.leaving = jobs, Leaving(self._talk, open_stream, steps)
-        stored = [
-            msgspec.msgpack.decode(row.value, type=Mine) for row in rows if row.kind == KIND and row.value
-        ]
-        self._mine = {x.name: x for x in stored}
+        self._mine = {x.name: x for x in kept(rows, KIND, Mine)}
         self._standing: dict[str, Standing] = {}
         self._renewed: dict[str, float] = {}
         """When the last question that got a yes was asked, by a clock that nobody sets."""

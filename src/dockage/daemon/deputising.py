@@ -38,6 +38,7 @@ from .keeping_hands import digest
 from .machines import Machines
 from .peers import Opener
 from .perform import reason_of
+from .rows import kept
 from .tasks import Jobs, every
 from .telling import Stead
 from .wishes import goal_of, recipe_wishes
@@ -61,8 +62,6 @@ HOLDS_DATA = Reason(
     "empty ones",
 )
 UNKNOWN = Reason("mandate.unknown", "this machine has no mandate for that deployment")
-
-_decoder = msgspec.msgpack.Decoder(Charge)
 
 
 class Steady:
@@ -93,7 +92,7 @@ class Deputising:
         self._keys, self._machines, self._keeping, self._tenant = keys, machines, keeping, tenant
         self._open, self._jobs = open_stream, jobs
         self._clock = Steady(clock)
-        stored = [_decoder.decode(row.value) for row in rows if row.kind == KIND and row.value]
+        stored = kept(rows, KIND, Charge)
         state = mind.restore(keys.node, allowance, stored, self._clock.now())
         step = cast("Callable[[Deputy, Any, Instant], Any]", mind.step)
         self.driver = Driver(state, step, changed, journal, lambda _: None, self._clock)

@@ -23,8 +23,8 @@ from dockage.ports.machine import Clock
 from dockage.ports.peers import Directory
 
 from . import config as settings
+from .ground import Loop
 from .naming import Naming
-from .wiring import Loop
 
 FOLDER = "gateway"
 

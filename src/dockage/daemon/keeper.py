@@ -7,7 +7,6 @@ from typing import cast
 
 import msgspec
 
-from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.units import Instant
 from dockage.node import controller
@@ -24,14 +23,13 @@ from .keeping import Beat, Keeping
 from .keeping_hands import Hands
 from .peers import Opener
 from .renting import Renting
+from .rows import kept
 from .steps import Steps
 from .tasks import Jobs
 from .wellness import wellness
 
 KIND = "controller.deployment"
 GONE = b""
-
-_decoder = msgspec.msgpack.Decoder(Deployment)
 
 
 def keeper(
@@ -46,7 +44,7 @@ def keeper(
     steps: Steps,
 ) -> tuple[Keeping, Driver[Controller]]:
     hands = Hands(Beside(renting, tenant), tenant, journal, rows, jobs, open_stream, steps)
-    stored = [_decode(r.value) for r in rows if r.kind == KIND and r.value != GONE]
+    stored = kept(rows, KIND, Deployment)
     state = controller.restore(keys.node, stored)
 
     def step(state: Controller, event: object, now: Instant) -> tuple[Controller, tuple[AnyEffect, ...]]:
@@ -76,16 +74,6 @@ def changed(before: Controller, after: Controller) -> list[Row]:
 
 def _differs(before: Deployment | None, after: Deployment) -> bool:
     return before is not after and (before is None or durable(before) != durable(after))
-
-
-def _decode(value: bytes) -> Deployment:
-    try:
-        return _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            "journal.unreadable",
-            f"a row of the journal cannot be read ({error}): restore the newest backup of the node's folder",
-        ) from None
 
 
 def _beat(renting: Renting) -> Beat:

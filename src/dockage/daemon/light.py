@@ -34,11 +34,11 @@ from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
 
 from .config import CHAIN_NAMES, Bitcoin, load, user_name
+from .ground import Loop
 from .home import locked
 from .node import Node
 from .saving import written_network
 from .tasks import every
-from .wiring import Loop
 
 NOTES_EVERY = 5.0
 FOLDER = "wallet"

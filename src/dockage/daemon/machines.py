@@ -18,6 +18,7 @@ from dockage.ports.machine import Journal, Row
 from dockage.ports.peers import Address, PeerLink
 
 from .ondisk import on_disk
+from .rows import kept
 
 log = structlog.get_logger("dockage.machines")
 
@@ -40,12 +41,11 @@ class Machine(msgspec.Struct, frozen=True, array_like=True):
 
 class Machines:
     def __init__(self, rows: Sequence[Row], journal: Journal, link: PeerLink) -> None:
-        kept = [msgspec.msgpack.decode(row.value, type=Machine) for row in rows if row.kind == KIND]
-        self._known = {machine.key: machine for machine in kept}
+        self._known = {machine.key: machine for machine in kept(rows, KIND, Machine)}
         self._journal, self._link = journal, link
         self.changed: Callable[[], Awaitable[None]] = _nothing
         """Called when somebody came or went."""
-        for machine in kept:
+        for machine in self._known.values():
             link.learn(machine.key, machine.address)
 
     def __iter__(self) -> Iterator[Machine]:

@@ -26,11 +26,11 @@ from dockage.wire.tolls import TollHost
 
 from . import config as settings
 from .config import Config
+from .ground import Loop
 from .node import Node
 from .paidrelay import PaidRelay
 from .peers import Reception
 from .whereabouts import Observers, Whereabouts, observation_server
-from .wiring import Loop
 
 
 def wants_relays(config: Config) -> bool:

@@ -32,6 +32,7 @@ from dockage.ports.renting import Progress
 from .driver import Driver
 from .ondisk import on_disk
 from .renting import CANDIDATES_MAX, Renting
+from .rows import kept
 from .wishes import Wishes
 
 log = structlog.get_logger("dockage.outlets")
@@ -71,7 +72,7 @@ class Outlets:
         """Who failed us: until when it is not asked, and the code of what it was."""
         self._last: dict[str, frozenset[NodeKey]] = {}
         """Where a deployment was until something ended it there: its names in their zones go on there only."""
-        self._known = {LeaseId(r.key): _decode(r.value) for r in rows if r.kind == KIND}
+        self._known = {x.lease: x for x in kept(rows, KIND, Outlet)}
 
     def of(self, deployment: str) -> list[Outlet]:
         return [x for x in self._known.values() if x.deployment == deployment]
@@ -176,13 +177,3 @@ class Outlets:
     async def _forget(self, lease: LeaseId) -> None:
         self._known.pop(lease, None)
         await on_disk(self._journal.forget, [(KIND, lease)])
-
-
-def _decode(value: bytes) -> Outlet:
-    try:
-        return msgspec.msgpack.decode(value, type=Outlet)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            "journal.unreadable",
-            f"a row of the journal cannot be read ({error}): restore the newest backup of the node's folder",
-        ) from None

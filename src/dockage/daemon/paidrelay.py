@@ -33,6 +33,7 @@ from dockage.ports.peers import NatLink
 from .ondisk import on_disk
 from .perform import reason_of
 from .renting import CANDIDATES_MAX, Renting, silently
+from .rows import kept
 from .whereabouts import Whereabouts
 from .wishes import Wishes
 
@@ -64,7 +65,7 @@ class PaidRelay:
     ) -> None:
         self._where, self._link, self._renting = where, link, renting
         self._clock, self._journal, self._days = clock, journal, expiry_blocks // BLOCKS_A_DAY
-        found = [msgspec.msgpack.decode(x.value, type=mind.Spending) for x in rows if x.kind == KIND]
+        found = kept(rows, KIND, mind.Spending)
         self.state = mind.PaidRelay(budget, found[0] if found else mind.Spending())
         self._saved, self._saved_at = self.state.spending, 0.0
         self._avoid: dict[NodeKey, Instant] = {}

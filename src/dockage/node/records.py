@@ -59,12 +59,12 @@ def encode_lease(lease: SoldLease | RentedLease) -> bytes:
 
 def decode_sold_lease(data: bytes) -> SoldLease:
     """Raises UsageError("journal.unreadable")."""
-    return _decode(_sold, data)
+    return decode(_sold, data)
 
 
 def decode_rented_lease(data: bytes) -> RentedLease:
     """Raises UsageError("journal.unreadable")."""
-    return _decode(_rented, data)
+    return decode(_rented, data)
 
 
 def encode_channel(channel: Channel) -> bytes:
@@ -73,17 +73,17 @@ def encode_channel(channel: Channel) -> bytes:
 
 def decode_channel(data: bytes) -> Channel:
     """Raises UsageError("journal.unreadable")."""
-    return _decode(_channel, data)
+    return decode(_channel, data)
 
 
 def decode_total(data: bytes) -> Total:
     """Raises UsageError("journal.unreadable")."""
-    return _decode(_total, data)
+    return decode(_total, data)
 
 
 def decode_drain(data: bytes) -> Ending | None:
     """Raises UsageError("journal.unreadable")."""
-    return _decode(_drain, data)
+    return decode(_drain, data)
 
 
 def moment_key(moment: Moment) -> bytes:
@@ -94,7 +94,8 @@ def moment_of(key: bytes) -> Moment:
     return Moment(LeaseId(key[:16]), Instant(int.from_bytes(key[16:], "big")))
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+def decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    """Raises UsageError("journal.unreadable")."""
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
