@@ -25,6 +25,9 @@ KINDS = {
     ),
 }
 """Class of domain/errors.py or domain/reason.py: whose fault it is, and what follows from it."""
+KIND_OF = {**{kind: kind for kind in KINDS}, "decoded": "PeerError", "Form": "PeerError"}
+"""What a call with a code and a sentence raises: of the last two (protocol/reading.py, protocol/signed.py) it is said
+what they were given."""
 SKIPPED = {"testing", "sim"}
 
 
@@ -46,11 +49,15 @@ def raised_in(source: str) -> Iterator[Raised]:
             inside = list(ast.walk(scope))
             words = assigned(inside)
             yield from (
-                found for call in calls(inside, KINDS) if (found := read(name_of(call.func), call, words))
+                found
+                for call in calls(inside, KIND_OF)
+                if (found := read(KIND_OF[name_of(call.func)], call, words))
             )
         elif isinstance(scope, ast.Assign) and isinstance(scope.value, ast.Call):  # a constant of the module
             yield from (
-                found for call in calls([scope.value], KINDS) if (found := read(name_of(call.func), call, {}))
+                found
+                for call in calls([scope.value], KIND_OF)
+                if (found := read(KIND_OF[name_of(call.func)], call, {}))
             )
 
 

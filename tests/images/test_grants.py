@@ -9,15 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dockage.domain.deployment import GRANT_MAX
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import HOUR, Instant
-from dockage.protocol.grants import PORTS_MAX, TERM, VALID, Grant, Signed, Use, open_grant, sign_grant
+from dockage.protocol.grants import PORTS_MAX, TERM, VALID, Grant, Use, open_grant, sign_grant
+from dockage.protocol.signed import Signed
 from dockage.protocol.streams import HEADER_MAX, Datagrams, encode_header
 from dockage.testing.keys import MemoryKeys
 
@@ -113,19 +112,3 @@ def test_it_opens_the_ports_that_it_names() -> None:
     assert TUNNEL.opens(80)
     assert not TUNNEL.opens(5432)
     assert replace(TUNNEL, ports=()).opens(5432)
-
-
-def test_nobody_can_sign_for_the_tenant() -> None:
-    assert refusal(sign_grant(TUNNEL, MemoryKeys(2).sign)) == "grant.forged"
-
-
-@given(st.integers(0, len(SIGNED) - 1), st.integers(1, 255))
-def test_a_changed_byte_is_found(at: int, change: int) -> None:
-    bent = bytearray(SIGNED)
-    bent[at] ^= change
-    refusal(bytes(bent))
-
-
-@given(st.binary(max_size=400))
-def test_noise_is_refused(noise: bytes) -> None:
-    refusal(noise)

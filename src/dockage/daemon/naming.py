@@ -22,7 +22,8 @@ from dockage.ports.machine import Clock
 from dockage.ports.peers import Directory
 from dockage.protocol import dns
 from dockage.protocol.authority import Address, Answer, Ask, Place, Self, View, look_up, places
-from dockage.protocol.records import Verify, ZoneBody, open_record, zone_topic
+from dockage.protocol.records import ZoneBody, open_record, zone_topic
+from dockage.protocol.signed import Verify
 from dockage.protocol.zones import Zone, read_zone
 
 log = structlog.get_logger("dockage.naming")

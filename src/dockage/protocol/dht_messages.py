@@ -13,6 +13,7 @@ from dockage.domain.errors import PeerError
 from dockage.domain.query import MOST_MAX, Query
 
 from .kademlia import SALTS, Contact, K
+from .reading import decoded
 from .records import RECORD_MAX
 
 REQUEST_MAX = 48 * 1024
@@ -142,7 +143,4 @@ def _are_small(records: tuple[bytes, ...]) -> bool:
 def _decode(decoder: msgspec.msgpack.Decoder[T], frame: bytes, limit: int) -> T:
     if len(frame) > limit:
         raise PeerError("dht.oversized", f"a message of {len(frame)} bytes; {limit} is the limit")
-    try:
-        return decoder.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("dht.malformed", f"not a message of the market: {error}") from None
+    return decoded("dht.malformed", "not a message of the market", decoder, frame)

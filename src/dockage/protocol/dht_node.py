@@ -23,9 +23,10 @@ from .dht_operations import Publish, Puts, Question, Search, Walk, batches
 from .dht_survey import CLOSE, Survey
 from .kademlia import Contact, K, Lookup, Space, network_of, places
 from .record_store import READING, RecordStore
-from .records import Record, Verify, check_place, open_record
+from .records import Record, check_place, open_record
 from .routing_table import BITS, HALF, Density, RoutingTable
 from .selecting import live, select
+from .signed import Verify
 
 HANDERS = 3
 """Of those closest to a place so many tell a newcomer what lies there: one may be dead, one a liar."""

@@ -20,7 +20,8 @@ from .dht_messages import Answer, Best, Pick
 from .dht_operations import SKEW, Blame, Question
 from .kademlia import SALTS, Contact, K, Lookup
 from .record_store import READING, RecordStore
-from .records import Verify, open_record, tag
+from .records import open_record, tag
+from .signed import Verify
 
 CLOSE = 2
 """Asked of each place, the closest."""

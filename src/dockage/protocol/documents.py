@@ -5,8 +5,6 @@ There is one encoding of a document, so its bytes can be compared. Counterpart: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from dockage.domain.deployment import OWN, REPLICAS_MAX, SITES_MAX, Document
@@ -14,7 +12,9 @@ from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import MINUTE, Duration, Instant
 
-from .grants import TERM, Signed, Verify
+from .grants import TERM
+from .reading import decoded
+from .signed import Form, Sign, Verify
 
 DOCUMENT_CONTEXT = b"dockage/1\0deployment\0"
 DOCUMENT_MAX = 16 << 10
@@ -81,13 +81,12 @@ class Signs(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 SIGNS_MAX = 8 << 10
 
 _encode = msgspec.msgpack.Encoder().encode
-_documents = msgspec.msgpack.Decoder(Document)
-_signed = msgspec.msgpack.Decoder(Signed)
+_form = Form("document.malformed", "not a deployment document", Document, DOCUMENT_CONTEXT)
 _signs = msgspec.msgpack.Decoder(Signs)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
-def sign_document(document: Document, sign: Callable[[bytes], bytes]) -> bytes:
+def sign_document(document: Document, sign: Sign) -> bytes:
     """Raises UsageError("document.impossible" | "document.large")."""
     if not document.is_sane:
         raise UsageError(
@@ -95,8 +94,7 @@ def sign_document(document: Document, sign: Callable[[bytes], bytes]) -> bytes:
             f"the deployment {document.name[:64]} cannot be published so: a host name, port or replica is twice there, "
             "or a name is none",
         )
-    body = _encode(document)
-    blob = _encode(Signed(body, sign(DOCUMENT_CONTEXT + body)))
+    blob = _form.sign(document, sign)
     if len(blob) > DOCUMENT_MAX:
         raise UsageError(
             "document.large",
@@ -112,11 +110,7 @@ def open_document(blob: bytes, now: Instant, verify: Verify, deputy: NodeKey | N
     signature, by far the dearest check, comes last."""
     if len(blob) > DOCUMENT_MAX:
         raise PeerError("document.oversized", f"a document of {len(blob)} bytes; {DOCUMENT_MAX} is the limit")
-    try:
-        signed = _signed.decode(blob)
-        document = _documents.decode(signed.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("document.malformed", f"not a deployment document: {error}") from None
+    document, signed = _form.read(blob)
     if _encode(document) != signed.body or _encode(signed) != blob:
         raise PeerError("document.malformed", "a document that is not in the one encoding")
     if not document.is_sane:
@@ -129,7 +123,7 @@ def open_document(blob: bytes, now: Instant, verify: Verify, deputy: NodeKey | N
         raise PeerError("document.horizon", "a document that wants to count for longer than a day")
     if deputy is not None and document.epoch >= OWN:
         raise PeerError("document.deputy", "a deputy's document that would count before its tenant's own")
-    if not verify(deputy or document.tenant, DOCUMENT_CONTEXT + signed.body, signed.signature):
+    if not _form.is_by(deputy or document.tenant, signed, verify):
         raise PeerError(
             "document.signature", "a document that neither its tenant nor the deputy who shows it signed"
         )
@@ -142,10 +136,7 @@ def encode_answer(answer: Answer) -> bytes:
 
 def decode_answer(frame: bytes) -> Answer:
     """Raises PeerError("document.answer")."""
-    try:
-        return _answers.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise PeerError("document.answer", f"the gateway's answer is none: {error}") from None
+    return decoded("document.answer", "the gateway's answer is none", _answers, frame)
 
 
 def encode_signs(signs: Signs) -> bytes:
@@ -154,10 +145,7 @@ def encode_signs(signs: Signs) -> bytes:
 
 def decode_signs(frame: bytes) -> Signs:
     """Raises PeerError("signs.malformed")."""
-    try:
-        signs = _signs.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise PeerError("signs.malformed", f"not a gateway's signs: {error}") from None
+    signs = decoded("signs.malformed", "not a gateway's signs", _signs, frame)
     if not signs.is_sane:
         raise PeerError("signs.malformed", "a gateway's signs with an impossible value")
     return signs

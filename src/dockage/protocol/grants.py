@@ -7,7 +7,6 @@ replicas (``seed``), for tunnels from a gateway and for a deputy that ends a lea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -17,6 +16,8 @@ from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import HOUR, Duration, Instant
 
+from .signed import Form, Verify
+
 GRANT_CONTEXT = b"dockage/1\0grant\0"
 VALID = HOUR
 """Long enough for a transfer of layers, and for the clocks of two homes."""
@@ -24,7 +25,6 @@ TERM = Duration(24 * HOUR)
 """The longest that a grant or a document is good for."""
 PORTS_MAX = 16
 
-Verify = Callable[[NodeKey, bytes, bytes], bool]
 Use = Literal["layers", "tunnel", "end"]
 """``layers``: have an image of the lease. ``tunnel``: reach its containers, by TCP and UDP. ``end``: end it."""
 
@@ -59,18 +59,8 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return not self.ports or port in self.ports
 
 
-class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    body: bytes
-    signature: bytes
-
-
-_grant = msgspec.msgpack.Decoder(Grant)
-_signed = msgspec.msgpack.Decoder(Signed)
-
-
-def sign_grant(grant: Grant, sign: Callable[[bytes], bytes]) -> bytes:
-    body = msgspec.msgpack.encode(grant)
-    return msgspec.msgpack.encode(Signed(body, sign(GRANT_CONTEXT + body)))
+_form = Form("grant.malformed", "not a grant", Grant, GRANT_CONTEXT)
+sign_grant = _form.sign
 
 
 def open_grant(
@@ -79,16 +69,12 @@ def open_grant(
     """Its content if *holder*, who shows it, may use *lease* so now. That the lease is the tenant's is for the caller
     to check; *fence* is the newest epoch that the tenant told. Raises PeerError("grant.malformed" | "grant.forged" |
     "grant.other" | "grant.expired" | "grant.fenced"); the last two are an honest holder's bad luck, too."""
-    try:
-        if len(blob) > GRANT_MAX:
-            raise PeerError("grant.malformed", f"a grant has at most {GRANT_MAX} bytes")
-        signed = _signed.decode(blob)
-        grant = _grant.decode(signed.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("grant.malformed", f"not a grant: {error}") from None
+    if len(blob) > GRANT_MAX:
+        raise PeerError("grant.malformed", f"a grant has at most {GRANT_MAX} bytes")
+    grant, signed = _form.read(blob)
     if not grant.is_sane:
         raise PeerError("grant.malformed", "a grant with an impossible value")
-    if not verify(grant.tenant, GRANT_CONTEXT + signed.body, signed.signature):
+    if not _form.is_by(grant.tenant, signed, verify):
         raise PeerError("grant.forged", "the grant is not signed by the tenant that it names")
     if grant.holder != holder or grant.lease != lease or use not in grant.use:
         raise PeerError(

@@ -20,6 +20,8 @@ from dockage.domain.deployment import GRANT_MAX
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
 
+from .reading import decoded
+
 CHUNK = 1 << 20
 """Raw bytes in a full chunk, and the most in any."""
 CONFIG_MAX = 1 << 20
@@ -132,6 +134,10 @@ class _Config(msgspec.Struct):
     architecture: str = ""
 
 
+_configs = msgspec.json.Decoder(_Config)
+_manifests = msgspec.msgpack.Decoder(Manifest)
+
+
 def lease_repository(lease: LeaseId) -> str:
     """What images of a lease are called in the provider's engine, so that two leases share one and neither can
     take it from the other. The tag is the image id's hex."""
@@ -150,10 +156,7 @@ def of_lease_tag(lease: LeaseId, name: str) -> str:
 
 def diff_ids_of(config: bytes) -> list[str]:
     """Raises PeerError("image.config")."""
-    try:
-        found = msgspec.json.decode(config, type=_Config).rootfs.diff_ids
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("image.config", f"not an image's config: {error}") from None
+    found = decoded("image.config", "not an image's config", _configs, config).rootfs.diff_ids
     if not all(_DIFF_ID.fullmatch(each) for each in found):
         raise PeerError("image.config", "the config names a layer that is no sha256 diffID")
     return found
@@ -161,7 +164,7 @@ def diff_ids_of(config: bytes) -> list[str]:
 
 def config_platform(config: bytes) -> tuple[str, str]:
     """(os, architecture) of a config that ``diff_ids_of`` could read."""
-    found = msgspec.json.decode(config, type=_Config)
+    found = _configs.decode(config)
     return found.os, found.architecture
 
 
@@ -171,10 +174,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 def decode_manifest(data: bytes) -> Manifest:
     """Raises PeerError("image.manifest" or "image.config")."""
-    try:
-        manifest = msgspec.msgpack.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("image.manifest", f"not an image manifest: {error}") from None
+    manifest = decoded("image.manifest", "not an image manifest", _manifests, data)
     if len(manifest.config) > CONFIG_MAX or not 0 < len(manifest.layers) <= LAYERS_MAX:
         raise PeerError(
             "image.manifest", f"a config has up to {CONFIG_MAX} bytes, an image 1 to {LAYERS_MAX} layers"
@@ -201,10 +201,7 @@ def encode_reply(reply: Reply) -> bytes:
 
 def decode_reply(data: bytes) -> Reply:
     """Raises PeerError("image.reply")."""
-    try:
-        return _REPLY.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("image.reply", f"not an answer about an image: {error}") from None
+    return decoded("image.reply", "not an answer about an image", _REPLY, data)
 
 
 def encode_chunk(chunk: Chunk) -> bytes:

@@ -13,6 +13,7 @@ import msgspec
 from dockage.domain.errors import PeerError
 from dockage.domain.query import MOST_MAX, Query, Rank
 
+from .reading import decoded
 from .records import RECORD_MAX
 
 REQUEST_MAX = 24 * 1024
@@ -88,7 +89,4 @@ def decode_answer(frame: bytes) -> Answer:
 def _decode(decoder: msgspec.msgpack.Decoder[T], frame: bytes, limit: int) -> T:
     if len(frame) > limit:
         raise PeerError("index.oversized", f"{len(frame)} bytes to or from an index; {limit} is the limit")
-    try:
-        return decoder.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("index.malformed", f"nothing that is said to an index: {error}") from None
+    return decoded("index.malformed", "nothing that is said to an index", decoder, frame)

@@ -6,8 +6,6 @@ counts before any of its deputy's, so a letter is worth nothing while its tenant
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from dockage.domain.deployment import GRANT_MAX, is_name
@@ -15,7 +13,7 @@ from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import HOUR, MINUTE, Duration, Instant
 
-from .grants import Signed
+from .signed import Form, Verify
 
 LETTER_CONTEXT = b"dockage/1\0letter\0"
 LETTER_MAX = GRANT_MAX
@@ -23,8 +21,6 @@ LETTER_MAX = GRANT_MAX
 HORIZON = Duration(31 * 24 * HOUR)
 SLACK = Duration(10 * MINUTE)
 """Between the clocks of three homes."""
-
-Verify = Callable[[NodeKey, bytes, bytes], bool]
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -39,30 +35,21 @@ class Letter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return (len(self.tenant), len(self.deputy)) == (32, 32) and is_name(self.name)
 
 
-_letter = msgspec.msgpack.Decoder(Letter)
-_signed = msgspec.msgpack.Decoder(Signed)
-
-
-def sign_letter(letter: Letter, sign: Callable[[bytes], bytes]) -> bytes:
-    body = msgspec.msgpack.encode(letter)
-    return msgspec.msgpack.encode(Signed(body, sign(LETTER_CONTEXT + body)))
+_form = Form("letter.malformed", "not a letter", Letter, LETTER_CONTEXT)
+sign_letter = _form.sign
 
 
 def open_letter(blob: bytes, deputy: NodeKey, now: Instant, verify: Verify) -> Letter:
     """Its content, if *deputy*, who shows it, may publish so now. Raises PeerError("letter.malformed" |
     "letter.other" | "letter.forged" | "letter.expired")."""
-    try:
-        if len(blob) > LETTER_MAX:
-            raise PeerError("letter.malformed", f"a letter has at most {LETTER_MAX} bytes")
-        signed = _signed.decode(blob)
-        letter = _letter.decode(signed.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("letter.malformed", f"not a letter: {error}") from None
+    if len(blob) > LETTER_MAX:
+        raise PeerError("letter.malformed", f"a letter has at most {LETTER_MAX} bytes")
+    letter, signed = _form.read(blob)
     if not letter.is_sane:
         raise PeerError("letter.malformed", "a letter with an impossible value")
     if letter.deputy != deputy:
         raise PeerError("letter.other", "the letter was given to another deputy")
-    if not verify(letter.tenant, LETTER_CONTEXT + signed.body, signed.signature):
+    if not _form.is_by(letter.tenant, signed, verify):
         raise PeerError("letter.forged", "the letter is not signed by the tenant that it names")
     if not now - SLACK < letter.expires <= now + HORIZON + SLACK:
         raise PeerError("letter.expired", "the letter is not valid now; the tenant gives a new one")

@@ -6,7 +6,6 @@ grant it names everything that it is about, and it has a version: an older one n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -18,6 +17,8 @@ from dockage.domain.units import Instant, Msat, Sat
 
 from .docker.recipe import CONTAINERS_MAX, RECIPE_MAX, Recipe, decode
 from .letters import HORIZON, LETTER_MAX
+from .reading import decoded
+from .signed import Form, Verify
 
 MANDATE_CONTEXT = b"dockage/1\0mandate\0"
 MANDATE_MAX = 1_100_000
@@ -27,7 +28,6 @@ ANSWER_MAX = 8192
 LEASES_MAX = 64
 _MONEY_MAX = 21_000_000 * 100_000_000 * 1000
 
-Verify = Callable[[NodeKey, bytes, bytes], bool]
 Epoch = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 """An image's id, without its prefix."""
@@ -83,18 +83,8 @@ class Mandate(Part, frozen=True):
         return not self.recipe
 
 
-class Signed(Part, frozen=True):
-    body: bytes
-    signature: bytes
-
-
-_mandate = msgspec.msgpack.Decoder(Mandate)
-_signed = msgspec.msgpack.Decoder(Signed)
-
-
-def sign_mandate(mandate: Mandate, sign: Callable[[bytes], bytes]) -> bytes:
-    body = msgspec.msgpack.encode(mandate)
-    return msgspec.msgpack.encode(Signed(body, sign(MANDATE_CONTEXT + body)))
+_form = Form("mandate.malformed", "not a mandate", Mandate, MANDATE_CONTEXT)
+sign_mandate = _form.sign
 
 
 def open_mandate(
@@ -105,16 +95,12 @@ def open_mandate(
     "recipe.malformed")."""
     if len(blob) > MANDATE_MAX:
         raise PeerError("mandate.oversized", f"a mandate has at most {MANDATE_MAX} bytes")
-    try:
-        signed = _signed.decode(blob)
-        mandate = _mandate.decode(signed.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("mandate.malformed", f"not a mandate: {error}") from None
+    mandate, signed = _form.read(blob)
     if not mandate.is_sane:
         raise PeerError("mandate.malformed", "a mandate with an impossible value")
     if mandate.tenant != tenant or mandate.deputy != deputy:
         raise PeerError("mandate.other", "the mandate is of somebody else, or for another deputy")
-    if not verify(mandate.tenant, MANDATE_CONTEXT + signed.body, signed.signature):
+    if not _form.is_by(mandate.tenant, signed, verify):
         raise PeerError("mandate.forged", "the mandate is not signed by the tenant that it names")
     if not now < mandate.expires <= now + HORIZON:
         raise PeerError("mandate.expired", "the mandate is not valid now; the tenant gives a new one")
@@ -174,15 +160,9 @@ def encode_said(said: Request | Answer) -> bytes:
 
 def decode_request(frame: bytes) -> Request:
     """Raises PeerError("mandate.malformed")."""
-    try:
-        return _request.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("mandate.malformed", f"not what a tenant asks its deputy: {error}") from None
+    return decoded("mandate.malformed", "not what a tenant asks its deputy", _request, frame)
 
 
 def decode_answer(frame: bytes) -> Answer:
     """Raises PeerError("mandate.malformed")."""
-    try:
-        return _answer.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("mandate.malformed", f"not what a deputy answers: {error}") from None
+    return decoded("mandate.malformed", "not what a deputy answers", _answer, frame)

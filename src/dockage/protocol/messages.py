@@ -22,6 +22,8 @@ from dockage.domain.statement import Statement
 from dockage.domain.units import Instant, Sat
 from dockage.protocol.bitcoin.address import is_witness_program
 
+from .reading import decoded
+
 MESSAGE_MAX = 16 * 1024
 MONEY_MAX = 2_100_000_000_000_000
 """Satoshis that can ever exist."""
@@ -256,11 +258,8 @@ def decode_envelope(frame: bytes) -> tuple[AnyMessage, Envelope]:
     """Raises PeerError("message.oversized" | "message.malformed"). The signature is the caller's to check."""
     if len(frame) > MESSAGE_MAX:
         raise PeerError("message.oversized", f"a message of {len(frame)} bytes; {MESSAGE_MAX} is the limit")
-    try:
-        envelope = _envelopes.decode(frame)
-        message = _messages.decode(envelope.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("message.malformed", f"not a message of dockage/1: {error}") from None
+    envelope = decoded("message.malformed", "not a message of dockage/1", _envelopes, frame)
+    message = decoded("message.malformed", "not a message of dockage/1", _messages, envelope.body)
     _check(message)
     if must_be_signed(message) and encode_body(message) != envelope.body:
         raise PeerError("message.malformed", "a signed message has one encoding, and this is another")

@@ -14,8 +14,9 @@ from dockage.domain.units import Instant
 
 from .index_messages import PAGE_BYTES, Selection
 from .record_store import RecordStore, StoreLimits
-from .records import Record, Verify, offers_topics, open_record, tag
+from .records import Record, offers_topics, open_record, tag
 from .selecting import live, select
+from .signed import Verify
 
 BOOK = StoreLimits(per_topic=16_384, total=65_536)
 """At some 450 bytes an offer, and about as much again opened: 100 MiB at most."""

@@ -10,6 +10,7 @@ import msgspec
 from dockage.domain.errors import PeerError
 
 from .adverts import ADDRESSES_MAX, is_dialable
+from .reading import decoded
 from .records import RECORD_MAX
 
 NODES_MAX = 16
@@ -39,10 +40,7 @@ def encode(told: Told) -> bytes:
 
 def decode(data: bytes) -> Told:
     """Raises PeerError("own.malformed")."""
-    try:
-        told = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PeerError("own.malformed", f"not what a linked machine says: {error}") from None
+    told = decoded("own.malformed", "not what a linked machine says", _decoder, data)
     sane = (
         len(told.record) <= RECORD_MAX
         and len(told.market) <= NODES_MAX

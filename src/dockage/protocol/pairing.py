@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,7 @@ from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import NodeKey
 
 from .adverts import ADDRESSES_MAX, is_dialable
+from .reading import decoded
 
 CONTEXT = b"dockage/1/link\0"
 FRAME_MAX = 2048
@@ -140,10 +141,10 @@ def wrong() -> bytes:
 def open_shown(frame: bytes, secret: bytes, role: bytes) -> Card | None:
     """The card that the other, in *role*, shows; None if it does not know the code. Raises
     PeerError("link.malformed")."""
-    said = _decode(_frames, frame)
+    said = decoded("link.malformed", "not a frame of a pairing", _frames, frame)
     if isinstance(said, Wrong) or not hmac.compare_digest(_mac(secret, role, said.card), said.mac):
         return None
-    card: Card = _decode(_cards, said.card)
+    card = decoded("link.malformed", "not a frame of a pairing", _cards, said.card)
     sane = (
         0 < len(card.name) <= NAME_MAX
         and card.name.isprintable()
@@ -158,10 +159,3 @@ def open_shown(frame: bytes, secret: bytes, role: bytes) -> Card | None:
 
 def _mac(secret: bytes, role: bytes, body: bytes) -> bytes:
     return hmac.digest(secret, CONTEXT + role + b"\0" + body, "sha256")
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[AnyFrame] | msgspec.msgpack.Decoder[Card], data: bytes) -> Any:
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("link.malformed", f"not a frame of a pairing: {error}") from None

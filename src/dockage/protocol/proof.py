@@ -6,7 +6,6 @@ rule: only what the signed bytes say counts, and what an honest provider could e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -18,11 +17,10 @@ from dockage.domain.reason import Reason
 from dockage.domain.statement import Statement, contradiction, overcharge
 
 from .messages import SIGNING_CONTEXT, AnyMessage, decode_body, encode_body
+from .signed import Verify
 
 PROOF_MAX = 64 * 1024
 """Bytes of a file; two statements take 2 kB."""
-
-Verify = Callable[[NodeKey, bytes, bytes], bool]
 
 
 class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

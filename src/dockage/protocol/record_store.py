@@ -17,7 +17,8 @@ from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
 from dockage.domain.units import Instant
 
-from .records import Record, Verify, check_place, open_record
+from .records import Record, check_place, open_record
+from .signed import Verify
 
 
 class StoreLimits(NamedTuple):

@@ -18,6 +18,9 @@ from dockage.domain.identity import NodeKey
 from dockage.domain.offer import Offer
 from dockage.domain.units import HOUR, MINUTE, Duration, Instant
 
+from .reading import decoded
+from .signed import Sign, Verify
+
 RECORD_MAX = 2048
 """Bytes of a sealed record."""
 LIFETIME = Duration(20 * MINUTE)
@@ -31,9 +34,6 @@ CLOCK_SLACK = Duration(2 * MINUTE)
 """How far the clocks of two honest nodes may be apart."""
 SHARDS = 8
 CONTEXT = b"dockage/1\0"
-
-Sign = Callable[[bytes], bytes]
-Verify = Callable[[NodeKey, bytes, bytes], bool]
 
 
 class Body(Protocol):
@@ -213,13 +213,14 @@ def open_record(blob: bytes, verify: Verify, now: Instant, kinds: Mapping[str, K
     The signature, by far the dearest check, comes last."""
     if len(blob) > RECORD_MAX:
         raise PeerError("record.oversized", f"a record of {len(blob)} bytes; {RECORD_MAX} is the limit")
-    envelope = _decode(_envelopes, blob)
+    envelope = decoded("record.malformed", "not a record", _envelopes, blob)
     kind = kinds.get(envelope.kind)
     if kind is None or len(envelope.key) != 32 or len(envelope.signature) != 64:
         raise PeerError(
             "record.malformed", "a record of unknown kind, or with a key or signature of odd length"
         )
-    body, key = _decode(_bodies[envelope.kind], envelope.body), NodeKey(envelope.key)
+    body = decoded("record.malformed", "not a record", _bodies[envelope.kind], envelope.body)
+    key = NodeKey(envelope.key)
     if not (0 <= envelope.stamp < 1 << 64 and 0 <= body.seq < 1 << 63 and kind.is_sane(key, body)):
         raise PeerError("record.out-of-range", f"a {envelope.kind} record with an impossible value")
     _check_times(body, kind.lifetime, now)
@@ -245,13 +246,6 @@ def tag(blob: bytes) -> bytes:
 def check_place(record: Record, topic: bytes) -> None:
     if record.topic != topic:
         raise PeerError("record.misplaced", "a record under a topic that is not its own")
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("record.malformed", f"not a record: {error}") from None
 
 
 def _check_times(body: Body, lifetime: Duration, now: Instant) -> None:

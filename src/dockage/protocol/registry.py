@@ -17,6 +17,7 @@ from dockage.domain.errors import PeerError, UsageError
 
 from .image_names import familiar
 from .images import LAYERS_MAX
+from .reading import decoded
 
 MANIFEST_MAX = 4 << 20
 """What registries take at most (distribution-spec v1.1, "Pushing Manifests")."""
@@ -138,6 +139,9 @@ class _Document(msgspec.Struct, rename="camel"):
     manifests: list[Blob] = []
 
 
+_documents = msgspec.json.Decoder(_Document)
+
+
 class ImageManifest(NamedTuple):
     config: Blob
     layers: tuple[Blob, ...]
@@ -145,10 +149,7 @@ class ImageManifest(NamedTuple):
 
 def parse_manifest(data: bytes) -> ImageManifest | tuple[Blob, ...]:
     """An image, or an index of images for several platforms. Raises PeerError("registry.manifest")."""
-    try:
-        found = msgspec.json.decode(data, type=_Document)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError("registry.manifest", f"the registry sent no manifest: {error}") from None
+    found = decoded("registry.manifest", "the registry sent no manifest", _documents, data)
     if found.schema_version != 2:
         raise _bad(f"its manifest has schema {found.schema_version}; only schema 2 names what can be checked")
     blobs = [*([found.config] if found.config else []), *found.layers, *found.manifests]

@@ -10,6 +10,8 @@ from dockage.domain.deployment import GRANT_MAX
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId
 
+from .reading import decoded
+
 HEADER_MAX = 512
 
 
@@ -170,10 +172,7 @@ def encode_header(header: AnyHeader) -> bytes:
 
 def decode_header(frame: bytes) -> AnyHeader:
     """Raises PeerError("stream.header")."""
-    try:
-        header = _decoder.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PeerError("stream.header", f"not a stream header of dockage/1: {error}") from None
+    header = decoded("stream.header", "not a stream header of dockage/1", _decoder, frame)
     if len(getattr(header, "lease", bytes(16))) != 16:
         raise PeerError("stream.header", "a lease id has 16 bytes")
     if isinstance(header, Tunnel | Datagrams) and not (
@@ -195,7 +194,4 @@ def encode_observed(answer: Observed) -> bytes:
 
 def decode_observed(frame: bytes) -> Observed:
     """Raises PeerError("stream.observed")."""
-    try:
-        return _observed.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PeerError("stream.observed", f"not an answer to where we are seen: {error}") from None
+    return decoded("stream.observed", "not an answer to where we are seen", _observed, frame)

@@ -19,17 +19,9 @@ from dockage.ports.machine import Clock
 from dockage.ports.peers import Directory
 from dockage.protocol.dht_messages import PAGE_BYTES
 from dockage.protocol.record_store import RecordStore
-from dockage.protocol.records import (
-    LIFETIME,
-    SHARDS,
-    OfferBody,
-    Verify,
-    node_topic,
-    offers_topic,
-    open_record,
-    seal,
-)
+from dockage.protocol.records import LIFETIME, SHARDS, OfferBody, node_topic, offers_topic, open_record, seal
 from dockage.protocol.selecting import live, select
+from dockage.protocol.signed import Verify
 
 from .clock import ManualClock
 from .keys import MemoryKeys, verify

@@ -24,7 +24,7 @@ from dockage.protocol.dht_node import RANDOM_ORDERS, DhtNode
 from dockage.protocol.dht_operations import Puts, Question, Search
 from dockage.protocol.dht_survey import Survey
 from dockage.protocol.kademlia import Contact, Space
-from dockage.protocol.records import Verify
+from dockage.protocol.signed import Verify
 
 from .asker import Asker, Learn, OpenStream, Seen, ticks
 from .limits import DEFAULT, Limits

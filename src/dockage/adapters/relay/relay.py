@@ -22,7 +22,7 @@ from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey, short
 from dockage.ports.peers import RelayFigures
 from dockage.protocol import relaying
-from dockage.protocol.records import Verify
+from dockage.protocol.signed import Verify
 from dockage.wire.bucket import Bucket
 from dockage.wire.limits import RELAY, RelayLimits
 from dockage.wire.sources import Rates, source_of
