@@ -23,7 +23,7 @@ from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.cli.client import Client
 from dockage.cli.errors import NotRunning
 from dockage.cli.process import wait_until
-from dockage.daemon.config import Config, load
+from dockage.daemon.config import Config
 from dockage.daemon.control import Control
 from dockage.daemon.deputies import Deputies, Mine
 from dockage.daemon.deputising import Deputising
@@ -34,6 +34,7 @@ from dockage.daemon.indexes import Indexes
 from dockage.daemon.keeper import keeper
 from dockage.daemon.keeping import Keeping
 from dockage.daemon.linking import Linking
+from dockage.daemon.loading import load
 from dockage.daemon.machines import KIND, Machine, Machines
 from dockage.daemon.market import Market, Notice
 from dockage.daemon.node import Node

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dockage.adapters.system.resolvers import resolvers
-from dockage.daemon import config
+from dockage.daemon import config, loading
 from dockage.daemon.provider import for_sale
 from dockage.domain.errors import UsageError
 from dockage.domain.pricing import PRESETS, Tariff
@@ -20,11 +20,11 @@ KEY = "ab" * 32
 
 def load(home: Path, text: str, overrides: Any = None) -> config.Config:
     (home / "config.toml").write_text(text)
-    return config.load(home, overrides)
+    return loading.load(home, overrides)
 
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
-    assert config.load(tmp_path) == config.Config()
+    assert loading.load(tmp_path) == config.Config()
 
 
 def test_flags_override_the_file_field_by_field(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_bad_section_is_named_also_where_a_flag_overrides_it(tmp_path: Path) -
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError) as caught:
-        config.load(tmp_path)
+        loading.load(tmp_path)
     assert caught.value.code == "config.unreadable"
 
 
@@ -113,13 +113,6 @@ def test_own_prices_go_before_a_preset(tmp_path: Path) -> None:
     assert config.tariff(config.Config()) == PRESETS["fair"]
     own = load(tmp_path, '[provider]\nprice_preset = "nonsense"\n[provider.tariff]\ncpu_hour = 5\n')
     assert config.tariff(own) == Tariff(cpu_hour=5)
-
-
-def test_the_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DOCKAGE_HOME", str(tmp_path))
-    assert config.default_home() == tmp_path
-    monkeypatch.delenv("DOCKAGE_HOME")
-    assert config.default_home() == Path.home() / ".dockage"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from cli.parts import RUNNING, SOLD, TENANT, USED
 from cli.parts import node as node_at
-from dockage.daemon import config, metrics
+from dockage.daemon import loading, metrics
 from dockage.daemon.node import Node
 from dockage.domain.errors import UsageError
 from dockage.ports.peers import RelayFigures
@@ -103,8 +103,8 @@ async def test_it_is_served_by_address_and_to_no_page_that_calls_itself_somethin
 @pytest.mark.parametrize("where", ["0.0.0.0:9464", "192.0.2.1:9464", "9464", "localhost:9464"])
 def test_it_is_for_loopback_only(tmp_path: Path, where: str) -> None:
     with pytest.raises(UsageError, match="on loopback"):
-        config.load(tmp_path, {"node": {"metrics": where}})
-    assert config.load(tmp_path, {"node": {"metrics": "[::1]:9464"}}).node.metrics
+        loading.load(tmp_path, {"node": {"metrics": where}})
+    assert loading.load(tmp_path, {"node": {"metrics": "[::1]:9464"}}).node.metrics
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.text()), st.integers() | st.floats(allow_nan=False))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dockage.daemon import config, saving
+from dockage.daemon import loading, saving
 from dockage.domain.errors import UsageError
 
 KEY = "ab" * 32
@@ -29,10 +29,10 @@ def test_it_is_read_back_and_what_was_there_stays(tmp_path: Path, text: str) -> 
     file = tmp_path / "config.toml"
     if text:
         file.write_text(text)
-    before = config.load(tmp_path)
+    before = loading.load(tmp_path)
     assert len(saving.save(tmp_path, WANTED)) == 5
-    assert config.load(tmp_path) == config.load(tmp_path, WANTED)
-    assert config.load(tmp_path).node.bind == before.node.bind
+    assert loading.load(tmp_path) == loading.load(tmp_path, WANTED)
+    assert loading.load(tmp_path).node.bind == before.node.bind
     assert all(word in file.read_text() for word in ("# mine", "# the node", "# why") if word in text)
     assert saving.unsaved(tmp_path, WANTED) == saving.save(tmp_path, WANTED) == []
 
@@ -70,4 +70,4 @@ def test_a_setting_that_there_is_not_is_named_and_the_nearest_too(
 ) -> None:
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(UsageError, match=rf"knows no setting .* \(is {meant} meant\?\)"):
-        config.load(tmp_path)
+        loading.load(tmp_path)

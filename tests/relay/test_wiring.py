@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from dockage.daemon import config, nat
+from dockage.daemon import config, loading, nat
 from dockage.daemon.config import Config
 from dockage.daemon.peers import Reception
 from dockage.domain.errors import UsageError
@@ -74,13 +74,13 @@ def test_a_node_of_one_machine_asks_no_router_and_no_relay(node: dict[str, objec
 def test_a_relay_that_cannot_be_meant_is_refused_before_anything_is_done(home: Path, text: str) -> None:
     (home / "config.toml").write_text(text)
     with pytest.raises(UsageError) as caught:
-        config.load(home)
+        loading.load(home)
     assert caught.value.code in ("config.relay", "config.key", "config.invalid")
 
 
 async def test_a_relay_that_is_paid_is_told_to_nobody_as_a_free_one(home: Path) -> None:
     (home / "config.toml").write_text(SOLD)
-    sold = config.load(home)
+    sold = loading.load(home)
     assert nat.paid_port(sold) == 3340
     assert config.tariff(sold) == Tariff(net_in_gib=20_000, net_out_gib=20_000)
     for asked, port in ((sold, 0), (made(relay={"listen": "0.0.0.0:3340"}), 3340)):

@@ -147,9 +147,9 @@ def _value(text: str) -> Any:
 
 def check(home: Path, wanted: Overrides) -> None:
     """Raises UsageError("config.*") here and now, rather than in the log of a process in the background."""
-    from dockage.daemon import config
+    from dockage.daemon import loading
 
-    config.load(home, wanted)
+    loading.load(home, wanted)
 
 
 def keep(session: Session, wanted: Overrides, *, save: bool) -> None:

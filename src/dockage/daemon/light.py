@@ -33,9 +33,10 @@ from dockage.adapters.secp.btclib import Secp
 from dockage.adapters.secp.keys import ChannelKeys
 from dockage.adapters.sqlite.journal import SqliteJournal
 
-from .config import CHAIN_NAMES, Bitcoin, load, user_name
+from .config import CHAIN_NAMES, Bitcoin, user_name
 from .ground import Loop
 from .home import locked
+from .loading import load
 from .node import Node
 from .saving import written_network
 from .tasks import every

@@ -1,6 +1,6 @@
 """Writes settings into ``config.toml``, beside what our user wrote there: comments and order stay.
 
-Counterpart: ``config.py``, which reads it. The rule: the file is replaced whole, and only by one that can be loaded.
+Counterpart: ``loading.py``, which reads it. The rule: the file is replaced whole, and only by one that can be loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import tomlkit
 
-from . import config
+from . import config, loading
 
 Settings = dict[str, dict[str, Any]]
 
@@ -24,17 +24,17 @@ def unsaved(home: Path, wanted: Settings) -> list[str]:
 
 def save(home: Path, wanted: Settings) -> list[str]:
     """Write it down; what was new, as ``section.field``. Raises UsageError("config.*") and has then changed nothing."""
-    config.load(home, wanted)
+    loading.load(home, wanted)
     new = list(_unsaved(home, wanted))
     if new:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = home / config.FILE
+        path = home / loading.FILE
         _replace(path, _with(path.read_text() if path.exists() else "", new))
     return [f"{section}.{field}" for section, field, _ in new]
 
 
 def _unsaved(home: Path, wanted: Settings) -> Iterator[tuple[str, str, Any]]:
-    written = config.read(home)
+    written = loading.read(home)
     for section, values in wanted.items():
         for field, value in values.items():
             if written.get(section, {}).get(field) != value:
@@ -68,8 +68,8 @@ def _replace(path: Path, text: str) -> None:
 def choose_light(home: Path, network: str) -> bool:
     """Write down that the wallet is a light one on *network*, where nothing is said of bitcoin yet. False: something
     is, so our user must do it."""
-    if "bitcoin" in config.read(home):
-        bitcoin = config.load(home).bitcoin
+    if "bitcoin" in loading.read(home):
+        bitcoin = loading.load(home).bitcoin
         return bitcoin.wallet == "light" and bitcoin.network == network
     wanted: dict[str, Any] = {"network": config.user_name(network), "wallet": "light"}
     if network == "main":
@@ -80,6 +80,6 @@ def choose_light(home: Path, network: str) -> bool:
 
 def written_network(home: Path) -> str:
     """By its chain's name; "" if config.toml names none."""
-    bitcoin = config.read(home).get("bitcoin", {})
+    bitcoin = loading.read(home).get("bitcoin", {})
     said = str(bitcoin.get("network", "")) if isinstance(bitcoin, dict) else ""
     return config.CHAIN_NAMES.get(said, said)

@@ -32,7 +32,7 @@ from dockage.protocol import proof as proofs
 from dockage.protocol.proof import Proven
 
 from . import config as settings
-from . import front, gateway, logs, memory, money, nat, network, provider
+from . import front, gateway, loading, logs, memory, money, nat, network, provider
 from .config import Config
 from .contacts import Contacts
 from .control import Control
@@ -55,7 +55,7 @@ def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None
     """Run a node until SIGINT or SIGTERM. Raises UsageError for what the user can mend."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs.configure()
-    config = settings.load(home, overrides)
+    config = loading.load(home, overrides)
     with locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(home, config))
 

@@ -38,9 +38,9 @@ def _socket(session: Session) -> str:
     try:
         return tenant_socket(session.client.get("status"))
     except NotRunning:
-        from dockage.daemon import config
+        from dockage.daemon import loading
 
-        tenant = config.load(session.home).tenant
+        tenant = loading.load(session.home).tenant
         if not tenant.enabled:
             raise UsageError("tenant.off", "this node does not rent: set tenant.enabled = true") from None
         return str(session.home / tenant.socket)

@@ -125,9 +125,9 @@ def _installed(session: Session, name: str | None, root: Path | None) -> str:
 
 def _checked(home: Path, of: Manager) -> bool:
     """Whether the node sells containers. Raises UsageError for settings that it could not start with."""
-    from dockage.daemon import config
+    from dockage.daemon import loading
 
-    loaded = config.load(home)
+    loaded = loading.load(home)
     sells = loaded.provider.enabled
     if sells and not loaded.gateway.enabled and not of.system:
         raise UsageError(

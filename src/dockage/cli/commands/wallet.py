@@ -231,12 +231,12 @@ def _refuse_daemon(session: Session) -> None:
 
 
 def _tell_config(session: Session, network: str) -> None:
-    from dockage.daemon import config, saving
+    from dockage.daemon import config, loading, saving
 
     name = config.user_name(network)
     if not saving.choose_light(session.home, network):
         session.say(f'To use it, set network = "{name}" and wallet = "light" under [bitcoin] in config.toml.')
-    elif not config.load(session.home).bitcoin.peers:
+    elif not loading.load(session.home).bitcoin.peers:
         session.say(
             "It needs a bitcoin node to ask: set bitcoin.peers in config.toml, or bitcoin.discover = true to find some."
         )
