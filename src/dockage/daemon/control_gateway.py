@@ -25,7 +25,7 @@ class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, msgspec.Meta(max_length=300)]
 
 
-def gateway_routes(node: Node) -> list[web.RouteDef]:
+def routes(node: Node) -> list[web.RouteDef]:
     calls = _Calls(node)
     return [
         web.get("/v1/gateway", calls.all),

@@ -21,7 +21,7 @@ class Typed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: Annotated[str, msgspec.Meta(max_length=1024)]
 
 
-def machine_routes(node: Node) -> list[web.RouteDef]:
+def routes(node: Node) -> list[web.RouteDef]:
     calls = _Calls(node)
     return [
         web.get("/v1/machines", calls.all),
