@@ -257,7 +257,7 @@ async def test_ipv6_is_no_way_around(
 
 def six_inside(lab: Lab, host: DockerHost, lease: LeaseId, number: int) -> str:
     """A container with an IPv6 address and a way out."""
-    bridge = host.bridge_name(lease, 0)
+    bridge = names.bridge(lease, 0)
     run("sysctl", "-qw", f"net.ipv6.conf.{bridge}.disable_ipv6=0")
     inside = lab.run(lease, "-d", "--sysctl", "net.ipv6.conf.all.disable_ipv6=0", IMAGE, "sleep", "100")
     run("ip", "address", "add", f"fd77:{number}::1/64", "nodad", "dev", bridge)

@@ -141,7 +141,7 @@ def test_what_we_cannot_pay_is_left_alone() -> None:
 
 def test_a_provider_that_leaves_is_left_before_it_goes() -> None:
     world = World(GOAL)
-    world.tell(say.LeaseEnding(lease(1), Instant(world.now + 60 * SECOND), LEAVES))
+    world.tell(say.LeaseEnding(lease(1), LEAVES))
     assert world.stage(2) is Stage.SERVING
     assert world.shop.primary == lease(2)
     world.second(7)

@@ -86,7 +86,7 @@ def happen(world: World, kind: str, what: Any) -> None:
         case "over":
             world.over[what] = WHY
         case "leaving":
-            world.tell(say.LeaseEnding(lease(what), world.now, WHY))
+            world.tell(say.LeaseEnding(lease(what), WHY))
         case "scale":
             world.tell(say.ScaleAsked(SHOP, what))
         case "load":

@@ -68,7 +68,7 @@ def bankrupt(world: World) -> None:
 
 def leaving(world: World) -> None:
     if world.stage(1) is Stage.SERVING:
-        world.tell(say.LeaseEnding(lease(1), Instant(world.now + 60 * SECOND), LEAVES))
+        world.tell(say.LeaseEnding(lease(1), LEAVES))
     world.second()
 
 

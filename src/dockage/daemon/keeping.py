@@ -338,7 +338,7 @@ class Keeping:
         mine = self._tenant.state.leases.get(lease)
         if mine is not None and mine.ending is not None and lease not in self._announced:
             self._announced.add(lease)
-            await self._driver.tell(say.LeaseEnding(lease, mine.ending.at, mine.ending.reason))
+            await self._driver.tell(say.LeaseEnding(lease, mine.ending.reason))
 
 
 def running_as(known: Recipe, recipe: Recipe) -> Recipe:

@@ -327,7 +327,6 @@ def info(lease: RentedLease) -> LeaseInfo:
         price,
         why,
         end.at if end else Instant(0),
-        str(end.reason) if end else "",
     )
 
 

@@ -224,7 +224,7 @@ def _seen(x: Replica, event: say.GatewaySaw, now: Instant) -> Replica:
 
 
 def _leaving(x: Replica, event: say.LeaseEnding) -> Replica:
-    return replace(x, signs=replace(x.signs, leaving=event.reason, leaves_at=event.at))
+    return replace(x, signs=replace(x.signs, leaving=event.reason))
 
 
 # -- what became of it -------------------------------------------------------------------------------

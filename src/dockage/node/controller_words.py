@@ -113,7 +113,6 @@ class LeaseEnding(Told, frozen=True):
     """The provider announced that it leaves."""
 
     lease: LeaseId
-    at: Instant
     reason: Reason
 
 

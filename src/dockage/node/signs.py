@@ -99,7 +99,6 @@ class Signs(msgspec.Struct, frozen=True):
     trouble: Reason | None = None
     """Why the tenant's mind does not pay, or why the provider has frozen the lease."""
     leaving: Reason | None = None
-    leaves_at: Instant = Instant(0)
     over: Reason | None = None
 
 

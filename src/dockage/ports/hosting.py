@@ -141,12 +141,9 @@ class LeaseRoom(Protocol):
     def network(self, lease: LeaseId) -> str:
         """Name of the engine network that ``prepare`` made: where containers go by default."""
 
-    def bridge_name(self, lease: LeaseId, n: int) -> str:
-        """Linux interface name (at most 15 characters) of the lease's *n*-th network, 0 to 999; 0 is the
-        default network. The firewall covers exactly these names."""
-
     def network_options(self, lease: LeaseId, n: int) -> dict[str, str]:
-        """``Options`` of ``POST /networks/create`` for the lease's *n*-th network (driver ``bridge``)."""
+        """``Options`` of ``POST /networks/create`` for the lease's *n*-th network (driver ``bridge``), 0 to 999; 0 is
+        the default one. The firewall covers exactly the bridges that they name."""
 
     async def enclose(self, lease: LeaseId, container: str) -> None:
         """Put what *container* (a full id; created, never started) will write onto the lease's own disk."""

@@ -34,7 +34,6 @@ class LeaseInfo(NamedTuple):
     """Why it is paused or ended; "" while it runs."""
     ends_at: Instant = Instant(0)
     """When the provider will end it, as it has announced; 0 while that is open."""
-    ends_why: str = ""
 
 
 class Leases(Protocol):

@@ -22,8 +22,6 @@ from .network import CALM
 from .node import Node
 from .town import Town
 
-HONEST: tuple[type[Node], ...] = (Node,)
-
 
 class Broken(AssertionError):
     """The world is not as it must be. The message begins with the seed: that is all one needs to see it again."""

@@ -33,7 +33,6 @@ class User:
         self.node, self.market, self.limits, self.capacity = node, market, limits, capacity
         self.begin, self.stop = begin, stop
         self.lease: LeaseId | None = None
-        self.attempts = 0
         self.first_ran: Instant | None = None
         self.ran_checks = self.checks = 0
         self._over = False
@@ -62,7 +61,6 @@ class User:
                 self._grow()
 
     def _rent(self) -> None:
-        self.attempts += 1
         self.lease = LeaseId(self.node.world.random.randbytes(16))
         wish = Wish(self.node.name, self.limits, architecture="x86_64", network="sim")
         candidates = tuple(self._candidate(offer) for offer in self.market.search(wish, self._risk()))

@@ -287,9 +287,6 @@ class DockerHost:
     def network(self, lease: LeaseId) -> str:
         return names.network(lease)
 
-    def bridge_name(self, lease: LeaseId, n: int) -> str:
-        return names.bridge(lease, n)
-
     def network_options(self, lease: LeaseId, n: int) -> dict[str, str]:
         return network_options(lease, n)
 

@@ -15,7 +15,7 @@ from .refusal import Refused
 LEASE_LABEL = "dockage.lease"
 """As ``ports.hosting.LEASE_LABEL`` (which this layer may not import; a test compares them)."""
 NETWORK_LABEL = "dockage.network"
-"""On a network that a tenant made: its number n in ``LeaseRoom.bridge_name(lease, n)``."""
+"""On a network that a tenant made: its number n in ``LeaseRoom.network_options(lease, n)``."""
 ANONYMOUS_LABEL = "dockage.anonymous"
 """On a volume nobody named: it goes with its container, as Docker's anonymous volumes do. On a container:
 the names of those that are its own, comma-separated."""
