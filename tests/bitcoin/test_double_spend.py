@@ -16,10 +16,10 @@ import pytest
 
 from bitcoin.node import Node, RegtestWorld
 from dockage.adapters.secp import ChannelKeys, Secp
+from dockage.daemon import rows
 from dockage.daemon.chainwatch import ChainWatch
 from dockage.daemon.driver import Driver
 from dockage.daemon.rail import Rail
-from dockage.daemon.rows import changed
 from dockage.domain.channel import Terms
 from dockage.domain.lease import LeaseState
 from dockage.domain.units import HOUR, SECOND, Duration
@@ -45,7 +45,7 @@ class Seller:
         self.clock = ManualClock(at(0))
         self.rail = Rail(CURVE, ChannelKeys(secrets.token_bytes(32), CURVE), world.chain, wallet)
         self.driver: Driver[Provider] = Driver(
-            Provider(LENDING), selling.step, changed, MemoryJournal(), lambda _: None, self.clock
+            Provider(LENDING), selling.step, rows.changed, MemoryJournal(), lambda _: None, self.clock
         )
         self.watch = ChainWatch(self.rail, [self.driver], self.clock)
 
