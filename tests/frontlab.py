@@ -11,11 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from conftest import DEV
 from dockage.adapters.front.front import DockerFront
 from dockage.testing.leases import FakeLeases
 
+CLIS = {"debian": Path("/usr/bin/docker"), "current": DEV / "current-engine" / "docker"}
+"""Both generations of the stock CLI: Debian 12's, of 2021, and a current one."""
 LIMITS = ("--memory", "64m", "--cpus", "0.5")
 """Small, so that many fit into a lease."""
+
+
+def cli_of(generation: str) -> str:
+    """Its program; the test is skipped where script/setup could not get it."""
+    program = CLIS[generation]
+    if not program.exists():
+        pytest.skip(f"no {program}: run script/setup")
+    return str(program)
 
 
 @dataclass

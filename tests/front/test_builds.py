@@ -43,6 +43,15 @@ async def test_what_is_built_runs_on_a_lease(tenant: Tenant, lab: Lab, context: 
         await tenant.docker("rmi", image)
 
 
+async def test_a_builder_of_buildxs_own_is_refused_before_it_is_pulled(tenant: Tenant, context: Path) -> None:
+    """Its container would be privileged; the engine's own builder is what there is."""
+    tenant.env["BUILDX_CONFIG"] = str(context / "buildx")
+    said = await tenant.refused("buildx", "create", "--name", "mine", "--bootstrap")
+    assert "docker buildx use default" in said
+    assert "wants privileges" in await tenant.refused("create", "--name", "buildx_buildkit_mine0", IMAGE)
+    assert tenant.leases.obtained == []
+
+
 async def test_save_load_tag_and_history_are_the_engines(tenant: Tenant, lab: Lab, folder: Path) -> None:
     await tenant.docker("tag", IMAGE, "other:1")
     await tenant.docker("save", "-o", str(folder / "other.tar"), "other:1")

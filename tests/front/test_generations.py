@@ -13,18 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DEV
-from frontlab import LIMITS, Result, Tenant, until
+from frontlab import CLIS, LIMITS, Result, Tenant, cli_of, until
 from hostlab import IMAGE
 
-CLIS = {"debian": Path("/usr/bin/docker"), "current": DEV / "current-engine" / "docker"}
 SCRIPT = 'cat; echo "$PWD $A"; exit 5'
 TALKS = "echo one; echo bad >&2; trap 'echo bye; exit 4' TERM; while sleep 0.1; do :; done"
 
 
 class Cli:
-    def __init__(self, tenant: Tenant, program: Path) -> None:
-        self.tenant, self.program = tenant, str(program)
+    def __init__(self, tenant: Tenant, program: str) -> None:
+        self.tenant, self.program = tenant, program
 
     async def tried(self, *words: str, stdin: bytes = b"") -> Result:
         return await self.tenant.tried(*words, stdin=stdin, program=self.program)
@@ -37,10 +35,7 @@ class Cli:
 
 @pytest.fixture(params=CLIS)
 def cli(request: pytest.FixtureRequest, tenant: Tenant) -> Cli:
-    program = CLIS[request.param]
-    if not program.exists():
-        pytest.skip(f"no {program}: run script/setup")
-    return Cli(tenant, program)
+    return Cli(tenant, cli_of(request.param))
 
 
 async def test_the_commands_of_a_day(cli: Cli, folder: Path) -> None:

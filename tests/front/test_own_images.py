@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from barelab import Bare
+from dockage.adapters.front import routes
+from dockage.adapters.front.call import Call
 from dockage.protocol.registry import HUB_HOST
-from frontlab import LIMITS, Tenant
+from dockage.wire.http import HttpServer, Request
+from frontlab import LIMITS, Tenant, cli_of
 from hostlab import IMAGE, base_image
 
 
@@ -69,16 +72,47 @@ async def test_what_is_there_outlives_the_daemon_and_is_kept_while_a_container_n
 
 
 async def test_what_needs_an_engine_says_what_to_do(tenant: Tenant, folder: Path) -> None:
-    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
-    tenant.env["DOCKER_BUILDKIT"] = "0"
-    for words in (
-        ("build", str(folder)),
-        ("push", "busybox"),
-        ("search", "busybox"),
-    ):
+    for words in (("push", "busybox"), ("search", "busybox"), ("import", "/dev/null")):
         assert "no local Docker engine" in await tenant.refused(*words)
-    for words in (("pull", "busybox"), ("run", *LIMITS, "busybox"), ("buildx", "build", str(folder))):
+    for words in (("pull", "busybox"), ("run", *LIMITS, "busybox")):
         assert f"{HUB_HOST} does not answer" in await tenant.refused(*words), "no network here"
+    await tenant.docker("system", "prune", "-af")
+    assert tenant.leases.obtained == []
+
+
+BUILDS = {
+    "debian": ("DOCKER_BUILDKIT=0 build CTX", "DOCKER_BUILDKIT=1 build CTX"),
+    "current": (
+        "build CTX",
+        "buildx create --name mine --bootstrap",
+        "compose --project-directory CTX build",
+    ),
+}
+
+
+@pytest.mark.parametrize("generation", BUILDS)
+async def test_a_build_ends_at_once_and_says_what_to_do(
+    tenant: Tenant, folder: Path, generation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """buildx would pull a builder and run it privileged; a client of 2021 hides the words of a refused session."""
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    (folder / "compose.yaml").write_text("services:\n  web:\n    build: .\n")
+    asked, find = list[str](), routes.find
+
+    def noted(server: HttpServer, request: Request) -> tuple[routes.Handler, Call]:
+        asked.append(request.target)
+        return find(server, request)
+
+    monkeypatch.setattr(routes, "find", noted)
+    for line in BUILDS[generation]:
+        words = line.replace("CTX", str(folder)).split()
+        if words[0].startswith("DOCKER_BUILDKIT="):
+            tenant.env["DOCKER_BUILDKIT"] = words.pop(0)[-1]
+        done = await tenant.tried(*words, program=cli_of(generation))
+        assert done.code != 0, (line, done)
+        assert "no local Docker engine" in done.err, (line, done)
+        assert "'docker load -i image.tar'" in done.err
+    assert not [target for target in asked if "/images/create" in target], "nothing was pulled to no end"
     assert tenant.leases.obtained == []
 
 

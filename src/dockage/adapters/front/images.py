@@ -5,8 +5,10 @@ With a local engine nothing of this is asked; then everything about images is re
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,6 +26,8 @@ from .call import HEADERS, JSON, Call
 from .local import NO_ENGINE, stored
 from .parts import Parts
 
+SESSION = 30.0
+"""Seconds in which a client has heard the refusal of its build."""
 _NAMED = re.compile(r"/images/(?P<name>.+)/(?P<what>json|history|tag|get)")
 
 
@@ -128,12 +132,31 @@ async def _prune(call: Call, parts: Parts, store: ImageStore) -> None:
     await call.answer({"ImagesDeleted": [{"Deleted": one} for one in deleted], "SpaceReclaimed": freed})
 
 
+async def _no_cache(call: Call, parts: Parts, store: ImageStore) -> None:
+    """What is never built leaves no cache: ``docker system prune`` goes on."""
+    await call.answer({"CachesDeleted": [], "SpaceReclaimed": 0})
+
+
+async def _idle_session(call: Call, parts: Parts, store: ImageStore) -> None:
+    """A client of 2021 opens it beside ``/build`` and shows the refusal of whichever is first, of this one without its
+    words: so it is let in, and finds nobody."""
+    if not call.request.wants_upgrade:
+        raise ApiError(501, NO_ENGINE)
+    session = await call.server.upgrade()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SESSION):
+            while await session.read(1 << 16):
+                pass
+
+
 Handler = Callable[[Call, Parts, ImageStore], Awaitable[None]]
 _WHOLE: dict[tuple[str, str], Handler] = {
     ("GET", "/images/json"): _list,
     ("POST", "/images/load"): _load,
     ("POST", "/images/create"): pulls.pull,
     ("POST", "/auth"): pulls.login,
+    ("POST", "/session"): _idle_session,
+    ("POST", "/build/prune"): _no_cache,
     ("GET", "/images/get"): _get,
     ("POST", "/images/prune"): _prune,
 }

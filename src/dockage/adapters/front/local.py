@@ -35,8 +35,8 @@ PATIENCE = 30.0
 VERSIONED = re.compile(r"/v(\d{1,2}\.\d{1,3})(/.*)", re.DOTALL)
 NO_ENGINE = (
     "dockage has no local Docker engine, and images are built and pushed there. Install Docker on this machine "
-    "(or set tenant.engine to its socket); or make the image elsewhere, 'docker save' it, and bring it in with "
-    "'docker load -i image.tar'"
+    "(or set tenant.engine to its socket); or make the image elsewhere, and bring it in with 'docker load -i "
+    "image.tar' or, pushed to a registry, 'docker pull'"
 )
 
 
@@ -59,6 +59,10 @@ class LocalEngine:
             await both_ways(call.server.raw(), engine)
         finally:
             engine.abort()
+
+    async def check(self) -> None:
+        """Raises ApiError(501) without an engine, Unavailable while it does not answer."""
+        (await self._connect()).abort()
 
     async def image(self, ref: str) -> dict[str, Any]:
         """Its inspect. Raises ApiError(404) after which a client pulls it."""

@@ -75,6 +75,8 @@ FLAGS = frozenset(
     "all copyUIDGID details follow force link logs noOverwriteDirNonDir one-shot size stderr stdin stdout stream "
     "timestamps v".split()
 )
+BUILDER = "buildx_buildkit_"
+"""How the containers are called in which buildx (driver docker-container) builds."""
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 
 
@@ -88,11 +90,19 @@ def find(server: HttpServer, request: Request) -> tuple[Handler, Call]:
         return system.to_local, call
     if segments[0] in SWARM:
         return system.no_swarm, call
+    if segments[0] == "containers" and _container(segments, call).startswith(BUILDER):
+        return system.no_builder, call
     for route in _BY_SHAPE.get((request.method, len(segments)), ()):
         if (names := _names(route, segments)) is not None:
             call.names = names
             return route.handler, call
     raise ApiError(404, "page not found")
+
+
+def _container(segments: list[str], call: Call) -> str:
+    """The one that is meant, by whatever name; ``""`` where none is."""
+    named = segments[1] if len(segments) > 1 else ""
+    return call.query.get("name", "").removeprefix("/") if named == "create" else named
 
 
 def _query(text: str) -> dict[str, str]:

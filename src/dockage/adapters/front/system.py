@@ -33,6 +33,10 @@ NO_SWARM = (
     "This node is not a swarm manager: dockage has no swarm. Containers run on leases in the market "
     "(docker run, docker compose up)"
 )
+NO_BUILDER = (
+    "a builder of buildx's own wants privileges that no provider gives: build with your local engine's "
+    "('docker buildx use default')"
+)
 OWN_VERSION = dockage.__version__
 UNCACHED = (("cache-control", "no-cache, no-store, must-revalidate"), ("pragma", "no-cache"))
 
@@ -113,6 +117,13 @@ async def no_plugins(call: Call, parts: Parts) -> None:
 
 async def no_swarm(call: Call, parts: Parts) -> None:
     await call.refuse(503, NO_SWARM)
+
+
+async def no_builder(call: Call, parts: Parts) -> None:
+    """buildx makes a builder of its own where ``/grpc`` does not answer, or if told to. Its first question is after
+    that container: a no here comes before it has pulled anything."""
+    await parts.local.check()
+    raise ApiError(501, NO_BUILDER)
 
 
 async def to_local(call: Call, parts: Parts) -> None:
