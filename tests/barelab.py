@@ -40,7 +40,7 @@ class Bare:
             send_image,
             self.journal,
             store=store,
-            puller=Pulling(store, self.folder / "pulled", platform.machine()),
+            puller=Pulling(store, self.folder / "pulled", platform.machine(), [self.folder / "certs.d"]),
             tell=lambda deployment, line: self.told.append((deployment, line)),
             clock=SystemClock(),
             linger_sec=0.1,

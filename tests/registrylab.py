@@ -1,5 +1,5 @@
 """Debian's docker-registry on loopback, in the network namespace of the calling thread: one that is open to all, or one
-that asks for ``USER`` and ``PASSWORD``. What it keeps is gone with it.
+that asks for ``USER`` and ``PASSWORD``, behind TLS. What it keeps is gone with it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,25 @@ CONFIG = """
 version: 0.1
 log: {{level: warn}}
 storage: {{filesystem: {{rootdirectory: {folder}/blobs}}, delete: {{enabled: true}}}}
-http: {{addr: "{address}", secret: of the tests}}
+http:
+  addr: "{address}"
+  secret: of the tests
 """
+TLS = "  tls: {{certificate: {tls}, key: {tls}}}\n"
 AUTH = "auth: {{htpasswd: {{realm: the tests, path: {folder}/htpasswd}}}}\n"
 START_SECONDS = 60
 
 
 @contextlib.contextmanager
-def registry(private: bool = False) -> Iterator[str]:
-    """Its ``host:port``. Skips the test where script/setup could not get the program."""
+def registry(private: Path | None = None) -> Iterator[str]:
+    """Its ``host:port``. *private*: a certificate with its key, and it asks who comes. Skips the test where
+    script/setup could not get the program."""
     if not PROGRAM.exists():
         pytest.skip("no docker-registry: run script/setup")
     folder = Path(tempfile.mkdtemp(prefix="dk-registry-"))
     address = f"127.0.0.1:{_free_port()}"
     (folder / "htpasswd").write_text(HTPASSWD)
-    text = (CONFIG + (AUTH if private else "")).format(folder=folder, address=address)
+    text = (CONFIG + (TLS + AUTH if private else "")).format(folder=folder, address=address, tls=private)
     (folder / "config.yml").write_text(text)
     with (folder / "log").open("wb") as log:
         command = [PROGRAM, "serve", folder / "config.yml"]

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 import docker
 import pytest
 
+from certlab import Authority
 from frontlab import LIMITS, Tenant
 from hostlab import IMAGE, Lab
 from registrylab import PASSWORD, USER, registry
@@ -148,9 +149,14 @@ async def test_what_is_not_there_and_who_does_not_answer_is_told(tenant: Tenant,
 
 
 @pytest.fixture(scope="module")
-def private(engine_lab: Lab) -> Iterator[str]:
-    """An image in a registry that wants to know who asks."""
-    with engine_lab.inside(), registry(private=True) as host:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def private(engine_lab: Lab, authority: Authority) -> Iterator[str]:
+    """An image in a registry that wants to know who asks, behind TLS of an authority that nobody knows."""
+    with engine_lab.inside(), registry(authority.issue()) as host:
         name = f"{host}/tests/secret:1"
         engine_lab.docker("login", "-u", USER, "-p", PASSWORD, host)
         Shelf(host, engine_lab).push("9", name)
@@ -158,8 +164,14 @@ def private(engine_lab: Lab) -> Iterator[str]:
         yield name
 
 
-async def test_a_private_registry_opens_to_who_has_logged_in(tenant: Tenant, lab: Lab, private: str) -> None:
+async def test_a_private_registry_opens_to_who_has_logged_in(
+    tenant: Tenant, lab: Lab, private: str, authority: Authority, folder: Path
+) -> None:
+    """Without an engine by a certificate in ``certs.d``; the engine takes any on loopback."""
     host, login = private.partition("/")[0], ("login", "-u", USER, "--password-stdin")
+    trusted = folder / "certs.d" / host
+    trusted.mkdir(parents=True)
+    (trusted / "ca.crt").write_bytes(authority.file.read_bytes())
     assert needs_login(await tenant.refused("pull", private))
     wrong = await tenant.tried(*login, host, stdin=b"nonsense")
     assert wrong.code != 0
@@ -170,6 +182,19 @@ async def test_a_private_registry_opens_to_who_has_logged_in(tenant: Tenant, lab
     await tenant.docker("rmi", private)
     await tenant.docker("logout", host)
     assert needs_login(await tenant.refused("pull", private))
+
+
+async def test_a_registry_of_an_unknown_authority_says_where_to_put_its_certificate(
+    bare_tenant: Tenant, private: str, tmp_path: Path, folder: Path
+) -> None:
+    host = private.partition("/")[0]
+    trusted = folder / "certs.d" / host / "ca.crt"
+    trusted.parent.mkdir(parents=True)
+    trusted.write_bytes(Authority(tmp_path).file.read_bytes())
+    for words in (("pull", private), ("run", *LIMITS, private), ("login", "-u", USER, "-p", PASSWORD, host)):
+        said = await bare_tenant.refused(*words)
+        assert f"the certificate of {host} is not to be trusted" in said
+        assert str(trusted) in said
 
 
 def needs_login(said: str) -> bool:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
-import hashlib
 import json
-import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zstandard
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,96 +16,16 @@ from yarl import URL
 
 from dockage.adapters.images import OwnImages, Pulling
 from dockage.adapters.images.downloads import TRIES, Downloads
-from dockage.adapters.images.registry import Registry, as_private, is_loopback
+from dockage.adapters.images.registry import Registry, as_private
+from dockage.adapters.images.trust import is_loopback
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.protocol import registry
 from dockage.protocol.registry import Challenge, Credentials, Platform
 from dockage.testing.clock import ManualClock
+from images.pretended import GZIP, INDEX, SCHEMA2, Pretended, Reply, Trick, described, sha
 
-SCHEMA2 = "application/vnd.docker.distribution.manifest.v2+json"
-INDEX = registry.INDEXES[0]
-GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
-RAW = "application/vnd.oci.image.layer.v1.tar"
 NOBODY = Credentials()
 ANN = Credentials(username="ann", password="open sesame")
-NOISE = random.Random(1).randbytes(1 << 20)
-"""Does not pack, so that it takes several reads."""
-PACKED = gzip.compress(NOISE, 1)
-Reply = web.StreamResponse
-Trick = Callable[[web.Request], "web.StreamResponse | None"]
-
-
-def sha(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def described(content: bytes, kind: str = "", **more: Any) -> dict[str, Any]:
-    return {"mediaType": kind, "digest": sha(content), "size": len(content), **more}
-
-
-class Pretended:
-    """A registry on loopback with one image, ``tests/app:1``, of three layers, each packed in another way."""
-
-    def __init__(self) -> None:
-        self.raw = [NOISE, b"two" * 400, b"three" * 400]
-        self.packed = [PACKED, zstandard.compress(self.raw[1]), self.raw[2]]
-        config = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [sha(x) for x in self.raw]}}
-        self.config = json.dumps(config).encode()
-        self.layers = [
-            described(packed, kind) for packed, kind in zip(self.packed, (GZIP, ZSTD, RAW), strict=True)
-        ]
-        self.blobs = {sha(blob): blob for blob in (*self.packed, self.config)}
-        self.manifests: dict[str, bytes] = {}
-        self.tag("1", self.manifest())
-        self.asked: list[web.Request] = []
-        self.trick: Trick = lambda request: None
-        """Answers instead, if it wants."""
-        self.silent = False
-
-    def manifest(self, **changed: Any) -> bytes:
-        found = {
-            "schemaVersion": 2,
-            "mediaType": SCHEMA2,
-            "config": described(self.config),
-            "layers": self.layers,
-        }
-        return json.dumps(found | changed).encode()
-
-    def tag(self, version: str, manifest: bytes) -> None:
-        self.manifests[version] = self.manifests[sha(manifest)] = manifest
-
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self.serve)
-        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
-        await site.start()
-        self.host = f"127.0.0.1:{self.runner.addresses[0][1]}"
-        self.name = f"{self.host}/tests/app:1"
-
-    async def serve(self, request: web.Request) -> Reply:
-        self.asked.append(request)
-        if self.silent:
-            await asyncio.sleep(60)
-        if (found := self.trick(request)) is not None:
-            return found
-        if request.path == "/v2/":
-            return web.json_response({})
-        what, _, name = request.path.removeprefix("/v2/tests/app/").partition("/")
-        body = {"manifests": self.manifests, "blobs": self.blobs}.get(what, {}).get(name)
-        if body is None:
-            fault = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
-            return web.json_response(fault, status=404)
-        if begin := request.headers.get("range"):
-            at = int(begin.removeprefix("bytes=").rstrip("-"))
-            headers = {"content-range": f"bytes {at}-{len(body) - 1}/{len(body)}"}
-            return web.Response(body=body[at:], status=206, headers=headers)
-        return web.Response(body=body)
-
-    def paths(self, part: str) -> list[str]:
-        return [request.path for request in self.asked if part in request.path]
 
 
 @pytest.fixture
@@ -128,7 +43,7 @@ def store(tmp_path: Path) -> OwnImages:
 
 @pytest.fixture
 def pulling(store: OwnImages, tmp_path: Path) -> Pulling:
-    found = Pulling(store, tmp_path / "pulled", "x86_64")
+    found = Pulling(store, tmp_path / "pulled", "x86_64", [tmp_path / "certs.d"])
     found._downloads = Downloads(tmp_path / "pulled", pause=0.01)
     return found
 
@@ -361,7 +276,9 @@ async def test_manifests_that_are_none_are_refused(
 
 async def test_what_cannot_fit_is_not_even_begun(there: Pretended, tmp_path: Path) -> None:
     small = OwnImages(tmp_path / "small", ManualClock(), limit=1 << 20)
-    await refused(Pulling(small, tmp_path / "pulled", "x86_64"), there.name, UsageError, "image.store-full")
+    await refused(
+        Pulling(small, tmp_path / "pulled", "x86_64", [tmp_path]), there.name, UsageError, "image.store-full"
+    )
     assert there.paths("/blobs/") == [f"/v2/tests/app/blobs/{sha(there.config)}"]
 
 
@@ -370,7 +287,9 @@ async def test_a_layer_that_unpacks_without_end_fills_no_disk(there: Pretended, 
     there.layers[0], there.blobs[sha(bomb)] = described(bomb, GZIP), bomb
     there.tag("1", there.manifest())
     small = OwnImages(tmp_path / "small", ManualClock(), limit=8 << 20)
-    await refused(Pulling(small, tmp_path / "pulled", "x86_64"), there.name, UsageError, "image.store-full")
+    await refused(
+        Pulling(small, tmp_path / "pulled", "x86_64", [tmp_path]), there.name, UsageError, "image.store-full"
+    )
     assert sum(path.stat().st_size for path in (tmp_path / "small").rglob("*")) < 8 << 20
 
 
@@ -406,7 +325,7 @@ def test_what_has_tls_is_not_followed_to_where_there_is_none() -> None:
 async def test_a_registry_that_stalls_is_left_after_a_while(there: Pretended) -> None:
     there.silent = True
     with pytest.raises(Unavailable) as error:
-        async with Registry(registry.reference(there.name), Credentials(), silence=0.1) as source:
+        async with Registry(registry.reference(there.name), Credentials(), (), silence=0.1) as source:
             await source.manifest()
     assert error.value.code == "registry.unreachable"
 

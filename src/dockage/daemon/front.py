@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from dockage.adapters.front.front import DockerFront
-from dockage.adapters.images import EngineImages, ImageSender, LeftImages, OwnImages, Pulling, WithLeft
+from dockage.adapters.images import CERTS, EngineImages, ImageSender, LeftImages, OwnImages, Pulling, WithLeft
 from dockage.adapters.probe.prober import LeaseProber, ProbeImage, program
 from dockage.domain.identity import LeaseId
 from dockage.ports.hosting import Prober
@@ -61,7 +61,9 @@ def open_front(node: Node, journal: Journal, stack: AsyncExitStack) -> list[Loop
         clock=clock,
         bind_host=tenant.bind_host,
         store=store,
-        puller=Pulling(store, home / "pulled", platform.machine()) if store else None,
+        puller=Pulling(store, home / "pulled", platform.machine(), (home / "certs.d", *CERTS))
+        if store
+        else None,
         tell=node.steps.tell,
         linger_sec=tenant.linger_sec,
     )

@@ -7,5 +7,6 @@ from .local import EngineImages
 from .own import OwnImages
 from .pulling import Pulling
 from .sender import ImageSender
+from .trust import CERTS
 
-__all__ = ["EngineImages", "ImageSender", "LeftImages", "OwnImages", "Pulling", "WithLeft"]
+__all__ = ["CERTS", "EngineImages", "ImageSender", "LeftImages", "OwnImages", "Pulling", "WithLeft"]

@@ -7,7 +7,7 @@ nothing has changed, so a pull that is cut or lied to leaves the old image as it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -28,9 +28,10 @@ PROGRESS_EVERY = 0.1
 class Pulling:
     """Implements ``ports.Puller``."""
 
-    def __init__(self, store: OwnImages, folder: Path, machine: str) -> None:
-        """*machine*: what images are pulled for unless the user says (``platform.machine()``)."""
-        self._store, self._downloads = store, Downloads(folder)
+    def __init__(self, store: OwnImages, folder: Path, machine: str, certs: Sequence[Path]) -> None:
+        """*machine*: what images are pulled for unless the user says (``platform.machine()``); *certs*: as
+        ``Registry``'s."""
+        self._store, self._downloads, self._certs = store, Downloads(folder), certs
         self._usual = Platform("linux", registry.ARCHITECTURES.get(machine, machine))
         self._turn = asyncio.Lock()
         """One image at a time: several at once would share layers, and the line is one anyway."""
@@ -40,7 +41,7 @@ class Pulling:
         that does not answer."""
         wanted = registry.reference(name)
         at = registry.platform(platform) if platform else self._usual
-        async with Registry(wanted, credentials) as source:
+        async with Registry(wanted, credentials, self._certs) as source:
             top, image = await _resolve(source, at)
             yield {"status": f"Pulling from {wanted.repository}", "id": wanted.version}
             config = await source.small(image.config, CONFIG_MAX)
@@ -62,7 +63,7 @@ class Pulling:
         host = credentials.serveraddress.removeprefix("https://").removeprefix("http://").partition("/")[0]
         if host in ("", "index.docker.io", registry.HUB):
             host = registry.HUB
-        async with Registry(Reference(f"{host}/login", "latest"), credentials) as source:
+        async with Registry(Reference(f"{host}/login", "latest"), credentials, self._certs) as source:
             await source.login()
 
     # -- within ------------------------------------------------------------------------------------

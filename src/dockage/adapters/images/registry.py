@@ -1,14 +1,17 @@
 """A registry, as a client that believes none of it. Counterpart: ``protocol/registry.py``.
 
-As Docker does: https, but on loopback plain http will do; credentials go to the registry and to the token server that
-it names, which must be as private; what it redirects elsewhere (a store of blobs) is asked without them.
+As Docker does: https (``trust.py`` says with whose certificate), but on loopback plain http will do; credentials go to
+the registry and to the token server that it names, which must be as private; what it redirects elsewhere (a store of
+blobs) is asked without them.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import AsyncIterator
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -18,6 +21,8 @@ from yarl import URL
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.protocol import registry
 from dockage.protocol.registry import Blob, Challenge, Credentials, Reference
+
+from .trust import Trust, distrusted, is_loopback
 
 CONNECT, SILENCE = 15.0, 60.0
 """Seconds to reach it; seconds without a byte."""
@@ -37,8 +42,12 @@ class Found(NamedTuple):
 class Registry:
     """One repository, for one user, for as long as the block lasts."""
 
-    def __init__(self, wanted: Reference, credentials: Credentials, silence: float = SILENCE) -> None:
+    def __init__(
+        self, wanted: Reference, credentials: Credentials, certs: Sequence[Path], silence: float = SILENCE
+    ) -> None:
+        """*certs*: folders as Docker's ``certs.d``; the first is where our user is told to put what is missing."""
         self._wanted, self._credentials = wanted, credentials
+        self._certs, self._trust = certs, Trust(certs, wanted.host)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=silence)
         self._authorization = ""
         if credentials.registrytoken:
@@ -107,12 +116,18 @@ class Registry:
     async def _origin(self) -> URL:
         """Docker's rule for registries on this machine: with TLS if they have it."""
         secure = URL(f"https://{self._wanted.host}")
-        if not is_loopback(self._wanted.host):
+        if not is_loopback(self._wanted.host) or self._trust.knows(self._wanted.host):
             return secure
+        tls = await self._tls(secure)
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with self._session.get(secure / "v2/", allow_redirects=False):
+            async with self._session.get(secure / "v2/", allow_redirects=False, ssl=tls):
                 return secure
         return secure.with_scheme("http")
+
+    async def _tls(self, url: URL) -> ssl.SSLContext | bool:
+        if url.scheme != "https":
+            return True
+        return await asyncio.to_thread(self._trust.context, url)  # it reads all the system's authorities
 
     @asynccontextmanager
     async def _asked(self, path: str, headers: Headers) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -123,6 +138,8 @@ class Registry:
                 if answer.status not in (200, 206):
                     raise await self._refusal(answer)
                 yield answer
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise distrusted(error, self._certs) from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             why = f"the registry {self._wanted.host} does not answer: {str(error) or type(error).__name__}"
             raise Unavailable("registry.unreachable", why) from error
@@ -140,7 +157,8 @@ class Registry:
         for _ in range(MOVES_MAX + 1):
             at_home = url.origin() == self._base.origin()
             own = {"authorization": self._authorization} if at_home and self._authorization else {}
-            answer = await self._session.get(url, headers=headers | own, allow_redirects=False)
+            tls = await self._tls(url)
+            answer = await self._session.get(url, headers=headers | own, allow_redirects=False, ssl=tls)
             if answer.status not in MOVED:
                 return answer
             answer.release()
@@ -157,6 +175,7 @@ class Registry:
             return basic if asked.scheme == "basic" else ""
         url = as_private(self._base, URL(asked.realm), "wants tokens fetched")
         scope = asked.scope or f"repository:{self._wanted.repository}:pull"
+        tls = await self._tls(url)
         query = {key: value for key, value in (("service", asked.service), ("scope", scope)) if value}
         if mine.identitytoken:
             form = {
@@ -165,10 +184,10 @@ class Registry:
                 "client_id": "dockage",
                 **query,
             }
-            request = self._session.post(url, data=form, allow_redirects=False)
+            request = self._session.post(url, data=form, allow_redirects=False, ssl=tls)
         else:
             own = {"authorization": basic} if basic else {}
-            request = self._session.get(url.update_query(query), headers=own, allow_redirects=False)
+            request = self._session.get(url.update_query(query), headers=own, allow_redirects=False, ssl=tls)
         async with request as answer:
             if answer.status != 200:
                 raise await self._refusal(answer)
@@ -198,14 +217,6 @@ def as_private(base: URL, url: URL, does: str) -> URL:
     raise PeerError(
         "registry.moves", f"the registry {does} with {url.scheme or 'no scheme'}: not without TLS"
     )
-
-
-def is_loopback(host: str) -> bool:
-    name = URL(f"http://{host}").host or ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
