@@ -18,11 +18,11 @@ from certlab import LOCAL, Authority
 from dockage.adapters.images import OwnImages, Pulling
 from dockage.adapters.images.trust import Trust, place
 from dockage.domain.errors import UsageError
-from dockage.protocol.registry import Credentials
+from dockage.protocol.registry import HUB_HOST, Credentials
 from dockage.testing.clock import ManualClock
 from images.pretended import Pretended, Reply
 
-HUB, TOKENS, BLOBS = "registry-1.docker.io", "auth.docker.io", "production.cloudfront.docker.com"
+HUB, TOKENS, BLOBS = HUB_HOST, "auth.example", "blobs.example"
 NOBODY = Credentials()
 Serve = Callable[[ssl.SSLContext], Coroutine[Any, Any, Pretended]]
 
@@ -227,6 +227,6 @@ async def test_an_authority_of_our_own_is_none_for_docker_hub(
     """In ``certs.d`` it stands for one registry, with what that leads to, and for no other."""
     monkeypatch.delenv("SSL_CERT_FILE")
     trusted(tmp_path, "elsewhere.example", authority.file)
-    assert "certs.d/registry-1.docker.io/ca.crt" in await refused(pulling, "app")
+    assert f"certs.d/{HUB}/ca.crt" in await refused(pulling, "app")
     trusted(tmp_path, HUB, authority.file)
     assert "Downloaded" in await pulled(pulling, "app"), "the token server and the store are signed as it is"
