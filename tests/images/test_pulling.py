@@ -18,6 +18,7 @@ from dockage.adapters.images import OwnImages, Pulling
 from dockage.adapters.images.downloads import TRIES, Downloads
 from dockage.adapters.images.registry import Registry, as_private
 from dockage.adapters.images.trust import is_loopback
+from dockage.adapters.system.machine import architecture
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.protocol import registry
 from dockage.protocol.registry import Challenge, Credentials, Platform
@@ -375,6 +376,19 @@ def test_loopback_is_what_docker_takes_for_it() -> None:
     assert not any(
         map(is_loopback, ("host.example", "10.0.0.1:5000", "127.0.0.1.example", "localhost.example"))
     )
+
+
+@pytest.mark.parametrize(
+    ("here", "market", "image"),
+    [("x86_64", "x86_64", "amd64"), ("aarch64", "aarch64", "arm64"), ("arm64", "aarch64", "arm64")],
+)
+def test_what_is_pulled_and_who_is_looked_for_are_of_one_kind(
+    here: str, market: str, image: str, monkeypatch: pytest.MonkeyPatch, store: OwnImages, tmp_path: Path
+) -> None:
+    """A Mac calls itself arm64, the providers' kernels call it aarch64."""
+    monkeypatch.setattr("platform.machine", lambda: here)
+    assert architecture() == market
+    assert Pulling(store, tmp_path, architecture(), ())._usual == Platform("linux", image)
 
 
 def test_variants_that_every_machine_has_are_none() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -12,6 +11,7 @@ from pathlib import Path
 from dockage.adapters.front.front import DockerFront
 from dockage.adapters.images import CERTS, EngineImages, ImageSender, LeftImages, OwnImages, Pulling, WithLeft
 from dockage.adapters.probe.prober import LeaseProber, ProbeImage, program
+from dockage.adapters.system.machine import architecture
 from dockage.domain.identity import LeaseId
 from dockage.ports.hosting import Prober
 from dockage.ports.machine import Journal
@@ -61,9 +61,7 @@ def open_front(node: Node, journal: Journal, stack: AsyncExitStack) -> list[Loop
         clock=clock,
         bind_host=tenant.bind_host,
         store=store,
-        puller=Pulling(store, home / "pulled", platform.machine(), (home / "certs.d", *CERTS))
-        if store
-        else None,
+        puller=Pulling(store, home / "pulled", architecture(), (home / "certs.d", *CERTS)) if store else None,
         tell=node.steps.tell,
         linger_sec=tenant.linger_sec,
     )
@@ -84,5 +82,5 @@ def prober(engine: IntoLease, layers: IntoLease) -> Prober:
     async def send(lease: LeaseId, image: Image) -> None:
         await ImageSender(ProbeImage(image)).send(lambda: layers(lease), image.manifest.image)
 
-    machine = platform.machine()
+    machine = architecture()
     return LeaseProber(engine, send, program(machine), machine, time.monotonic)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +23,7 @@ from dockage.adapters.keys.files import FileKeys, verify
 from dockage.adapters.proofs.folder import ProofFolder
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
+from dockage.adapters.system.machine import architecture
 from dockage.adapters.system.notify import Notifier
 from dockage.domain.identity import NodeKey
 from dockage.node.records import HISTORY
@@ -129,7 +129,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             prices=provider.prices(config.provider, config.peg),
             prober=front.prober if config.tenant.checks else None,
             rand=SystemRandom(),
-            architecture=platform.machine(),
+            architecture=architecture(),
             new_pake=network.new_pake,
             relay=relay.relay.figures if relay else None,
             neighbours=network.neighbours(config),

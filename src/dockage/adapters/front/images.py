@@ -27,7 +27,7 @@ from .local import NO_ENGINE, stored
 from .parts import Parts
 
 SESSION = 30.0
-"""Seconds in which a client has heard the refusal of its build."""
+"""Seconds in which a client hangs up."""
 _NAMED = re.compile(r"/images/(?P<name>.+)/(?P<what>json|history|tag|get)")
 
 
@@ -139,10 +139,11 @@ async def _no_cache(call: Call, parts: Parts, store: ImageStore) -> None:
 
 async def _idle_session(call: Call, parts: Parts, store: ImageStore) -> None:
     """A client of 2021 opens it beside ``/build`` and shows the refusal of whichever is first, of this one without its
-    words: so it is let in, and finds nobody."""
+    words: so it is let in, and hears at once that nobody is there. (Else it would wait 10 s for that.)"""
     if not call.request.wants_upgrade:
         raise ApiError(501, NO_ENGINE)
     session = await call.server.upgrade()
+    await session.finish()
     with suppress(TimeoutError):
         async with asyncio.timeout(SESSION):
             while await session.read(1 << 16):
