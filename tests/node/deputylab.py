@@ -29,7 +29,7 @@ class Pair:
 
     def __init__(self, slip: int = 0, given: Mandate | None = None) -> None:
         self.now, self.slip = START, slip
-        self.state = acting.restore(ME, ())
+        self.state = restore(ME, ())
         self.deputy = Deputy(DEPUTY, ALLOWANCE)
         self.epoch = 1
         self.tell(say.Wanted(SHOP, Goal(recipe="r", ready=True), lease(1), place(1), PRICE))

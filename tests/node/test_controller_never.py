@@ -14,7 +14,7 @@ from dockage.domain.reason import Reason
 from dockage.domain.units import SECOND, Instant, Msat
 from dockage.domain.update import Update
 from dockage.node import controller_words as say
-from dockage.node.controller import is_cut_off
+from dockage.node.controller_acting import is_cut_off
 from dockage.node.kept import Goal
 from dockage.node.shown import shown
 

@@ -12,7 +12,7 @@ from dockage.domain.units import Instant
 from dockage.node import controller
 from dockage.node.controller_words import AnyWant
 from dockage.node.effects import AnyEffect
-from dockage.node.kept import Controller, Deployment, durable
+from dockage.node.kept import Controller, Deployment, durable, restore
 from dockage.node.tenant import Tenant
 from dockage.ports.machine import Clock, Journal, Keys, Row
 from dockage.wire.http import HttpClient
@@ -45,7 +45,7 @@ def keeper(
 ) -> tuple[Keeping, Driver[Controller]]:
     hands = Hands(Beside(renting, tenant), tenant, journal, rows, jobs, open_stream, steps)
     stored = kept(rows, KIND, Deployment)
-    state = controller.restore(keys.node, stored)
+    state = restore(keys.node, stored)
 
     def step(state: Controller, event: object, now: Instant) -> tuple[Controller, tuple[AnyEffect, ...]]:
         return cast("tuple[Controller, tuple[AnyEffect, ...]]", controller.step(state, event, now))
