@@ -1,8 +1,8 @@
 """Desired against actual: what is to be placed, migrated, stopped, and what is left alone, each with its reason.
 
 A pure reading of one deployment; ``controller_acting.py`` carries it out. The thresholds: out of the rotation after one
-miss (``Verdict.serves``), replaced once it is lost (``signs.is_lost``), ended and unpaid after ``Patience.fence``. Traffic
-is taken away early, and work destroyed late.
+miss (``Verdict.serves``), replaced once it is lost (``signs.is_lost``), ended and unpaid after ``Patience.fence``.
+Traffic is taken away early, and work destroyed late.
 """
 
 from __future__ import annotations
