@@ -33,7 +33,7 @@ from dockage.ports.renting import LeaseInfo, Progress
 from dockage.protocol.streams import AnyHeader, Datagrams, Engine, Layers, Tunnel, encode_header
 from dockage.wire.ahead import Headed
 from dockage.wire.frames import frame
-from dockage.wire.quick import Take, quick
+from dockage.wire.quick import Around, Take
 
 from .driver import Driver
 from .market import Found, choose
@@ -345,11 +345,12 @@ def _why_failed(lease: RentedLease) -> UsageError:
     return UsageError(last.code, last.text + also)
 
 
-class Counted:
+class Counted(Around):
     """A tunnel's Stream that counts its payload on our side."""
 
     def __init__(self, stream: Stream, sent: Callable[[int], None], received: Callable[[int], None]) -> None:
-        self._stream, self._sent, self._received = quick(stream), sent, received
+        super().__init__(stream)
+        self._sent, self._received = sent, received
 
     async def read(self, limit: int) -> bytes:
         data = await self._stream.read(limit)
@@ -364,22 +365,9 @@ class Counted:
         self._sent(len(data))
         self._stream.put(data)
 
-    @property
-    def is_full(self) -> bool:
-        return self._stream.is_full
-
-    async def drained(self) -> None:
-        await self._stream.drained()
-
     async def pour(self, take: Take) -> bool:
         def counted(piece: bytes) -> bool:
             self._received(len(piece))
             return take(piece)
 
         return await self._stream.pour(counted)
-
-    async def finish(self) -> None:
-        await self._stream.finish()
-
-    def abort(self) -> None:
-        self._stream.abort()

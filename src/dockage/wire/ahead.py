@@ -9,14 +9,15 @@ from __future__ import annotations
 from dockage.ports.peers import Stream
 
 from .frames import PIECE
-from .quick import Take, quick
+from .quick import Around, Take
 
 
-class Headed:
+class Headed(Around):
     """*head* goes out before anything else, with the first write or before the first read."""
 
     def __init__(self, stream: Stream, head: bytes) -> None:
-        self._stream, self._head = quick(stream), head
+        super().__init__(stream)
+        self._head = head
 
     async def read(self, limit: int) -> bytes:
         if self._head:
@@ -32,13 +33,6 @@ class Headed:
         head, self._head = self._head, b""
         self._stream.put(head + data if head else data)
 
-    @property
-    def is_full(self) -> bool:
-        return self._stream.is_full
-
-    async def drained(self) -> None:
-        await self._stream.drained()
-
     async def pour(self, take: Take) -> bool:
         if self._head:
             await self.write(b"")
@@ -49,15 +43,13 @@ class Headed:
             await self.write(b"")
         await self._stream.finish()
 
-    def abort(self) -> None:
-        self._stream.abort()
 
-
-class Ahead:
+class Ahead(Around):
     """Reads what there is, hands out what is asked for."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self._rest = quick(stream), b""
+        super().__init__(stream)
+        self._rest = b""
 
     async def read(self, limit: int) -> bytes:
         if self._rest:
@@ -73,22 +65,3 @@ class Ahead:
         if rest and not take(rest):
             return True
         return await self._stream.pour(take)
-
-    async def write(self, data: bytes) -> None:
-        await self._stream.write(data)
-
-    def put(self, data: bytes) -> None:
-        self._stream.put(data)
-
-    @property
-    def is_full(self) -> bool:
-        return self._stream.is_full
-
-    async def drained(self) -> None:
-        await self._stream.drained()
-
-    async def finish(self) -> None:
-        await self._stream.finish()
-
-    def abort(self) -> None:
-        self._stream.abort()

@@ -51,6 +51,38 @@ def quick(stream: Stream) -> Quick:
     return stream if isinstance(stream, Quick) else Patient(stream)
 
 
+class Around:
+    """A Quick stream around another one: passes on all that who extends it leaves as it is."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = quick(stream)
+
+    async def read(self, limit: int) -> bytes:
+        return await self._stream.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.write(data)
+
+    def put(self, data: bytes) -> None:
+        self._stream.put(data)
+
+    @property
+    def is_full(self) -> bool:
+        return self._stream.is_full
+
+    async def drained(self) -> None:
+        await self._stream.drained()
+
+    async def pour(self, take: Take) -> bool:
+        return await self._stream.pour(take)
+
+    async def finish(self) -> None:
+        await self._stream.finish()
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+
 class Patient:
     """A stream that has only waiting reads and writes: full after each piece."""
 
