@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.ports.peers import Stream
 from dockage.testing.leases import memory_pair
-from dockage.wire.http import HttpClient, HttpServer, read_whole
+from dockage.wire.bodies import read_whole
+from dockage.wire.http import HttpClient, HttpServer
 
 LIMIT = 30.0
 BODIES = st.lists(st.binary(min_size=1, max_size=300), max_size=5)

@@ -15,30 +15,23 @@ from typing import NamedTuple
 
 from dockage.domain.errors import DockageError, PeerError, Unavailable
 from dockage.ports.peers import Stream
-from dockage.protocol.http1 import Chunks, Framing
 
-from .frames import PIECE
+from .bodies import BODY_LIMIT, CHUNKED, ENDLESS, Incoming, Outgoing, read_whole
 from .heads import (
     CONTINUE,
-    HEAD_LIMIT,
     SWITCH,
     HeaderPairs,
     Headers,
     RequestHead,
     lines_of,
-    may_begin,
     parse_request,
     parse_response,
     request_bytes,
     status_line,
 )
 
-BODY_LIMIT = 4 << 20
-"""The largest body that is read whole: a container's JSON is 3 kB, an image list of a busy engine 1 MiB."""
 INTERIM_MAX = 16
 """Heads (100 to 199) that a server may send before its answer."""
-DRAIN_LIMIT = 1 << 20
-"""Of a body that nobody wants, so much is read to keep the connection; a longer one costs it."""
 
 
 class Request(NamedTuple):
@@ -52,166 +45,15 @@ class Request(NamedTuple):
         return bool(self.headers.get("upgrade"))
 
 
-class Upgraded:
-    """The raw Stream after a 101: what the other side already sent comes first."""
-
-    def __init__(self, stream: Stream, first: bytes, ended: bool) -> None:
-        self._stream, self._first, self._ended = stream, first, ended
-
-    async def read(self, limit: int) -> bytes:
-        if self._first:
-            piece, self._first = self._first[:limit], self._first[limit:]
-            return piece
-        return b"" if self._ended else await self._stream.read(limit)
-
-    async def write(self, data: bytes) -> None:
-        await self._stream.write(data)
-
-    async def finish(self) -> None:
-        await self._stream.finish()
-
-    def abort(self) -> None:
-        self._stream.abort()
-
-
-class _Incoming:
-    """What comes on a Stream: heads, the bodies behind them, and what is behind those."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self._data = b""
-        self._ended = False
-        self._left = 0
-        """Bytes of the body; -1 = its end is told otherwise."""
-        self._chunks: Chunks | None = None
-        self._content = list[bytes]()
-        """Of chunks."""
-
-    async def head(self) -> bytes:
-        """Up to the empty line; b"" at an orderly end before it. Raises PeerError("http.malformed") or
-        Unavailable("http.cut")."""
-        searched = 0
-        while (end := self._data.find(b"\r\n\r\n", searched) + 4) < 4:
-            if len(self._data) > HEAD_LIMIT or (self._data and not may_begin(self._data)):
-                raise PeerError("http.malformed", "a head that is too long, or none")
-            if self._ended:
-                if self._data:
-                    raise _cut()
-                return b""
-            searched = max(0, len(self._data) - 3)
-            await self._fill()
-        if end > HEAD_LIMIT:
-            raise PeerError("http.malformed", f"a head of {end} bytes; the limit is {HEAD_LIMIT}")
-        head, self._data = self._data[:end], self._data[end:]
-        return head
-
-    async def _fill(self) -> None:
-        data = await self.stream.read(PIECE)
-        self._ended = not data
-        self._data = self._data + data if self._data else data
-
-    # -- a body ----------------------------------------------------------------------------------------
-    def expect(self, framing: Framing) -> None:
-        """A body so framed comes next."""
-        self._left = framing.length
-        self._chunks = Chunks(self._content) if framing.chunked else None
-
-    @property
-    def is_clean(self) -> bool:
-        """The body came to its end, and nothing behind it."""
-        return self.is_over and not self._data
-
-    @property
-    def is_over(self) -> bool:
-        """The body came to its end."""
-        return self._left == 0 if self._chunks is None else self._chunks.done
-
-    async def body(self) -> AsyncIterator[bytes]:
-        """Its pieces as they come. Raises PeerError("http.framing") or Unavailable("http.cut")."""
-        while not self.is_over:
-            if not self._data:
-                await self._fill()
-            if not self._data:
-                if self._chunks is not None or self._left >= 0:
-                    raise _cut()
-                self._left = 0
-            elif piece := self._piece():
-                yield piece
-
-    def _piece(self) -> bytes:
-        data, self._data = self._data, b""
-        if self._chunks is not None:
-            self._data = data[self._chunks.feed(data) :]
-            piece = b"".join(self._content)
-            self._content.clear()
-            return piece
-        if 0 <= self._left < len(data):
-            data, self._data = data[: self._left], data[self._left :]
-        self._left -= len(data) if self._left > 0 else 0
-        return data
-
-    async def drained(self) -> bool:
-        """Whether the rest of the body was little enough to be read away."""
-        taken = 0
-        async for piece in self.body():
-            taken += len(piece)
-            if taken > DRAIN_LIMIT:
-                return False
-        return True
-
-    # -- behind it -------------------------------------------------------------------------------------
-    async def gone(self) -> None:
-        """Returns once the other side closed or broke. What it sent meanwhile is kept (at most HEAD_LIMIT:
-        nobody pipelines more behind a running answer)."""
-        while not self._ended and len(self._data) <= HEAD_LIMIT:
-            try:
-                await self._fill()
-            except (PeerError, Unavailable):
-                return
-
-    def upgraded(self) -> Upgraded:
-        first, self._data = self._data, b""
-        return Upgraded(self.stream, first, self._ended)
-
-
-_CHUNKED, _ENDLESS = -1, -2
-"""Lengths that are none: its end is told by a last chunk, or by the end of the connection."""
-
-
-class _Outgoing:
-    """A body on its way out: what was promised of it in the head is kept."""
-
-    def __init__(self, length: int, *, silent: bool = False) -> None:
-        """*silent*: nothing of it is sent."""
-        self._left, self._silent = length, silent
-
-    def piece(self, data: bytes) -> bytes:
-        if self._silent or not data:  # an empty chunk would end a chunked body
-            return b""
-        if self._left == _CHUNKED:
-            return b"%x\r\n%b\r\n" % (len(data), data)
-        if 0 <= self._left < len(data):
-            raise PeerError("http.order", "more of a body than its head said")
-        self._left -= len(data) if self._left > 0 else 0
-        return data
-
-    def end(self) -> bytes:
-        if self._silent:
-            return b""
-        if self._left > 0:
-            raise PeerError("http.order", "less of a body than its head said")
-        return b"0\r\n\r\n" if self._left == _CHUNKED else b""
-
-
 class HttpServer:
     """Answers the requests that arrive on *stream*, one after the other."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self._in = stream, _Incoming(stream)
+        self._stream, self._in = stream, Incoming(stream)
         self._asked: RequestHead | None = None
         self._waited_for = False
         """The client sends its body once we say that it may."""
-        self._out: _Outgoing | None = None
+        self._out: Outgoing | None = None
         self._answered = self._keep = False
 
     async def read_request(self) -> Request | None:
@@ -268,21 +110,21 @@ class HttpServer:
         if not (self._keep or connection):
             given.append(("connection", "close"))
         head = status_line(status) + lines_of(given) + b"\r\n"
-        self._out = _Outgoing(length, silent=self._is_silent(status))
+        self._out = Outgoing(length, silent=self._is_silent(status))
         return head
 
     def _is_silent(self, status: int) -> bool:
         return status in (204, 304) or (self._asked is not None and self._asked.method == "HEAD")
 
     def _framed(self, status: int, given: list[tuple[str, str]]) -> int:
-        """What the answer's body is promised to be, as ``_Outgoing`` has it; *given* says so afterwards."""
+        """What the answer's body is promised to be, as ``Outgoing`` has it; *given* says so afterwards."""
         told = Headers(given).get("content-length")
         if told or self._is_silent(status):
             return int(told or 0)
         if self._asked is not None and self._asked.minor == b"0":
-            return _ENDLESS
+            return ENDLESS
         given.append(("transfer-encoding", "chunked"))
-        return _CHUNKED
+        return CHUNKED
 
     async def send(self, data: bytes) -> None:
         if piece := self._sending().piece(data):
@@ -294,7 +136,7 @@ class HttpServer:
         if rest:
             await self._stream.write(rest)
 
-    def _sending(self) -> _Outgoing:
+    def _sending(self) -> Outgoing:
         if self._out is None or self._answered:
             raise PeerError("http.order", "no answer is under way")
         return self._out
@@ -326,7 +168,7 @@ class HttpServer:
         given = [pair for pair in headers if pair[0].lower() not in ("connection", "upgrade")]
         wanted = self._asked.fields.headers.get("upgrade") if self._asked is not None else ""
         head = SWITCH + lines_of([*given, ("connection", "Upgrade"), ("upgrade", wanted or "tcp")]) + b"\r\n"
-        self._out = _Outgoing(0)
+        self._out = Outgoing(0)
         await self._stream.write(head)
         return self._in.upgraded()
 
@@ -335,7 +177,7 @@ class Response:
     """A response's head; its body is still on the wire. ``upgraded`` is the raw Stream after a 101."""
 
     def __init__(
-        self, incoming: _Incoming, status: int, headers: Headers, upgraded: Stream | None = None
+        self, incoming: Incoming, status: int, headers: Headers, upgraded: Stream | None = None
     ) -> None:
         self._in = incoming
         self.status = status
@@ -357,7 +199,7 @@ class HttpClient:
     """Asks the server at the end of *stream*; read one answer's body to its end before the next request."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self._in = stream, _Incoming(stream)
+        self._stream, self._in = stream, Incoming(stream)
         self._method = ""
         self._sent = self._keep = self._headed = False
 
@@ -397,7 +239,7 @@ class HttpClient:
         except Unavailable:
             pass  # the answer may already be here, and says more than "broken pipe"
 
-    async def _upload(self, body: AsyncIterator[bytes], out: _Outgoing) -> Response:
+    async def _upload(self, body: AsyncIterator[bytes], out: Outgoing) -> Response:
         try:
             async with asyncio.TaskGroup() as tasks:
                 upload = tasks.create_task(self._send_pieces(body, out))
@@ -408,7 +250,7 @@ class HttpClient:
             raise _first(group) from None
         return response
 
-    async def _send_pieces(self, body: AsyncIterator[bytes], out: _Outgoing) -> None:
+    async def _send_pieces(self, body: AsyncIterator[bytes], out: Outgoing) -> None:
         async for piece in body:
             try:
                 if data := out.piece(piece):
@@ -433,7 +275,7 @@ class HttpClient:
 
 def _framed(
     method: str, headers: HeaderPairs, body: bytes | AsyncIterator[bytes] | None
-) -> tuple[list[tuple[str, str]], _Outgoing]:
+) -> tuple[list[tuple[str, str]], Outgoing]:
     """The header lines with ``Host`` and what frames *body*."""
     fields = [(name.lower(), value) for name, value in headers]
     named = Headers(fields)
@@ -441,26 +283,14 @@ def _framed(
         fields.insert(0, ("host", "docker"))
     if isinstance(body, bytes):
         fields = [pair for pair in fields if pair[0] not in ("content-length", "transfer-encoding")]
-        return [*fields, ("content-length", str(len(body)))], _Outgoing(0)
+        return [*fields, ("content-length", str(len(body)))], Outgoing(0)
     told = named.get("content-length")
     if body is not None and not told:
         more = [] if named.get("transfer-encoding") else [("transfer-encoding", "chunked")]
-        return [*fields, *more], _Outgoing(_CHUNKED)
+        return [*fields, *more], Outgoing(CHUNKED)
     if body is None and method in ("POST", "PUT") and not told:
         fields.append(("content-length", "0"))
-    return fields, _Outgoing(int(told) if told.isascii() and told.isdigit() else 0)
-
-
-async def read_whole(pieces: AsyncIterator[bytes], limit: int = BODY_LIMIT) -> bytes:
-    """Raises PeerError("http.oversized") as soon as the body passes *limit* bytes."""
-    buffer = bytearray()
-    async for piece in pieces:
-        buffer += piece
-        if len(buffer) > limit:
-            raise PeerError(
-                "http.oversized", f"a body of more than {limit} bytes where at most that is allowed"
-            )
-    return bytes(buffer)
+    return fields, Outgoing(int(told) if told.isascii() and told.isdigit() else 0)
 
 
 JSON = (("content-type", "application/json"),)
@@ -473,10 +303,6 @@ def error_body(message: str) -> bytes:
 
 async def error_response(server: HttpServer, status: int, message: str) -> None:
     await server.answer(status, JSON, error_body(message))
-
-
-def _cut() -> Unavailable:
-    return Unavailable("http.cut", "the connection ended in the middle of a message")
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
