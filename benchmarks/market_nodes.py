@@ -19,7 +19,6 @@ import structlog
 import uvloop
 
 from dockage.adapters.dht.directory import KademliaDirectory
-from dockage.adapters.keys.files import verify
 from dockage.adapters.link.link import IrohLink
 from dockage.adapters.system.clock import SystemClock
 from dockage.daemon.indexing import Indexer
@@ -35,6 +34,7 @@ from dockage.protocol.records import LIFETIME, OfferBody, open_record, seal
 from dockage.testing.keys import MemoryKeys
 from dockage.wire.ahead import Headed
 from dockage.wire.frames import frame
+from dockage.wire.keys import verify
 
 REGION = "earth"
 

@@ -26,7 +26,6 @@ import structlog
 from aiohttp import web
 from msgspec.structs import replace
 
-from dockage.adapters.keys.files import verify
 from dockage.adapters.link import IrohLink
 from dockage.adapters.relay import Relay, RelayProbe
 from dockage.adapters.system.clock import SystemClock
@@ -50,6 +49,7 @@ from dockage.testing.host import FakeContainer, FakeHost
 from dockage.testing.link import echo, read_all
 from dockage.wire.frames import read_frame, write_frame
 from dockage.wire.http import HttpClient, HttpServer
+from dockage.wire.keys import verify
 from dockage.wire.limits import LinkLimits
 from dockage.wire.splice import SocketStream, splice
 

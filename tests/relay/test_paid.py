@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from dockage.adapters.keys.files import verify
 from dockage.adapters.relay import Relay, RelayProbe
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import LeaseId
@@ -18,6 +17,7 @@ from dockage.ports.peers import Address
 from dockage.protocol import relaying
 from dockage.testing.link import call, echo, refuse, serving
 from dockage.testing.relay import RelayContract, Stage
+from dockage.wire.keys import verify
 from dockage.wire.tolls import TollHost
 from relay.test_relay import LIMITS, Raw, Running, joined, raw
 

@@ -14,13 +14,13 @@ import pytest
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dockage.adapters.keys.files import verify
 from dockage.adapters.link import IrohLink
 from dockage.adapters.relay import Relay
 from dockage.domain.identity import NodeKey
 from dockage.ports.peers import Address
 from dockage.protocol import relaying
 from dockage.testing.link import call, echo, refuse, serving
+from dockage.wire.keys import verify
 from dockage.wire.limits import RelayLimits
 
 SEEDS = [hashlib.sha256(b"relayed %d" % number).digest() for number in range(4)]

@@ -13,7 +13,6 @@ from dockage.adapters import dns
 from dockage.adapters.gateway.face import Certificates, Face
 from dockage.adapters.gateway.host import GatewayHost
 from dockage.adapters.gateway.listeners import Listeners, Places
-from dockage.adapters.keys.files import verify
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.offer import Ingress
@@ -21,6 +20,7 @@ from dockage.domain.routing import Rules
 from dockage.ports.hosting import Gateway, Resolver
 from dockage.ports.machine import Clock
 from dockage.ports.peers import Directory
+from dockage.wire.keys import verify
 
 from . import config as settings
 from .ground import Loop

@@ -14,13 +14,13 @@ from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from dockage.adapters.keys.files import verify
 from dockage.adapters.relay import Relay, RelayProbe
 from dockage.domain.errors import UsageError
 from dockage.domain.units import Sat
 from dockage.ports.machine import Journal, Row
 from dockage.ports.peers import NatLink
 from dockage.protocol import streams
+from dockage.wire.keys import verify
 from dockage.wire.limits import RelayLimits
 from dockage.wire.tolls import TollHost
 

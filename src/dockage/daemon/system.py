@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from dockage.adapters.keys.files import FileKeys, verify
+from dockage.adapters.keys.files import FileKeys
 from dockage.adapters.proofs.folder import ProofFolder
 from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
@@ -30,6 +30,7 @@ from dockage.node.records import HISTORY
 from dockage.ports.hosting import ContainerHost
 from dockage.protocol import proof as proofs
 from dockage.protocol.proof import Proven
+from dockage.wire.keys import verify
 
 from . import config as settings
 from . import front, gateway, loading, logs, memory, money, nat, network, provider

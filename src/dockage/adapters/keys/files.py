@@ -1,7 +1,4 @@
-"""An Ed25519 identity in a file that only its owner can read: 32 bytes of seed, in hex.
-
-The seed also feeds the link's handshake and derived keys (channels); it is handed out by this class alone.
-"""
+"""A node's identity in a file that only its owner can read: 32 bytes of seed, in hex. Nothing else hands it out."""
 
 from __future__ import annotations
 
@@ -9,43 +6,16 @@ import os
 import secrets
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
 from dockage.domain.errors import UsageError
-from dockage.domain.identity import NodeKey
+from dockage.wire.keys import SeedKeys
 
 
-class FileKeys:
+class FileKeys(SeedKeys):
     """Reads the seed at *path*, or makes one there (mode 0600, its folder 0700). Raises UsageError("keys.*") if
     the file is damaged or open to others: a new key would be a new node, so that is never done silently."""
 
     def __init__(self, path: Path) -> None:
-        self.seed = _read(path) if path.exists() else _create(path)
-        self._key = Ed25519PrivateKey.from_private_bytes(self.seed)
-        self._node = NodeKey(self._key.public_key().public_bytes_raw())
-
-    def __repr__(self) -> str:
-        return f"<FileKeys {self._node.hex()[:8]}>"  # never the seed
-
-    @property
-    def node(self) -> NodeKey:
-        return self._node
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
-    def verify(self, key: NodeKey, message: bytes, signature: bytes) -> bool:
-        return verify(key, message, signature)
-
-
-def verify(key: NodeKey, message: bytes, signature: bytes) -> bool:
-    """Ed25519 (RFC 8032); False for anything that is not a valid signature."""
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
+        super().__init__(_read(path) if path.exists() else _create(path))
 
 
 def _read(path: Path) -> bytes:
