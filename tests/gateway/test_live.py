@@ -1,4 +1,4 @@
-"""What a new document of a deployment leaves as it is, and what it changes at once."""
+"""What a new document of a deployment leaves as it is, and what it changes at once; which connections are kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from dockage.adapters.gateway import live as module
-from dockage.adapters.gateway.live import Count, Live, Way
+from dockage.adapters.gateway.live import Backend, Count, Live, Way
+from dockage.adapters.gateway.upstream import IDLE_MAX, IDLE_SEC, Upstream, Upstreams
 from dockage.domain.deployment import Document, Replica, Site
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import Instant
@@ -91,3 +92,82 @@ def test_a_full_replica_is_passed_by(live: Live, monkeypatch: pytest.MonkeyPatch
     assert way.choose((), Random(1)) is None
     way.left(backend)
     assert way.choose((), Random(1)) is backend
+
+
+# -- kept connections ----------------------------------------------------------------------------------
+class Kept:
+    """A stream on which can be asked at once."""
+
+    sink, cut = None, False
+
+    def offer(self, data: bytes) -> bool:
+        return not self.cut
+
+    def abort(self) -> None:
+        self.cut = True
+
+
+def kept(live: Live, at: float = 0.0) -> tuple[Upstreams, Upstream, Kept]:
+    backend, stream = next(iter(live.backends.values())), Kept()
+    place = backend.place(WEB)
+    assert place is not None
+    upstream = Upstream(stream, b"", the_way(live), backend, place)  # type: ignore[arg-type]
+    upstreams = Upstreams(lambda: at)
+    upstreams.keep(upstream, at)
+    return upstreams, upstream, stream
+
+
+def ready(upstreams: Upstreams, live: Live, backend: Backend, now: float) -> Upstream | None:
+    return upstreams.ready(the_way(live), backend, now)
+
+
+def test_a_kept_connection_counts_at_the_lease_where_its_deployment_is_now(live: Live) -> None:
+    before, now = live.count, Count()
+    upstreams, upstream, _ = kept(live)
+    live.update(LeaseId(b"another lease..!"), document(), now)
+    assert ready(upstreams, live, upstream.backend, 1.0) is upstream
+    assert not upstream.fresh
+    assert upstream.ask(b"question", lambda _: True)
+    upstream.heard(b"answer!")
+    assert (now.into, now.out, before.into, before.out) == (8, 7, 0, 0)
+
+
+def test_a_connection_is_kept_for_a_while_and_for_one_request(live: Live) -> None:
+    upstreams, upstream, stream = kept(live)
+    assert ready(upstreams, live, upstream.backend, IDLE_SEC) is upstream
+    assert ready(upstreams, live, upstream.backend, IDLE_SEC) is None
+    upstreams.keep(upstream, 0.0)
+    assert ready(upstreams, live, upstream.backend, IDLE_SEC + 0.1) is None
+    assert stream.cut
+
+
+def test_no_connection_is_kept_to_who_fell_out_or_left_or_beyond_what_is_allowed(live: Live) -> None:
+    upstreams, upstream, stream = kept(live)
+    for _ in range(IDLE_MAX - 1):
+        upstreams.keep(upstream, 0.0)
+    assert not stream.cut
+    upstreams.keep(upstream, 0.0)
+    assert stream.cut
+    for spoil in (
+        lambda: live.missed(upstream.backend, 1.0, 1.0),
+        lambda: live.update(INGRESS, document(replicas=(TWO,)), live.count),
+    ):
+        live.answered(upstream.backend, 0.0)
+        upstream.backend.drop_idle()
+        stream.cut = False
+        upstreams.keep(upstream, 0.0)
+        assert not stream.cut
+        spoil()
+        assert stream.cut, "what was kept is cut, too"
+        stream.cut = False
+        upstreams.keep(upstream, 2.0)
+        assert stream.cut
+
+
+def test_a_replica_with_other_containers_is_asked_on_new_connections(live: Live) -> None:
+    upstreams, upstream, stream = kept(live)
+    live.update(INGRESS, document(replicas=(replace(ONE, services=(("web", "cd" * 32),)), TWO)), live.count)
+    assert stream.cut
+    stream.cut = False
+    upstreams.keep(upstream, 0.0)  # of a request that was under way to the old one
+    assert ready(upstreams, live, upstream.backend, 0.0) is None

@@ -63,6 +63,7 @@ def test_framing_cannot_be_hidden_behind_the_connection_header() -> None:
         (b"Upgrade: websocket\r\n", True, b""),
         (b"Connection: upgrade\r\nUpgrade: h2c\r\n", True, b""),
         (b"Connection: upgrade\r\nUpgrade: websocket, h2c\r\n", True, b""),
+        (b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n", True, b""),
     ],
 )
 def test_what_the_connection_is_for(extra: bytes, keeps: bool, upgrade: bytes) -> None:
@@ -169,6 +170,37 @@ def test_a_block_that_was_seen_is_read_as_if_it_was_new(minor: bytes) -> None:
 def test_how_an_answer_ends(head: bytes, method: bytes, framing: Framing, keeps: bool) -> None:
     response = parse_response(head + b"\r\n", method)
     assert (response.framing, response.keep_alive) == (framing, keeps)
+
+
+def test_an_answer_that_was_seen_is_read_as_if_it_was_new() -> None:
+    """By what was asked, with its own first line, and refused as often as it comes."""
+    head = b"HTTP/1.1 %s\r\nContent-Length: 5\r\n\r\n"
+    for _ in range(2):
+        for status, framing in ((b"200 OK", Framing(5)), (b"203", Framing(5)), (b"204 None", NO_BODY)):
+            assert parse_response(head % status, b"GET").framing == framing
+            found = parse_response(head % status, b"HEAD")
+            assert (found.framing, found.status) == (NO_BODY, int(status[:3]))
+            assert response_bytes(found, keep_alive=False) == (
+                b"HTTP/1.1 %s\r\nContent-Length: 5\r\nconnection: close\r\n\r\n" % status
+            )
+        with pytest.raises(PeerError):
+            parse_response(head % b"200 OK" + b"x", b"GET")
+
+
+@pytest.mark.parametrize(
+    ("extra", "is_plain"),
+    [
+        (b"", True),
+        (b"Content-Length: 0\r\n", True),
+        (b"Content-Length: 1\r\n", False),
+        (b"Transfer-Encoding: chunked\r\n", False),
+        (b"Expect: 100-continue\r\n", False),
+        (b"Connection: close\r\n", False),
+        (b"Connection: upgrade\r\nUpgrade: websocket\r\n", False),
+    ],
+)
+def test_which_requests_want_an_answer_and_nothing_else(extra: bytes, is_plain: bool) -> None:
+    assert parse_request(HEAD + extra + b"\r\n").fields.is_plain == is_plain
 
 
 def test_what_the_public_gets_names_no_machine() -> None:
