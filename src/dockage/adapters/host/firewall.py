@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -148,9 +149,10 @@ class Firewall:
 
     async def _demolish(self, tool: str, lease: LeaseId) -> None:
         """Wherever they are hooked: the engine may have made DOCKER-USER after us."""
-        listed = await self._list(tool)
+        tables = _tables(await must(self._run, [f"{tool}-save"]))
+        listed = tables.get("filter", [])
         ours = (names.chain_forward(lease), names.chain_input(lease), names.chain_lan(lease))
-        chains = [chain for chain in ours if f"-N {chain}" in listed]
+        chains = [chain for chain in ours if any(line.startswith(f":{chain} ") for line in listed)]
         jumps = tuple(f" -j {chain}" for chain in chains)
         unhook = [
             line.replace("-A ", "-D ", 1)
@@ -161,6 +163,14 @@ class Firewall:
         outcome = await self._restore(tool, lines) if lines else None
         if outcome is not None and outcome.code:
             raise unavailable(f"{tool}-restore kept rules of lease {lease.hex()[:8]}: {outcome.err.strip()}")
+        await self._bury(tool, _of_bridges(tables, lease))
+
+    async def _bury(self, tool: str, dead: list[tuple[str, str]]) -> None:
+        """What the engine's own rules say of bridges that are gone: iptables fails an engine now and then (two
+        writers at once), and it never tries again. Each alone and for what it is worth: nobody needs them any more,
+        and the engine may be about to remove them itself."""
+        for table, rule in dead:
+            await self._run([tool, "-w", "5", "-t", table, "-D", *shlex.split(rule.removeprefix("-A "))])
 
     def look_again(self) -> None:
         """The next ``carried`` is of this moment."""
@@ -190,6 +200,21 @@ class Firewall:
                 counts[owner] = counts.get(owner, Carried()) + carried
             broken |= unhooked(listing)
         return counts, broken
+
+
+def _tables(listing: str) -> dict[str, list[str]]:
+    """Lines by table, from ``iptables-save``."""
+    tables: dict[str, list[str]] = {}
+    for part in re.split(r"^\*", listing, flags=re.MULTILINE)[1:]:
+        table, *lines = part.splitlines()
+        tables[table] = lines
+    return tables
+
+
+def _of_bridges(tables: dict[str, list[str]], lease: LeaseId) -> list[tuple[str, str]]:
+    """Table and rule of what names a single bridge of the lease; our own hooks name all of them by their prefix."""
+    bridge = re.compile(rf" -[io] {names.bridge_prefix(lease)}\d+( |$)")
+    return [(table, line) for table in tables for line in tables[table] if bridge.search(line)]
 
 
 def counted(listing: str) -> dict[str, Carried]:
