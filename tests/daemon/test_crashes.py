@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from daemon.nodes import BUSY, CONFIG, POLICY, Crash, Peer, World, until
+from dockage.daemon import market
 from dockage.daemon.config import ChannelLimits
 from dockage.domain.errors import DockageError
 from dockage.domain.identity import LeaseId
@@ -236,6 +237,12 @@ def boundaries(story: Story, kinds: Sequence[Any]) -> list[int]:
         if max((len(states) for states in kind[1:]), default=0) > story.channels:
             first.setdefault(kind, number)
     return list(first.values())
+
+
+@pytest.fixture(autouse=True)
+def few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an offer is to be published anew is not what these stories are about."""
+    monkeypatch.setattr(market, "LOOK_EVERY", 2.0)
 
 
 @pytest.mark.parametrize("name", list(STORIES))

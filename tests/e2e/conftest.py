@@ -13,6 +13,8 @@ from devtools.localmarket import LocalMarket
 TENANT_SAT = 5_000_000
 PRICES = {"ada": 500, "bob": 650, "cal": 10}
 """In percent of the demo's: a few requests are worth the fee of a close. At cal's, whole programs can run."""
+MARKET_NODES = 2
+"""What a crowd of them does is tests/market's; each costs the stories six seconds of CPU."""
 LAB = "lab"
 """Where cal is: nobody looks there unasked."""
 
@@ -23,7 +25,9 @@ def market(
 ) -> Iterator[LocalMarket]:
     """Two providers, one dearer; a tenant with coins; a block every half second."""
     world = LocalMarket(
-        str(tenant_engine), str(provider_engine), PRICES, docker_config=docker_config, regions={"cal": LAB}
+        *(str(tenant_engine), str(provider_engine), PRICES, MARKET_NODES),
+        docker_config=docker_config,
+        regions={"cal": LAB},
     )
     try:
         world.start()

@@ -91,19 +91,27 @@ async def test_logs_follow_and_attach_and_events_come_at_once(ours: Tenant) -> N
     attached = await ours.start("attach", "--no-stdin", "talk")
     assert events.stdout
     typist = await ours.start("attach", "talk")
-    assert typist.stdin
-    typist.stdin.write(b"one\n")
-    await typist.stdin.drain()
+    typing = asyncio.create_task(type_again_and_again(typist))
     for process in (typist, logs, attached):
         assert process.stdout
-        assert await asyncio.wait_for(process.stdout.readline(), 10) == b"got one\n"
-    assert await asyncio.wait_for(events.stdout.readline(), 10) == b"create talk\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"got one\n"
+    assert await asyncio.wait_for(events.stdout.readline(), 60) == b"create talk\n"
+    typing.cancel()
     for process in (events, logs, attached, typist):
         process.kill()
         await process.communicate()
     # "attach --no-stdin" had ended its own direction long before: that it left shows at the next output
     await ours.docker("kill", "talk")
     await ours.quiet()  # no endless request outlives both ends
+
+
+async def type_again_and_again(typist: asyncio.subprocess.Process) -> None:
+    """Who attaches a moment later is shown only what comes after that."""
+    assert typist.stdin
+    while True:
+        typist.stdin.write(b"one\n")
+        await typist.stdin.drain()
+        await asyncio.sleep(0.2)
 
 
 async def test_stats_tell_the_tenants_name(ours: Tenant) -> None:

@@ -119,29 +119,30 @@ def doubled(reading: Reading) -> Reading:
 
 
 @pytest.mark.timeout(100)
-async def test_twice_the_cpu_and_half_a_core_are_found_and_the_truth_is_not(
+async def test_twice_the_cpu_is_found_and_the_truth_is_not(
     tenant: Tenant, leases: FakeLeases, host: DockerHost
 ) -> None:
-    """One lease, three tales about it: the truth, twice its CPU, and four times the cores that it really gets."""
-    await tenant.docker("run", "-d", "--cpus", "0.5", "--memory", "64m", IMAGE, "sh", "-c", BUSY)
+    """One lease, two tales about it: the truth, and twice its CPU. Half of the cores: e2e/test_looks."""
+    await tenant.docker("run", "-d", "--cpus", "0.25", "--memory", "64m", IMAGE, "sh", "-c", BUSY)
     (info,) = leases.all()
     large = msgspec.structs.replace(info.limits, cpu_milli=4 * info.limits.cpu_milli)
-    honest, cheat, skimper = Pair(info.id, info.limits), Pair(info.id, large, doubled), Pair(info.id, large)
-    pairs, eyes, shown = [honest, cheat, skimper], prober(leases), []
+    honest, cheat = Pair(info.id, info.limits), Pair(info.id, large, doubled)
+    eyes, shown = prober(leases), []
     async with asyncio.TaskGroup() as tasks:
-        metering = tasks.create_task(meter(host, info.id, pairs))
+        metering = tasks.create_task(meter(host, info.id, [honest, cheat]))
         async with asyncio.timeout(60):
-            while "meter.overstated" not in cheat.found or "meter.short" not in skimper.found:
+            while "meter.overstated" not in cheat.found:
                 last = honest.rented.last
                 until = last.at if last else Instant(0)
                 look = await eyes.look(info.id, Instant(until - SECOND), until, 1 << 20, 1)
                 shown.append(look)
-                for pair in pairs:
+                for pair in (honest, cheat):
                     pair.seen(look)
         metering.cancel()
-    assert "meter.overstated" not in honest.found | skimper.found
+    assert "meter.overstated" not in honest.found
     assert honest.rented.dispute is None
     assert cheat.rented.dispute is not None
+    assert len(shown) > 2
     assert all(look.complete and len(look.containers) == 1 for look in shown[2:]), shown
     assert all(look.probe and look.probe.work and look.probe.touch_ns for look in shown), shown
     assert "dockage-probe" not in await tenant.docker("ps", "-a")

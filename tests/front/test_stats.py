@@ -24,9 +24,9 @@ def lines(url: str, name: str, count: int) -> list[dict[str, Any]]:
 
 
 async def test_stats_are_the_containers_own_and_sane(tenant: Tenant) -> None:
-    await tenant.run("--name", "busy", IMAGE, "sh", "-c", WORK)
     await tenant.run("--name", "idle", IMAGE, "sleep", "100")
     await tenant.docker("run", "-d", "--name", "over", *LIMITS, IMAGE, "true")
+    await tenant.run("--name", "busy", IMAGE, "sh", "-c", WORK)
     first, second, _ = await asyncio.to_thread(lines, f"unix://{tenant.socket}", "busy", 3)
     assert second["precpu_stats"] == first["cpu_stats"]
     assert second["preread"] == first["read"] < second["read"]

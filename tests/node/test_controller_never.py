@@ -235,7 +235,7 @@ def test_what_is_new_gets_no_request_before_it_was_well(
         assert {world.shop.replicas[x].fitted for x in shown_ones} <= known
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.integers(1, 3),
     st.integers(0, 2),

@@ -129,7 +129,7 @@ def test_nothing_moves_while_anything_else_is_going_on(trouble: str) -> None:
     assert all(x.moving is None for x in world.shop.replicas.values())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(2, 9), st.integers(1, 1500), st.integers(1, 700), st.booleans()), max_size=12

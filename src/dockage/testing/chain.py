@@ -81,7 +81,8 @@ class FakeChain:
             for tx in txs:
                 for one in tx.inputs:
                     coins.pop(Outpoint(one.txid, one.vout), None)
-                coins.update((Outpoint(tx.txid, n), (o, confirmations)) for n, o in enumerate(tx.outputs))
+                txid = tx.txid  # two hashes
+                coins.update((Outpoint(txid, n), (o, confirmations)) for n, o in enumerate(tx.outputs))
         return coins
 
     def _fee(self, tx: Tx, *, without: frozenset[str] = frozenset()) -> int | None:
@@ -129,8 +130,9 @@ class FakeChain:
         if txid in self.mempool:
             return 0
         for height, block in enumerate(self.blocks):
-            if any(tx.txid == txid for tx in block):
-                return len(self.blocks) - height
+            for tx in block:
+                if tx.txid == txid:
+                    return len(self.blocks) - height
         return None
 
     async def spender(self, outpoint: Outpoint, from_height: int) -> ChainTx | None:
