@@ -16,6 +16,7 @@ import pytest
 from conftest import DEV
 from dockage.adapters.front.front import DockerFront
 from dockage.testing.leases import FakeLeases
+from hostlab import GO
 
 CLIS = {"debian": Path("/usr/bin/docker"), "current": DEV / "current-engine" / "docker"}
 """Both generations of the stock CLI: Debian 12's, of 2021, and a current one."""
@@ -47,7 +48,7 @@ class Tenant:
     def __init__(
         self, front: Callable[[], DockerFront], socket: Path, leases: FakeLeases, env: dict[str, str]
     ):
-        self._front, self.socket, self.leases, self.env = front, socket, leases, env
+        self._front, self.socket, self.leases, self.env = front, socket, leases, {**GO, **env}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -31,6 +31,8 @@ SESSION = os.urandom(15)
 OURS = f"{tempfile.gettempdir()}/dkh-home"
 """Loop devices are not in a namespace either."""
 CLONE_NEWNET = 0x40000000
+GO = {name: os.environ[name] for name in ("GOGC", "GOMAXPROCS") if name in os.environ}
+"""How script/test wants Go programs to run, for environments that a test makes out of nothing."""
 
 
 def run(*argv: str, text: str = "", check: bool = True) -> str:

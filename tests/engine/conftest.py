@@ -21,7 +21,7 @@ from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
 from dockage.protocol.images import lease_tag
 from dockage.wire.splice import SocketStream
-from hostlab import CURRENT, IMAGE, SESSION, Lab
+from hostlab import CURRENT, GO, IMAGE, SESSION, Lab
 
 LIMITS = Resources(cpu_milli=1000, memory_bytes=256 * MIB, disk_bytes=512 * MIB)
 
@@ -51,7 +51,8 @@ class Tenant:
         self.gate = gate
         self._served: set[asyncio.Task[None]] = set()
         self._quiet = asyncio.Event()
-        self._env = {"PATH": os.environ["PATH"], "DOCKER_CONFIG": str(folder / "config"), "HOME": str(folder)}
+        here = {"DOCKER_CONFIG": str(folder / "config"), "HOME": str(folder)}
+        self._env = {**GO, "PATH": os.environ["PATH"], **here}
 
     async def __aenter__(self) -> Tenant:
         self._server = await asyncio.start_unix_server(self._accept, self.socket, limit=1 << 18)
