@@ -18,14 +18,14 @@ from daemon.test_keeping import kept, provider
 from dockage.adapters.images import ImageSender, LeftImages
 from dockage.daemon.config import Tenant
 from dockage.daemon.deputies import Deputies
-from dockage.daemon.deputising import TIDY_SEC
+from dockage.daemon.deputising import FENCE_SEC, TIDY_SEC
 from dockage.daemon.renting import silently
 from dockage.daemon.updating import attend
 from dockage.domain.errors import DockageError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.lease import LeaseState
 from dockage.domain.offer import RELAY
-from dockage.domain.units import HOUR, Duration, Instant, Sat, after
+from dockage.domain.units import HOUR, SECOND, Duration, Instant, Sat, after
 from dockage.node.kept import Stage
 from dockage.node.rented import RentedLease
 from dockage.ports.machine import Clock
@@ -256,6 +256,80 @@ async def test_with_data_it_is_refused(pair: Pair) -> None:
     await until(lambda: NAME not in pair.laptop.node.keeping.hands.recipes or pair.web.goal.holds_data)
     with pytest.raises(UsageError, match="named volumes"):
         await pair.deputise()
+
+
+# -- data ----------------------------------------------------------------------------------------------
+class Writers:
+    """Looks, as often as anything can change, who may be writing."""
+
+    def __init__(self, pair: Pair) -> None:
+        recipe = pair.mine.recipes[NAME]
+        body = msgspec.json.encode({"Image": "app", "Labels": {"dockage.data": "expendable"}})
+        new = replace(recipe.containers[0], body=body)
+        volumes = (RecipeVolume("data"),)
+        pair.mine.recipes[NAME] = replace(recipe, containers=(new,), volumes=volumes)
+        self.pair, self.seen = pair, set[frozenset[str]]()
+
+    async def watch(self) -> None:
+        while True:
+            self.seen.add(frozenset(self.now()))
+            await asyncio.sleep(0.05)
+
+    def now(self) -> list[str]:
+        """A copy that runs at a lease which is not over at its provider."""
+        pair = self.pair
+        live = {
+            lease
+            for x in pair.providers
+            for lease, sold in x.node.provider.state.leases.items()
+            if sold.state is not LeaseState.ENDED
+        }
+        sides = {"tenant": pair.mine.running, "deputy": pair.theirs.running}
+        return [who for who, running in sides.items() if any(x.lease in live for x in running)]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_with_data_one_of_the_two_writes_and_never_both(pair: Pair, cut: bool) -> None:
+    """*cut*: the tenant's provider hears neither of them."""
+    writers = Writers(pair)
+    await pair.deputise()
+    await until(lambda: pair.web.goal.holds_data and pair.charge.holds_data)
+    watching = pair.world.spawn(writers.watch())
+    try:
+        await taken_and_given_back(pair, writers, cut=cut)
+    finally:
+        watching.cancel()
+
+
+async def taken_and_given_back(pair: Pair, writers: Writers, *, cut: bool) -> None:
+    if cut:
+        await pair.at(pair.lease).stop()
+    await pair.laptop.stop()
+    await until(lambda: pair.charge.acts)
+    begun = asyncio.get_running_loop().time()
+    await until(pair.deputy_serves)
+    assert (asyncio.get_running_loop().time() - begun >= FENCE_SEC) is cut
+    if cut:
+        return
+    await pair.come_back()
+    await until(lambda: writers.now() == ["tenant"])
+    assert {frozenset({"tenant"}), frozenset({"deputy"})} <= writers.seen
+    assert frozenset({"tenant", "deputy"}) not in writers.seen
+
+
+async def test_with_data_the_tenant_waits_for_a_copy_of_its_deputy_that_nobody_reaches(pair: Pair) -> None:
+    Writers(pair)
+    await pair.deputise()
+    await until(lambda: pair.web.goal.holds_data and pair.charge.holds_data)
+    await pair.leave()
+    [theirs] = pair.run.replicas
+    held = pair.desk.rented(theirs)
+    await next(x for x in pair.providers if x.keys.node == held.provider).stop()
+    await pair.come_back()
+    begun = asyncio.get_running_loop().time()
+    await until(lambda: NAME in pair.laptop.node.keeping.state.deployments and pair.tenant_acts)
+    passed = asyncio.get_running_loop().time() - begun
+    assert passed >= pair.desk.node.tenant.state.policy.end_within / SECOND
 
 
 # -- a change under way --------------------------------------------------------------------------------

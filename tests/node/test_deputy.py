@@ -61,6 +61,19 @@ def test_the_tenant_that_comes_back_has_it_at_once_and_our_copies_wait_for_its_o
     assert not pair.charge.runs
 
 
+def test_with_data_our_copies_do_not_wait() -> None:
+    """Two that run would be two writers."""
+    pair = Pair()
+    pair.hear(Mandated(mandate(version=2), holds_data=True))
+    gone(pair)
+    pair.ask()
+    pair.ask()
+    assert pair.tenant_acts
+    assert not pair.charge.runs
+    pair.second(40)
+    assert pair.charge.acts, "it vanished again"
+
+
 def test_our_copies_do_not_wait_for_ever() -> None:
     pair = Pair()
     gone(pair)

@@ -16,13 +16,13 @@ import structlog
 from msgspec.structs import replace
 
 from dockage.domain.errors import PeerError, Unavailable, UsageError
-from dockage.domain.identity import NodeKey, short
+from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.reason import Reason
-from dockage.domain.units import Duration, Instant, Msat, Sat, after
+from dockage.domain.units import SECOND, Duration, Instant, Msat, Sat, after
 from dockage.node import controller_words as say
 from dockage.node import deputy as mind
 from dockage.node.deputy import Charge, Deputy, Key
-from dockage.node.kept import Controller, Goal
+from dockage.node.kept import Controller, Goal, Patience
 from dockage.node.tenant import Tenant
 from dockage.ports.machine import Clock, Journal, Keys, Row
 from dockage.ports.peers import Stream
@@ -52,6 +52,7 @@ TALK = 10.0
 END = 8.0
 """The same at a provider, whose lease of the tenant is ended."""
 TRIES = 5
+FENCE_SEC = Patience().fence / SECOND
 TIDY_SEC = 600.0
 STRANGER = Reason(
     "deputy.stranger", "this machine is a deputy for linked machines only: `dockage link` first"
@@ -101,8 +102,10 @@ class Deputising:
         self.left: LeftImages | None = None
         """What linked machines left here."""
         self.tidied = 0.0
-        self._ended: dict[Key, int] = {}
-        """Epoch of the newest term at whose beginning the tenant's leases were ended."""
+        self._ended: dict[Key, tuple[int, float]] = {}
+        """Epoch of the newest term at whose beginning the tenant's leases were ended, and when that was."""
+        self._over = set[LeaseId]()
+        """Those of which their providers have said so."""
         self._lock = asyncio.Lock()
 
     @property
@@ -160,8 +163,8 @@ class Deputising:
         why = mind.refusal(self.state, mandate) or (await self._unfit(recipe) if recipe else None)
         if why:
             return _refused(why)
-        spent = self._spent(mind.own_name(mandate))
-        await self.driver.tell(cast("Any", mind.Mandated(mandate, spent)))
+        spent, holds_data = self._spent(mind.own_name(mandate)), bool(recipe and recipe.volumes)
+        await self.driver.tell(cast("Any", mind.Mandated(mandate, spent, holds_data)))
         log.info("mandate.taken", tenant=short(peer), deployment=mandate.name, version=mandate.version)
         await self._agree()
         return Taken(mandate.version)
@@ -186,7 +189,7 @@ class Deputising:
     def _said(self, peer: NodeKey, asked: AskTerm) -> Said:
         charge = self.state.charges[peer, asked.name]
         witness = charge.witness
-        yes = witness.holder == peer and witness.epoch == asked.epoch
+        yes = witness.holder == peer and witness.epoch == asked.epoch and self._has_left(charge)
         return Said(witness.epoch, yes, charge.runs)
 
     # -- what follows ----------------------------------------------------------------------------------
@@ -242,6 +245,8 @@ class Deputising:
             self._end_theirs(charge)
             goal, of = _goal(recipe, charge, self._clock.now()), self._controller.deployments.get(name)
             held = name in self._controller.terms
+            if charge.holds_data and not held and not self._is_only_writer(charge):
+                return
             if of is None or not held or of.goal != goal:
                 await self._keeping.tell(say.Charged(name, goal, charge.witness.epoch))
         elif name in self._controller.terms:
@@ -249,12 +254,25 @@ class Deputising:
 
     def _end_theirs(self, charge: Charge) -> None:
         """What the tenant holds of it is ended, as far as we reach it: nobody pays for it any more."""
-        if self._ended.get(charge.key) == charge.witness.epoch:
+        if self._ended.get(charge.key, (0, 0.0))[0] == charge.witness.epoch:
             return
-        self._ended[charge.key] = charge.witness.epoch
+        self._ended[charge.key] = charge.witness.epoch, asyncio.get_running_loop().time()
+        self._over &= {x.lease for each in self.state.charges.values() for x in each.mandate.leases}
         log.info("deputy.acts", tenant=short(charge.mandate.tenant), deployment=charge.mandate.name)
         for held in charge.mandate.leases:
             self._jobs.start(partial(self._end, charge, held), f"end {short(held.lease)}")
+
+    def _is_only_writer(self, charge: Charge) -> bool:
+        """The tenant's leases are over, or nobody has paid for them for as long as it takes to fence one."""
+        _, since = self._ended[charge.key]
+        over = all(x.lease in self._over for x in charge.mandate.leases)
+        return over or asyncio.get_running_loop().time() - since >= FENCE_SEC
+
+    def _has_left(self, charge: Charge) -> bool:
+        """The same the other way round: only then does a tenant with data get its yes. An end that nobody answers is
+        one after ``end_within``."""
+        ours = (x for x in self._tenant.state.leases.values() if x.deployment == charge.name)
+        return not charge.holds_data or all(x.is_over for x in ours)
 
     async def _end(self, charge: Charge, held: Held) -> None:
         for number in range(TRIES):
@@ -262,7 +280,9 @@ class Deputising:
             if now is None or not now.acts or now.witness.epoch != charge.witness.epoch:
                 return  # the tenant is back
             try:
-                return await self._ask_end(held)
+                await self._ask_end(held)
+                self._over.add(held.lease)
+                return
             except (Unavailable, TimeoutError) as error:
                 log.info("deputy.lease-left", lease=short(held.lease), why=str(error))
                 await asyncio.sleep(2.0**number)

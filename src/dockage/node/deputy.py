@@ -43,6 +43,8 @@ class Charge(msgspec.Struct, frozen=True):
     """Since when the tenant has the term again while our copies wait for its own; 0: they don't."""
     spent: Msat = Msat(0)
     spent_out: bool = False
+    holds_data: bool = False
+    """One writer: ours do not wait for those of the tenant that came back."""
 
     def __repr__(self) -> str:
         return f"<Charge {self.name} epoch {self.witness.epoch} {'ours' if self.acts else 'tenant'}>"
@@ -85,6 +87,7 @@ class Mandated(msgspec.Struct, frozen=True):
     mandate: Mandate
     spent: Msat = Msat(0)
     """As in ``SpentSeen``."""
+    holds_data: bool = False
 
 
 class TermAsked(msgspec.Struct, frozen=True):
@@ -158,10 +161,12 @@ def _on_mandate(state: Deputy, event: Mandated, now: Instant) -> Charge:
     known = state.charges.get((mandate.tenant, mandate.name))
     if known is None or (known.mandate.is_withdrawn and not mandate.is_withdrawn):
         epoch = known.witness.epoch if known else 0
-        return Charge(mandate, Witness(epoch, mandate.tenant, after(now, LENGTH)), event.spent)
+        witness = Witness(epoch, mandate.tenant, after(now, LENGTH))
+        return Charge(mandate, witness, event.spent, holds_data=event.holds_data)
     if mandate.is_withdrawn:
         return replace(_ended(known), mandate=mandate)
-    return _on_spent(replace(known, mandate=mandate, spent_out=False), known.spent)
+    known = replace(known, mandate=mandate, spent_out=False, holds_data=event.holds_data)
+    return _on_spent(known, known.spent)
 
 
 def _ended(charge: Charge) -> Charge:
@@ -182,8 +187,10 @@ def _considered(charge: Charge, me: NodeKey, event: TermAsked, now: Instant) -> 
         return replace(charge, witness=consider(charge.witness, event.tenant, event.epoch, now)[0])
     if event.epoch <= charge.witness.epoch:
         return charge
-    ours_to_give = Witness(event.epoch, event.tenant, after(now, LENGTH))
-    return replace(charge, witness=ours_to_give, yielded_at=now if charge.runs else Instant(0))
+    charge = replace(charge, witness=Witness(event.epoch, event.tenant, after(now, LENGTH)))
+    if charge.holds_data:
+        return _ended(charge)
+    return replace(charge, yielded_at=now if charge.runs else Instant(0))
 
 
 def _on_spent(charge: Charge, spent: Msat) -> Charge:
