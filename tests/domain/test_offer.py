@@ -159,3 +159,11 @@ def test_the_cheapest_that_fits_comes_first_whatever_the_order_of_the_list(
 def test_nonsense_is_recognised(nonsense: dict[str, Any]) -> None:
     assert OFFER.is_sane
     assert not change(OFFER, **nonsense).is_sane
+
+
+@pytest.mark.parametrize("name", ["region", "architecture", "network"])
+@pytest.mark.parametrize("word", ["\x1b[2J", "fi\r", "a\nb", "\u202egnp"])
+def test_a_strangers_words_do_not_move_our_users_cursor(name: str, word: str) -> None:
+    assert OFFER.is_sane
+    assert not change(OFFER, **{name: word}).is_sane
+    assert not change(OFFER, ingress=Ingress("", (word,))).is_sane

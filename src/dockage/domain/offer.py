@@ -45,7 +45,7 @@ class Ingress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return (
             (not self.zone or normal_host(self.zone) == self.zone)
             and 0 < len(self.addresses) <= 4
-            and all(0 < len(address) <= 45 for address in self.addresses)
+            and all(0 < len(address) <= 45 and address.isprintable() for address in self.addresses)
             and 0 <= self.first_port <= self.last_port < 65536
         )
 
@@ -96,6 +96,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             and 0 < len(self.region) <= 32
             and len(self.architecture) <= 16
             and len(self.network) <= 16
+            and (self.region + self.architecture + self.network).isprintable()
             and self.opacity in OPACITIES
             and self.isolation in ISOLATIONS
             and 0 <= self.confirmations <= 100
