@@ -12,6 +12,7 @@ from .session import Session
 from .table import table
 
 POLL = 0.5
+UNPROVEN = "site.unproven"
 HEAD = ("DEPLOYMENT", "GATEWAY", "LEASE", "STATE", "IN FLIGHT", "REQUESTS", "URL")
 
 
@@ -58,6 +59,17 @@ def settle(session: Session, name: str, services: Collection[str], seconds: floa
     return of
 
 
+def refusals(of: Json) -> list[str]:
+    """Why gateways that are rented do not serve it."""
+    return [
+        f"gateway {show.short(x['gateway'])}: {why(x['reason'])}"
+        for x in of["gateways"]
+        if x["reason"] and not x["open"]
+    ]
+
+
 def _is_settled(of: Json, services: Collection[str]) -> bool:
+    """A record in the DNS is our user's to set: it is not waited for."""
     there = {url["service"] for url in of["urls"]}
-    return there >= set(services) or bool(of["hindrance"] and not of["looking"])
+    ours = any(x["reason"] and x["reason"]["code"] == UNPROVEN for x in of["gateways"])
+    return there >= set(services) or ours or bool(of["hindrance"] and not of["looking"])

@@ -187,6 +187,9 @@ def _is_listed(status: Json) -> bool:
     return provider is not None and (provider["published_at"] > 0 or provider["only_own"])
 
 
+GATEWAY = "names and ports of this gateway: `dockage gateway` shows who has them"
+
+
 # -- what is shown -----------------------------------------------------------------------------------
 def tell(session: Session, status: Json) -> None:
     answer = {**status, "machine": session.client.get("machine")}
@@ -198,7 +201,7 @@ def summary(status: Json) -> str:
     described = facts(
         [
             ("provider", status["node"]),
-            ("for sale", _resources(provider["capacity"])),
+            ("for sale", GATEWAY if _is_gateway(status) else _resources(provider["capacity"])),
             ("region", provider["region"]),
             ("machine", _machine(status["machine"])),
             ("addresses", ", ".join(status["addresses"])),
@@ -239,7 +242,14 @@ def _resources(of: Json) -> str:
     )
 
 
+def _is_gateway(status: Json) -> bool:
+    """It runs nobody's containers."""
+    return not status["machine"]["cgroup_version"]
+
+
 def _machine(machine: Json) -> str:
+    if not machine["cgroup_version"]:
+        return str(machine["architecture"])
     return (
         f"{machine['architecture']}, Docker {machine['engine_version']}, "
         f"cgroup v{machine['cgroup_version']} ({machine['cgroup_driver']})"
