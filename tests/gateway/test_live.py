@@ -100,6 +100,10 @@ class Kept:
 
     sink, cut = None, False
 
+    @property
+    def is_quiet(self) -> bool:
+        return not self.cut
+
     def offer(self, data: bytes) -> bool:
         return not self.cut
 

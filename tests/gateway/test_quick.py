@@ -122,8 +122,8 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    def ask(self, target: str, method: str = "GET", more: str = "") -> None:
-        self.writer.write(f"{method} {target} HTTP/1.1\r\nhost: {HOST}\r\n{more}\r\n".encode())
+    def ask(self, target: str, method: str = "GET", more: str = "", body: str = "") -> None:
+        self.writer.write(f"{method} {target} HTTP/1.1\r\nhost: {HOST}\r\n{more}\r\n{body}".encode())
 
     async def get(self, target: str, method: str = "GET", more: str = "") -> tuple[int, bytes]:
         self.ask(target, method, more)
@@ -301,7 +301,8 @@ async def test_who_takes_too_long_over_it_is_not_waited_for(here: Lab) -> None:
     assert busy(here) == 0
 
 
-async def test_what_a_replica_says_unasked_is_nobodys_answer(here: Lab) -> None:
+@pytest.mark.parametrize("body", ["", "ab"])
+async def test_what_a_replica_says_unasked_is_nobodys_answer(here: Lab, body: str) -> None:
     """It would be the next client's, who is another one: the connection on which it came is not asked again."""
     said = asyncio.Event()
 
@@ -319,7 +320,8 @@ async def test_what_a_replica_says_unasked_is_nobodys_answer(here: Lab) -> None:
         assert await one.get("/twice") == (200, b"ok")
         await said.wait()
         for each in (other, one) * 3:
-            assert await each.get("/next") == (200, b"ok")
+            each.ask("/next", "PUT", f"content-length: {len(body)}\r\n", body)
+            assert await each.answer() == (200, b"ok")
 
 
 async def test_what_is_no_question_or_asks_for_more_is_the_tasks(here: Lab, woken: list[bytes]) -> None:

@@ -116,9 +116,13 @@ class MemoryStream:
     def sink(self, sink: Sink | None) -> None:
         self._in.sink = sink
 
+    @property
+    def is_quiet(self) -> bool:
+        return not self._in.holds
+
     def offer(self, data: bytes) -> bool:
         self._start()
-        return not self._in.holds and self._out.offer(data)
+        return self.is_quiet and self._out.offer(data)
 
     async def read(self, limit: int) -> bytes:
         return await self._in.read(limit)

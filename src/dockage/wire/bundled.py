@@ -89,17 +89,13 @@ class Bundled:
         self._check_taken()
         self._say(self._late + data if self._late else data)
 
+    @property
+    def is_quiet(self) -> bool:
+        over = self._finished or self._ended or self._aborted or self._refused or self._bundle.over
+        return not (over or self._parts)
+
     def offer(self, data: bytes) -> bool:
-        if (
-            self._finished
-            or self._ended
-            or self._aborted
-            or self._refused
-            or self._parts
-            or self._bundle.over
-        ):
-            return False
-        if self.is_full or len(data) > min(self._credit, PAYLOAD_MAX):
+        if not self.is_quiet or self.is_full or len(data) > min(self._credit, PAYLOAD_MAX):
             return False
         self._say(data)
         return True

@@ -43,6 +43,10 @@ class Pushing(Protocol):
 
     sink: Sink | None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Open both ways, as far as anybody can tell, and nothing unread."""
+
     def offer(self, data: bytes) -> bool:
         """Write *data*, if all of it is taken at once and nothing came that was not asked for."""
 

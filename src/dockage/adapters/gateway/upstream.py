@@ -65,6 +65,11 @@ class Upstream:
     def abort(self) -> None:
         self._stream.abort()
 
+    @property
+    def is_quiet(self) -> bool:
+        """A server that ends what is idle may say so first (408): that would be the next client's answer."""
+        return not self.is_pushing or self._pushing.is_quiet
+
     # -- without waiting -------------------------------------------------------------------------------
     def ask(self, data: bytes, sink: Sink) -> bool:
         """On a kept connection; *sink* is offered the answer. False: nothing was sent."""
@@ -133,7 +138,7 @@ class Upstreams:
         idle = backend.idle.get(place)
         while idle:
             upstream = idle.pop()
-            if upstream.kept_at >= now - IDLE_SEC:
+            if upstream.kept_at >= now - IDLE_SEC and upstream.is_quiet:
                 upstream.count = way.live.count
                 return upstream
             upstream.abort()

@@ -210,9 +210,8 @@ class Visit:
             if response.status != 100:
                 self._spoke = True
                 self._door.put(http.response_bytes(response, keep_alive=True))
-        raise Refused(
-            502
-        )  # it would go on promising, and a client that reads nothing would have us keep it all
+        # it would go on promising, and a client that reads nothing would have us keep it all
+        raise Refused(502)
 
     def _silent(self) -> Exception:
         """Nothing came: whose doing that is. It speaks against the replica only if nobody else ended it."""

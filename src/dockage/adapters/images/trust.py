@@ -93,9 +93,8 @@ def _load(context: ssl.SSLContext, file: Path) -> None:
         if file.suffix == AUTHORITY:
             context.load_verify_locations(file)
         else:
-            context.load_cert_chain(
-                file, file.with_suffix(KEY), password=""
-            )  # none: nobody is there to be asked
+            # without a password it would ask for one, and nobody is there
+            context.load_cert_chain(file, file.with_suffix(KEY), password="")
     except (OSError, ssl.SSLError) as error:
         why = f"{file} (or its key) cannot be used for TLS: {error}"
         raise UsageError("registry.certificates", why) from error
