@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dockage.adapters.host import DockerHost
+from dockage.adapters.host import DockerHost, names
 from dockage.adapters.host.guard import folder
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
@@ -43,7 +43,7 @@ async def test_a_lease_leaves_no_trace(lab: Lab, host: DockerHost, lease_of: Lea
     assert await host.present() == {lease_of(1), lease_of(2)}
     # an engine whose iptables failed it for a moment forgets rules of a bridge that it removes
     for table, rule in FORGOTTEN:
-        iptables("-t", table, "-A", *rule.format(host.bridge_name(lease_of(1), 0)).split())
+        iptables("-t", table, "-A", *rule.format(names.bridge(lease_of(1), 0)).split())
     iptables("-A", *FOREIGN)
     for number in (1, 2):
         await host.teardown(lease_of(number))

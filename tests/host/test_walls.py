@@ -20,6 +20,7 @@ LIMITS = Resources(cpu_milli=1000, memory_bytes=64 * MIB, disk_bytes=64 * MIB)
 Leases = Callable[[int], LeaseId]
 PUBLIC, OURS_PUBLIC = "203.0.113.2", "198.51.100.1"
 PUBLIC6 = "2001:db8:1::2"
+INTERNET = "the internet"
 """On the internet: behind the router, of which the machine is a neighbour."""
 FORBIDDEN = {
     "the provider's LAN": ("192.168.77.2", 80),
@@ -234,7 +235,7 @@ async def test_ipv6_is_no_way_around(
     """Leases have no IPv6; suppose that an engine or a kernel gave it to them all the same."""
     run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
     aims = {
-        "the internet": (PUBLIC6, 80),
+        INTERNET: (PUBLIC6, 80),
         "the gateway's own address": ("GATEWAY", 9999),
         "the machine's public address": ("2001:db8:2::1", 9999),
         "a private neighbour": ("fd00:77::2", 80),
@@ -246,13 +247,17 @@ async def test_ipv6_is_no_way_around(
         lease = lease_of(number)
         await each.prepare(lease, LIMITS)
         inside = six_inside(lab, each, lease, number)
+        open_ = set(aims) if each is unwalled else {INTERNET}
         reached[number] = {
             what
             for what, (address, port) in aims.items()
-            if reaches(lab, inside, address.replace("GATEWAY", f"fd77:{number}::1"), port)
+            if any(
+                reaches(lab, inside, address.replace("GATEWAY", f"fd77:{number}::1"), port)
+                for _ in range(5 if what in open_ else 1)  # a busy machine is slow to find neighbours
+            )
         }
     assert reached[2] == set(aims), "the test itself is broken"
-    assert reached[1] == {"the internet"}
+    assert reached[1] == {INTERNET}
 
 
 def six_inside(lab: Lab, host: DockerHost, lease: LeaseId, number: int) -> str:
