@@ -87,6 +87,8 @@ async def test_events_of_all_leases_come_together(tenant: Tenant) -> None:
     await tenant.docker("run", "--rm", "--name", "one", *LIMITS, IMAGE, "true")
     await tenant.docker("run", "--rm", "--name", "two", *LIMITS, IMAGE, "true")
     await tenant.docker("network", "create", "net")
+    for kind in ("container", "network", "volume"):
+        await tenant.docker(kind, "prune", "--force")
     assert process.stdout
     seen: set[str] = set()
     wanted = {
@@ -96,6 +98,9 @@ async def test_events_of_all_leases_come_together(tenant: Tenant) -> None:
         "container destroy two",
         "network create net",
         "image tag evented:1",
+        "container prune <no value>",
+        "network prune <no value>",
+        "volume prune <no value>",
     }
 
     async def tag() -> None:

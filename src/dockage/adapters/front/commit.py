@@ -34,6 +34,8 @@ async def commit(call: Call, parts: Parts) -> None:
         config = {**doc.get("Config", {}), **{name: value for name, value in wanted.items() if value}}
         async with _still(parts, container, doc, call.query.get("pause", "1")):
             image = await _imported(call, parts, container, instructions(config))
+        made = {"imageID": image, "comment": call.query.get("comment", "")}
+        parts.watch.announce("container", "commit", container.id, {"name": container.name, **made})
         await call.answer({"Id": image}, 201)
 
     await attended(call.server, make())

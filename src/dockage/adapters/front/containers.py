@@ -300,6 +300,7 @@ async def prune(call: Call, parts: Parts) -> None:
                 await _remove(parts, container, {})
             parts.watch.forget(container)
             deleted.append(container.id)
+    parts.watch.pruned("container")
     await call.answer({"ContainersDeleted": deleted or None, "SpaceReclaimed": 0})
 
 

@@ -166,4 +166,5 @@ async def prune(call: Call, parts: Parts) -> None:
         if network is not None and network.name not in used:
             await _remove(parts, network)
             deleted.append(network.name)
+    parts.watch.pruned("network")
     await call.answer({"NetworksDeleted": deleted or None})

@@ -95,4 +95,5 @@ async def prune(call: Call, parts: Parts) -> None:
         if volume is not None and volume.name not in used and (everything or ANONYMOUS in doc["Labels"]):
             await _remove(parts, volume)
             deleted.append(volume.name)
+    parts.watch.pruned("volume")
     await call.answer({"VolumesDeleted": deleted, "SpaceReclaimed": 0})

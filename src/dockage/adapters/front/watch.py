@@ -94,6 +94,10 @@ class Watch:
     def announce(self, kind: str, action: str, id_: str, attributes: dict[str, str]) -> None:
         self._hub.publish(replies.event(kind, action, id_, attributes, self._clock.now()))
 
+    def pruned(self, kind: str) -> None:
+        """The space is a provider's, and counted by nobody."""
+        self.announce(kind, "prune", "", {"reclaimed": "0"})
+
     # -- one container -------------------------------------------------------------------------------
     async def look(self, container: Container, limit: float = QUICK, size: bool = False) -> dict[str, Any]:
         """Its inspect as the engine has it now, remembered. Raises ApiError(404) after forgetting one that is
