@@ -33,13 +33,14 @@ from dockage.daemon import provider, system
 from dockage.daemon.config import Config
 from dockage.daemon.whereabouts import Whereabouts, observation_server
 from dockage.daemon.wishes import Wishes
+from dockage.domain import unseen
 from dockage.domain.channel import ChannelState
 from dockage.domain.deployment import Document, Replica, Site, alias
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.reason import Reason
 from dockage.domain.resources import Resources
-from dockage.domain.units import GIB, HOUR, MIB, Instant
+from dockage.domain.units import GIB, HOUR, MIB, Instant, Sat, msat
 from dockage.domain.usage import Usage
 from dockage.node import events as told
 from dockage.ports.peers import Address, Stream
@@ -178,6 +179,8 @@ class Agent:
     # -- a whole daemon --------------------------------------------------------------------------------
     async def daemon(self, config: dict[str, Any]) -> dict[str, Any]:
         """Its key. It runs until the end."""
+        # Where a page is worth a close no price is a careful one.
+        unseen.LEAST = msat(Sat(20_000_000))
         stack = AsyncExitStack()
         home = Path(stack.enter_context(TemporaryDirectory(prefix="dk-nat-")))
         self.host = FakeHost(SystemClock())

@@ -19,6 +19,8 @@ NO_FRONT = {"tenant": {"enabled": False, "checks": False}}
 SAT_KIB = 100
 """Openly absurd, so that a page is worth the fee of a close."""
 PRICE = SAT_KIB * 1000 << 20
+BUDGET = 60_000_000
+"""Absurd likewise: of what a relay may state unseen, a quarter of the day's budget is the limit (``relay.dear``)."""
 COINS = 1_000_000
 
 
@@ -63,7 +65,7 @@ def test_a_provider_behind_a_nat_pays_the_relay_that_a_tenant_reaches_it_by(
         provider = street.b.do(
             "daemon",
             config={
-                "node": {**seeds, "relay_budget_sat": 50_000},
+                "node": {**seeds, "relay_budget_sat": BUDGET},
                 "provider": {"enabled": True, "price_preset": "free"},
                 "bitcoin": coins("home"),
                 "channel": {"overhead_percent": 2},
