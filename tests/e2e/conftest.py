@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from devtools.localmarket import LocalMarket
+from devtools.shell import Failed
 
 TENANT_SAT = 5_000_000
 PRICES = {"ada": 500, "bob": 650, "cal": 10}
@@ -37,11 +39,15 @@ def market(
         yield world
     finally:
         if request.session.testsfailed:
-            tell_logs(world)
+            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+                tell_logs(world)
         world.close()
 
 
 def tell_logs(world: LocalMarket) -> None:
-    """A story that failed is understood from what its nodes said."""
-    for log in sorted(world.folder.glob("*/daemon.log")):
-        sys.stdout.write(f"--- {log.parent.name}\n{log.read_text(errors='replace')[-4000:]}\n")
+    """A story that failed is understood from what its nodes said, and where one is that says nothing."""
+    for node in (*world.markets, *world.providers.values(), world.tenant):
+        with suppress(OSError, Failed):
+            node.ask("GET", "/v1/status", seconds=10)
+        ended = f", ended with {node.process.returncode}" if node.process and node.process_ended() else ""
+        sys.stdout.write(f"--- {node.home.name}{ended}\n{node.log.read_text(errors='replace')[-4000:]}\n")
