@@ -240,6 +240,20 @@ async def test_taken_down_it_ends_everywhere(shop: Shop) -> None:
     await until(lambda: all(x.is_over for x in shop.tenant.node.tenant.state.leases.values()))
 
 
+async def test_what_is_taken_down_ends_no_lease_that_another_deployment_took_over(shop: Shop) -> None:
+    """As a row of ``docker run`` does: the next container finds the lease of the one before."""
+    await shop.up(standby="1")
+    await shop.whole()
+    other = shop.standby
+    shop.copies.recipes.clear()
+    await shop.tenant.node.renting.rename(shop.lease, "blog")
+    shop.copies.deploy("blog", shop.lease, NEED, shop.wishes)
+    await until(lambda: shop.tenant.rented(other).is_over)
+    await until(lambda: "blog" in shop.tenant.node.keeping.state.deployments)
+    assert shop.tenant.rented(shop.lease).state is LeaseState.RUNNING
+    assert shop.tenant.node.keeping.state.deployments["blog"].primary == shop.lease
+
+
 async def test_scale_and_move_by_command(shop: Shop) -> None:
     await shop.up()
     assert shop.web is None, "without a label nothing is kept"

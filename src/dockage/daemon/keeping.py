@@ -179,6 +179,7 @@ class Keeping:
     async def _listen(self) -> None:
         """To what has changed in the front's books."""
         assert self._copies is not None
+        await self._part()
         names = set(self._copies.deployments())
         for name in names:
             self._missed.pop(name, None)
@@ -190,6 +191,14 @@ class Keeping:
                 self._told.pop(name, None)
                 self.said.pop(name, None)
                 await self._driver.tell(say.Unwanted(name))
+
+    async def _part(self) -> None:
+        """From leases that another deployment has taken over: what is taken down must not end them."""
+        for name, of in self.state.deployments.items():
+            for lease in of.replicas:
+                mine = self._tenant.state.leases.get(lease)
+                if mine is not None and mine.deployment != name:
+                    await self._driver.tell(say.PassedOn(lease))
 
     async def _hear(self, name: str) -> None:
         assert self._copies is not None

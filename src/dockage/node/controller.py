@@ -39,6 +39,7 @@ from .kept import (
     put,
     told,
     with_replica,
+    without,
 )
 from .signs import Seen
 
@@ -62,6 +63,9 @@ def _told(state: Controller, event: object, now: Instant) -> tuple[Controller, W
             return _edit(state, name, lambda x: rollouts.known(_wished(x, goal, now), goal.recipe, now)), ()
         case say.Unwanted(deployment=name):
             return _on_unwanted(state, name)
+        case say.PassedOn(lease=lease):
+            of = state.holder(lease)
+            return (state if of is None else put(state, without(of, lease))), ()
         case say.ScaleAsked(deployment=name, replicas=count):
             return _edit(state, name, lambda x: _scaled(x, count)), ()
         case say.LoadSeen(deployment=name, replicas=count):

@@ -44,6 +44,12 @@ class Unwanted(Told, frozen=True):
     deployment: str
 
 
+class PassedOn(Told, frozen=True):
+    """Our user's commands took a lease over, for another deployment."""
+
+    lease: LeaseId
+
+
 class ScaleAsked(Told, frozen=True):
     deployment: str
     replicas: int
@@ -217,6 +223,7 @@ AnyTold: TypeAlias = (
     Wanted
     | Rewritten
     | Unwanted
+    | PassedOn
     | ScaleAsked
     | MoveAsked
     | ChangeBegun
