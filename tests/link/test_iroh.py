@@ -87,6 +87,19 @@ async def test_a_peer_that_vanishes_is_noticed_long_before_the_transport_would(
         assert link.seen(child.node) == ""
 
 
+async def test_a_transport_that_gives_up_is_told_and_one_that_is_closed_is_not() -> None:
+    lost, closed = [await IrohLink.create(seed, limits=QUICK) for seed in SEEDS[:2]]
+    serving_lost, serving_closed = (asyncio.ensure_future(each.serve(refuse)) for each in (lost, closed))
+    await asyncio.sleep(0)
+    await closed.close()
+    await lost._endpoint.close()  # as if its socket had failed it
+    await asyncio.wait_for(serving_closed, 30)
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(serving_lost, 30)
+    assert caught.group_contains(Unavailable, match="gave up")
+    await lost.close()
+
+
 async def test_a_quiet_peer_is_not_taken_for_a_vanished_one(link: IrohLink, child: Child) -> None:
     link.learn(child.node, child.address)
     async with serving(link, refuse):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -25,6 +27,7 @@ from dockage.adapters.sqlite.journal import SqliteJournal
 from dockage.adapters.system.clock import SystemClock
 from dockage.adapters.system.machine import architecture
 from dockage.adapters.system.notify import Notifier
+from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.node.records import HISTORY
 from dockage.ports.hosting import ContainerHost
@@ -50,6 +53,8 @@ log = structlog.get_logger("dockage.node")
 
 CONTROL_SOCKET = "control.sock"
 PROOFS = "proofs"
+AGAIN_SEC = 1.0
+"""Before it is started anew: what fails at once would else fail all the time."""
 
 
 def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None:
@@ -57,8 +62,24 @@ def main(home: Path, overrides: dict[str, dict[str, Any]] | None = None) -> None
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs.configure()
     config = loading.load(home, overrides)
-    with locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(home, config))
+    try:
+        with locked(home), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(home, config))
+    except BaseExceptionGroup as group:
+        if group.subgroup(_is_lost) is None:
+            raise
+        start_anew()
+
+
+def _is_lost(error: BaseException) -> bool:
+    return isinstance(error, Unavailable) and error.code == "link.lost"
+
+
+def start_anew() -> None:
+    """In this process's place, so whoever watches it sees no end. Leases go on meanwhile, as in any restart."""
+    log.warning("node.again", why="the peer link gave up")
+    time.sleep(AGAIN_SEC)
+    os.execv(sys.executable, sys.orig_argv)
 
 
 async def run(home: Path, config: Config) -> None:

@@ -41,7 +41,7 @@ class IrohLink:
 
     def __init__(self, endpoint: Any, limits: LinkLimits) -> None:
         self._endpoint, self._limits = endpoint, limits
-        self._node = NodeKey(endpoint.id().to_bytes())
+        self._node, self._closed = NodeKey(endpoint.id().to_bytes()), False
         self._book = AddressBook(limits)
         self._lines = Switchboard(limits)
         self._tally = Tally()
@@ -109,7 +109,8 @@ class IrohLink:
             raise _unreachable(peer, _first_line(error)) from None
 
     async def serve(self, accept: AcceptStream) -> None:
-        """Runs until cancelled, or until ``close``."""
+        """Runs until cancelled, or until ``close``. Raises Unavailable("link.lost"): the transport gives up for good
+        when its socket fails it, and only another process gets its port back."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks, self._accept = tasks, accept
             try:
@@ -117,10 +118,13 @@ class IrohLink:
                     self._adopt(line)
                 while (incoming := await self._endpoint.accept_next()) is not None:
                     tasks.create_task(self._welcome(incoming))
+                if not self._closed:
+                    raise Unavailable("link.lost", "the peer link gave up; the daemon must be started again")
             finally:
                 self._tasks = self._accept = None
 
     async def close(self) -> None:
+        self._closed = True
         for line in self._lines:
             line.close(b"closing")
         with suppress(TimeoutError):
