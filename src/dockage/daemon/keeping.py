@@ -194,11 +194,12 @@ class Keeping:
 
     async def _part(self) -> None:
         """From leases that another deployment has taken over: what is taken down must not end them."""
-        for name, of in self.state.deployments.items():
-            for lease in of.replicas:
-                mine = self._tenant.state.leases.get(lease)
-                if mine is not None and mine.deployment != name:
-                    await self._driver.tell(say.PassedOn(lease))
+        ours = [of for of in self.state.deployments.values() if not of.charge]
+        held = [(lease, of.name) for of in ours for lease in of.replicas]
+        for lease, name in held:
+            mine = self._tenant.state.leases.get(lease)
+            if mine is not None and mine.deployment != name:
+                await self._driver.tell(say.PassedOn(lease))
 
     async def _hear(self, name: str) -> None:
         assert self._copies is not None
