@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from random import SystemRandom
 
@@ -36,13 +37,15 @@ async def open_link(config: Config, keys: FileKeys, rows: Sequence[Row], journal
     """With port 0, the port of the last run if it is free: peers find us again at once after a restart."""
     host, _, port = config.node.bind.rpartition(":")
     last = next((r.value.decode() for r in rows if r.kind == LINK_PORT), "0")
-    relayed = nat.wants_relays(config)
+    create = partial(
+        IrohLink.create, keys.seed, relayed=nat.wants_relays(config), roams=not config.provider.enabled
+    )
     try:
-        link = await IrohLink.create(keys.seed, f"{host}:{last if port == '0' else port}", relayed)
+        link = await create(f"{host}:{last if port == '0' else port}")
     except Unavailable:
         if port != "0" or last == "0":
             raise
-        link = await IrohLink.create(keys.seed, config.node.bind, relayed)
+        link = await create(config.node.bind)
     if link.address().direct:
         _, _, bound = link.address().direct[0].rpartition(":")
         await on_disk(journal.write, [Row(LINK_PORT, b"", bound.encode())])

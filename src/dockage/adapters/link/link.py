@@ -21,7 +21,7 @@ from dockage.ports.peers import AcceptStream, Address, Stream
 from dockage.wire.limits import LINK, LinkLimits
 from dockage.wire.sources import Rates, source_of
 
-from . import calls, fast, frees
+from . import calls, fast, frees, steady
 from .book import AddressBook, Line, Switchboard, reach
 from .stream import IrohStream
 from .tally import Tally
@@ -54,11 +54,17 @@ class IrohLink:
 
     @classmethod
     async def create(
-        cls, secret: bytes, bind: str = "127.0.0.1:0", relayed: bool = False, limits: LinkLimits = LINK
+        cls,
+        secret: bytes,
+        bind: str = "127.0.0.1:0",
+        relayed: bool = False,
+        limits: LinkLimits = LINK,
+        roams: bool = False,
     ) -> IrohLink:
         """*secret* is the 32-byte Ed25519 seed, *bind* an ``ip:port`` (port 0 = any). *relayed*: it may be told to use
         relays, and asks a home router to forward its port (UPnP, PCP, NAT-PMP: the transport's own, which has no other
-        switch); else there are direct connections only. Raises Unavailable("link.bind")."""
+        switch); else there are direct connections only. *roams*: connections follow the machine into another network,
+        at a price that a machine that runs containers does not pay (steady.py). Raises Unavailable("link.bind")."""
         iroh_ffi.uniffi_set_event_loop(
             asyncio.get_running_loop()
         )  # callbacks come from the transport's threads
@@ -71,8 +77,12 @@ class IrohLink:
             secret_key=secret,
             bind_addr=bind,
         )
+        others = steady.subscriptions()
         try:
-            return cls(await iroh_ffi.Endpoint.bind(options), limits)
+            endpoint = await iroh_ffi.Endpoint.bind(options)
+            if not roams:
+                steady.unsubscribe(steady.subscriptions() - others)
+            return cls(endpoint, limits)
         except IrohError as error:
             raise Unavailable(
                 "link.bind",
