@@ -40,6 +40,15 @@ def test_what_is_open_leaves_a_gateway_that_refused_to_be_told() -> None:
     assert len(said) == 1, "the other way in is missing, and that is said"
 
 
+def test_a_record_that_is_missing_is_said_beside_what_is_open() -> None:
+    said: list[str] = []
+    urls = [{"service": "web", "url": "https://shop.gw.example"}]
+    of = up._public(session(said, gateways=[{**GATEWAY, "open": True}], urls=urls), PROJECT, 3600)  # type: ignore[arg-type]
+    assert of["urls"] == urls
+    assert len(said) == 1
+    assert "www.shop.example" in said[0]
+
+
 def test_any_other_refusal_is_waited_for_and_then_said() -> None:
     said: list[str] = []
     silent = {**GATEWAY, "reason": {"code": "site.resolver", "text": "try again"}}

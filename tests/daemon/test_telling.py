@@ -9,13 +9,15 @@ from itertools import pairwise
 import pytest
 
 from daemon.nodes import until
+from dockage.daemon import telling
 from dockage.daemon.outlets import Outlet
 from dockage.daemon.telling import LASTS, SILENT_SEC, Content, Stead, Telling
 from dockage.domain.deployment import OWN, Document, Replica, Site
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.offer import Ingress
-from dockage.protocol.documents import ReplicaSign, Signs
+from dockage.domain.reason import Reason
+from dockage.protocol.documents import ReplicaSign, Signs, Taken
 from dockage.testing.loop import LoopClock
 
 ME, GATEWAY = NodeKey(b"t" * 32), NodeKey(b"g" * 32)
@@ -29,6 +31,7 @@ class Gate:
         self.documents: list[Document] = []
         self.letters: set[bytes] = set()
         self.refuses: list[str] = []
+        self.lacking: tuple[str, ...] = ()
         self.grants: list[tuple[LeaseId, int]] = []
         self.signs: asyncio.Queue[Signs | None] = asyncio.Queue()
 
@@ -36,11 +39,13 @@ class Gate:
         self.grants.append((lease, epoch))
         return b"grant"
 
-    async def publish(self, _: LeaseId, document: Document, letter: bytes) -> None:
+    async def publish(self, _: LeaseId, document: Document, letter: bytes) -> Taken:
         self.letters.add(letter)
         if self.refuses:
             raise UsageError(self.refuses.pop(0), "no")
         self.documents.append(document)
+        why = Reason("site.unproven", "set the record") if self.lacking else None
+        return Taken(document.epoch, self.lacking, why)
 
     async def watch(self, _: LeaseId) -> AsyncGenerator[Signs]:
         while (signs := await self.signs.get()) is not None:
@@ -131,6 +136,21 @@ async def test_a_port_of_somebody_else_is_exchanged_and_other_refusals_are_shown
     await scene.told(1)
     assert scene.telling.trouble is None
     assert len(scene.taken) == 1
+
+
+async def test_a_host_that_is_not_served_is_asked_for_again_and_the_rest_is_open(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "LACKING_SEC", 0.01)
+    scene.gate.lacking = ("shop.gw.example",)
+    scene.want()
+    await scene.told(2)
+    assert scene.telling.is_open
+    assert scene.telling.trouble == Reason("site.unproven", "set the record")
+    assert scene.telling.served[0].hosts == ()
+    scene.gate.lacking = ()
+    await until(lambda: scene.telling.trouble is None)
+    assert scene.telling.served[0].hosts == ("shop.gw.example",)
 
 
 async def test_a_gateway_has_no_word_on_what_it_was_not_told_of(scene: Scene) -> None:

@@ -22,8 +22,8 @@ from dockage.daemon import config as settings
 from dockage.daemon import gateway
 from dockage.daemon.ownership import Ownership
 from dockage.domain.deployment import Site, key52, long_name
-from dockage.domain.errors import UsageError
 from dockage.domain.ownership import proof_text
+from dockage.protocol.documents import Taken
 from dockage.testing.directory import MemoryDirectory
 from dockage.testing.keys import MemoryKeys, verify
 from gateway.test_nodes import Town
@@ -76,14 +76,17 @@ class Internet:
     def __init__(self, town: Town, registrar: Registrar, asks: tuple[int, int]) -> None:
         self.town, self.registrar, self.asks = town, registrar, asks
 
-    async def publish(self, *hosts: str) -> None:
-        await self.town.publish(sites=(Site((*hosts, NAME), 80, "web"),))
+    async def publish(self, *hosts: str) -> Taken:
+        return await self.town.publish(sites=(Site((*hosts, NAME), 80, "web"),))
 
-    async def refusal(self, host: str) -> str:
-        with pytest.raises(UsageError) as caught:
-            await self.publish(host)
-        assert caught.value.code == "site.unproven"
-        return caught.value.message
+    async def lack(self, host: str) -> str:
+        """Why *host* is not served; the deployment's own name is, all the same."""
+        taken = await self.publish(host)
+        assert taken.lacking == (host,)
+        assert taken.why is not None
+        assert taken.why.code == "site.unproven"
+        assert [await self.town.get(x) for x in (NAME, host)] == [200, 404]
+        return taken.why.text
 
     async def browse(self, host: str) -> set[int]:
         """As browsers do, by each resolver and in both ways."""
@@ -149,7 +152,7 @@ async def test_a_domain_delegated_to_the_gateway_is_answered_by_it_and_leads_to_
         assert "status: NXDOMAIN" in await dig(resolver, f"nobody.{host}")
     anew = Ownership(DnsResolver(LOCAL, internet.asks[0]), ZONE, SystemClock())
     [document] = internet.town.routes.documents().values()
-    await anew.check(document)  # by the gateway's own word now
+    assert not await anew.lacking(document)  # by the gateway's own word now
 
 
 async def test_a_record_that_is_missing_or_wrong_is_named_with_what_it_should_be(internet: Internet) -> None:
@@ -163,7 +166,7 @@ async def test_a_record_that_is_missing_or_wrong_is_named_with_what_it_should_be
         "sold.shop.example": f" (it is a CNAME of shop.{key52(MemoryKeys(9).node)}.",
         "typo.shop.example": " (_dockage.typo.shop.example TXT names another key): ",
     }.items():
-        said = await internet.refusal(host)
+        said = await internet.lack(host)
         assert found in said
         assert f'_dockage.{host} TXT "{SAYS}"' in said
         assert said.endswith(f"{host} CNAME {NAME}")
@@ -171,4 +174,4 @@ async def test_a_record_that_is_missing_or_wrong_is_named_with_what_it_should_be
 
 async def test_a_name_as_long_as_names_are_is_refused_in_a_sentence(internet: Internet) -> None:
     host = ".".join(["a" * 60] * 4) + ".example"
-    assert (await internet.refusal(host)).startswith("the gateway refused: nothing says that aaa")
+    assert (await internet.lack(host)).startswith("nothing says that aaa")

@@ -30,7 +30,7 @@ from dockage.domain.resources import INGRESS, Resources
 from dockage.domain.routing import Rules
 from dockage.domain.units import HOUR, Instant
 from dockage.ports.peers import Stream
-from dockage.protocol.documents import Signs
+from dockage.protocol.documents import Signs, Taken
 from dockage.testing.host import FakeContainer
 from dockage.testing.keys import MemoryKeys
 from dockage.wire.http import HttpServer
@@ -38,7 +38,7 @@ from gateway.lab import ask
 from gateway.test_ownership import Names
 
 CONTAINER = "ab" * 32
-HOST = "shop.example.com"
+HOST, LOST = "shop.example.com", "lost.example.org"
 ROOM = Resources(INGRESS.cpu_milli * 10, INGRESS.memory_bytes * 10, INGRESS.disk_bytes * 10)
 GATEWAY_POLICY = replace(
     FREE_POLICY, capacity=ROOM, ingress=Ingress("example.net", ("203.0.113.5",), 20000, 20100)
@@ -75,7 +75,7 @@ class Town:
         self.routes = GatewayHost(rules, SystemClock(), Random(1), run, "x86_64", self.doors)
         return self.routes
 
-    async def publish(self, by: Peer | None = None, lease: LeaseId | None = None, **how: object) -> None:
+    async def publish(self, by: Peer | None = None, lease: LeaseId | None = None, **how: object) -> Taken:
         self.epoch += 1
         who = by or self.tenant
         expires = Instant(self.world.clock.now() + HOUR)
@@ -84,7 +84,7 @@ class Town:
         document = Document(
             who.keys.node, "shop", self.epoch, expires, (Site((HOST,), 80, "web"),), (replica,), ()
         )
-        await who.node.publisher.publish(lease or self.ingress, replace(document, **how))
+        return await who.node.publisher.publish(lease or self.ingress, replace(document, **how))
 
     def know_each_other(self, peer: Peer) -> None:
         peer.node.link.learn(self.gateway.keys.node, self.gateway.node.link.address())
@@ -155,6 +155,17 @@ async def test_what_is_published_survives_a_restart_of_the_gateway(town: Town) -
     assert await town.get() == 200
 
 
+async def test_a_domain_that_is_lost_hides_itself_alone_also_after_a_restart(town: Town) -> None:
+    taken = await town.publish(sites=(Site((LOST, HOST), 80, "web"),))
+    assert (taken.epoch, taken.lacking) == (town.epoch, (LOST,))
+    assert [await town.get(), await town.get(LOST)] == [200, 404]
+    await town.gateway.restart()
+    for peer in (town.provider, town.tenant):
+        town.know_each_other(peer)
+    await until(lambda: town.doors.bound, 10, 0.01)
+    assert [await town.get(), await town.get(LOST)] == [200, 404]
+
+
 async def test_a_dropped_deployment_is_served_no_more(town: Town) -> None:
     await town.publish()
     ingress = town.gateway.node.ingress
@@ -202,9 +213,13 @@ async def test_who_does_not_rent_here_publishes_nothing(town: Town) -> None:
     assert town.gateway.node.reception.refused["document.signature"] == 1
     town.know_each_other(thief)
     await town.publish()
-    with pytest.raises(UsageError) as caught:
-        await town.publish(by=thief, lease=theirs)
-    assert caught.value.code == "site.unproven"
+    taken = await town.publish(by=thief, lease=theirs)
+    assert taken.lacking == (HOST,)
+    assert taken.why is not None
+    assert taken.why.code == "site.unproven"
+    assert await town.get() == 200
+    [served] = [x for x in town.routes.documents().values() if x.tenant == thief.keys.node]
+    assert served.sites[0].hosts == ()
 
 
 async def test_engines_are_not_rented_at_gateways_nor_the_other_way_round(town: Town) -> None:

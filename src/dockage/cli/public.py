@@ -60,12 +60,8 @@ def settle(session: Session, name: str, services: Collection[str], seconds: floa
 
 
 def refusals(of: Json) -> list[str]:
-    """Why gateways that are rented do not serve it."""
-    return [
-        f"gateway {show.short(x['gateway'])}: {why(x['reason'])}"
-        for x in of["gateways"]
-        if x["reason"] and not x["open"]
-    ]
+    """Why gateways that are rented do not serve it, or not all of it."""
+    return [f"gateway {show.short(x['gateway'])}: {why(x['reason'])}" for x in of["gateways"] if x["reason"]]
 
 
 def _is_settled(of: Json, services: Collection[str]) -> bool:

@@ -63,7 +63,7 @@ def _gateway(of: Way) -> Json:
         "epoch": of.telling.epoch,
         "reason": reason(of.telling.trouble),
         "urls": [{"service": service, "url": url} for service, url in of.urls],
-        "hosts": [host for site in (of.telling.told.sites if of.telling.told else ()) for host in site.hosts],
+        "hosts": [host for site in of.telling.served for host in site.hosts],
         "in_flight": sum(site.in_flight for site in sites),
         "requests": sum(site.total for site in sites),
         "replicas": [

@@ -125,7 +125,7 @@ class Exposing:
 
     def ways(self, deployment: str) -> list[Way]:
         return [
-            Way(x, telling, urls(telling.told.sites, x.ingress) if telling.told and x.ingress else ())
+            Way(x, telling, urls(telling.served, x.ingress) if x.ingress else ())
             for x in self._outlets.of(deployment)
             if (telling := self._tellings.get(x.lease)) is not None
         ]

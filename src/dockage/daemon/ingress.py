@@ -6,11 +6,12 @@ What is published survives a restart: the signed documents are journalled and op
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import structlog
+from msgspec.structs import replace
 
-from dockage.domain.deployment import Document
+from dockage.domain.deployment import Document, without
 from dockage.domain.errors import DockageError, PeerError, Unavailable, UsageError
 from dockage.domain.identity import LeaseId, NodeKey, short
 from dockage.domain.lease import METERED
@@ -40,8 +41,9 @@ from .peers import Reception
 
 log = structlog.get_logger("dockage.gateway")
 
-DOCUMENT, LETTER, DROP = "document", "document-letter", "gateway-drop"
-"""Kinds of rows: a signed document by lease, the letter that came with it; a name that the operator dropped."""
+DOCUMENT, LETTER, LACKING, DROP = "document", "document-letter", "document-lacking", "gateway-drop"
+"""Kinds of rows: a signed document by lease, the letter that came with it, its hosts that are not served; a name that
+the operator dropped."""
 READ_SEC = 10.0
 SIGN_EVERY = 1.0
 SIGN_PAUSE = 0.05
@@ -67,6 +69,8 @@ class Ingress:
         self._kept: dict[LeaseId, bytes] = {}
         self._letters: dict[LeaseId, bytes] = {}
         """Of leases where a deputy publishes in its tenant's place."""
+        self._lacking: dict[LeaseId, bytes] = {}
+        """Hosts with spaces between them."""
         self._watchers: dict[LeaseId, int] = {}
         for row in rows:
             if row.kind == DROP:
@@ -75,6 +79,8 @@ class Ingress:
                 self._kept[LeaseId(row.key)] = row.value
             elif row.kind == LETTER and row.value:
                 self._letters[LeaseId(row.key)] = row.value
+            elif row.kind == LACKING and row.value:
+                self._lacking[LeaseId(row.key)] = row.value
 
     def register(self, reception: Reception) -> None:
         reception.serve_kind(streams.Publish, self._publish)
@@ -86,10 +92,11 @@ class Ingress:
         for lease, blob in self._kept.items():
             try:
                 renter, letter = self._check_lease(lease), self._letters.get(lease, b"")
-                await self._gateway.publish(lease, self._opened(renter, blob, letter))
+                lacking = self._lacking.get(lease, b"").decode().split()
+                await self._gateway.publish(lease, _served(self._opened(renter, blob, letter), lacking))
             except DockageError as error:
                 log.info("gateway.not-again", lease=short(lease), code=error.code)
-                await on_disk(self._journal.forget, [(DOCUMENT, lease), (LETTER, lease)])
+                await on_disk(self._journal.forget, [(kind, lease) for kind in (DOCUMENT, LETTER, LACKING)])
         self._kept.clear()
         await self._gateway.serve()
 
@@ -133,17 +140,19 @@ class Ingress:
         lease, letter = header.lease, header.letter
         document = self._opened(peer, blob, letter)
         try:
-            await self._owns.check(document)
+            lacking = await self._owns.lacking(document)
             self._check_lease(lease)
-            await self._gateway.publish(lease, document)
+            await self._gateway.publish(lease, _served(document, lacking))
         except (UsageError, Unavailable) as error:
             return Refused(error.code, error.message[:TEXT_MAX])
         rows = [Row(DOCUMENT, lease, blob)]
-        if letter != self._letters.get(lease, b""):
-            self._letters[lease] = letter
-            rows.append(Row(LETTER, lease, letter))
+        beside = (LETTER, self._letters, letter), (LACKING, self._lacking, " ".join(lacking).encode())
+        for kind, kept, value in beside:
+            if value != kept.get(lease, b""):
+                kept[lease] = value
+                rows.append(Row(kind, lease, value))
         await on_disk(self._journal.write, rows)
-        return Taken(document.epoch)
+        return Taken(document.epoch, tuple(lacking), next(iter(lacking.values()), None))
 
     def _opened(self, renter: NodeKey, blob: bytes, letter: bytes) -> Document:
         """Of who rents the lease, or of the tenant whose *letter* it shows."""
@@ -187,3 +196,7 @@ class Ingress:
         if held is None or held.state not in METERED:
             raise Unavailable("lease.ended", f"the lease {short(lease)} does not run")
         return held.tenant
+
+
+def _served(document: Document, lacking: Collection[str]) -> Document:
+    return replace(document, sites=without(document.sites, lacking)) if lacking else document

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
+from msgspec.structs import replace
 
 from dockage.domain.deployment import Document, long_name
 from dockage.domain.errors import Unavailable, UsageError
@@ -23,6 +26,7 @@ from dockage.domain.ownership import (
     proof_text,
     told_keys,
 )
+from dockage.domain.reason import TEXT_MAX, Reason
 from dockage.domain.units import HOUR, MINUTE, SECOND, Duration, Instant, after
 from dockage.ports.hosting import Resolver
 from dockage.ports.machine import Clock
@@ -54,24 +58,29 @@ class Ownership:
         self._found = OrderedDict[tuple[str, NodeKey], Found]()
         self._asking = asyncio.Semaphore(ASKED_MAX)
 
-    async def check(self, document: Document) -> None:
-        """Raises UsageError("site.no-own-domains" | "site.unproven"), Unavailable("site.resolver")."""
-        try:
+    async def lacking(self, document: Document) -> Mapping[str, Reason]:
+        """The hosts that are not to be served, and why ("site.unproven" | "site.resolver"): the others are no worse
+        for them. Raises UsageError("site.no-own-domains")."""
+        lacks = {host: _unknown(host) for host in own_hosts(document, self._zone)}
+        with suppress(TimeoutError):
             async with asyncio.timeout(PROVE_SEC):
-                await self._check(document)
-        except TimeoutError:
-            raise _unknown(document.name) from None
+                for host in list(lacks):
+                    await self._look(host, document, lacks)
+        return lacks
 
-    async def _check(self, document: Document) -> None:
-        for host in own_hosts(document, self._zone):
+    async def _look(self, host: str, document: Document, lacks: dict[str, Reason]) -> None:
+        """Takes *host* out of *lacks*, or says there what is missing."""
+        try:
             lack = await self._lack(host, document.tenant)
-            if lack is not None:
-                alias = self._alias(host, document)
-                raise UsageError(
-                    "site.unproven",
-                    f"nothing says that {host} is yours{lack}: set the record {proof_names(host)[0]} TXT "
-                    f'"{proof_text(document.tenant)}"{alias}',
-                )
+        except Unavailable as error:
+            log.info("gateway.resolver", host=host, why=error.message)
+            return
+        if lack is None:
+            del lacks[host]
+            return
+        record = f'{proof_names(host)[0]} TXT "{proof_text(document.tenant)}"{self._alias(host, document)}'
+        why = Reason("site.unproven", f"nothing says that {host} is yours{lack}: set the record {record}")
+        lacks[host] = replace(why, text=why.text[:TEXT_MAX])
 
     def _alias(self, host: str, document: Document) -> str:
         if not self._zone:
@@ -90,11 +99,10 @@ class Ownership:
         try:
             async with self._asking:
                 lack = await self._ask(self._resolver, host, tenant)
-        except Unavailable as error:
+        except Unavailable:
             if found is not None and found.lack is None and self._lasts(found, SILENT_FOR):
                 return None
-            log.info("gateway.resolver", host=host, why=error.message)
-            raise _unknown(host) from error
+            raise
         self._keep(host, tenant, Found(lack, self._clock.now()))
         return lack
 
@@ -124,7 +132,5 @@ class Ownership:
             self._found.popitem(last=False)
 
 
-def _unknown(name: str) -> Unavailable:
-    return Unavailable(
-        "site.resolver", f"the DNS does not say now whose the domains of {name} are: try again"
-    )
+def _unknown(host: str) -> Reason:
+    return Reason("site.resolver", f"the DNS does not say now whose {host} is")

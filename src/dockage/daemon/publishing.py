@@ -23,6 +23,7 @@ from dockage.protocol.documents import (
     SIGNS_MAX,
     Refused,
     Signs,
+    Taken,
     decode_answer,
     decode_signs,
     sign_document,
@@ -52,7 +53,7 @@ class Publisher:
         grant = Grant(self._keys.node, lease, holder, ("tunnel",), epoch, expires, tuple(ports))
         return sign_grant(grant, self._keys.sign)
 
-    async def publish(self, lease: LeaseId, document: Document, letter: bytes = b"") -> None:
+    async def publish(self, lease: LeaseId, document: Document, letter: bytes = b"") -> Taken:
         """Tell the gateway at which we rent *lease*; *letter*: of the tenant in whose place we do. Raises UsageError
         with the gateway's own code ("document.*" | "site.*"), PeerError, or Unavailable."""
         blob = sign_document(document, self._keys.sign)
@@ -70,6 +71,7 @@ class Publisher:
             raise UsageError(answer.code[:40], f"the gateway refused: {answer.message[:TEXT_MAX]}")
         if answer.epoch != document.epoch:
             raise PeerError("document.answer", "the gateway took another document than it was told")
+        return answer
 
     async def watch(self, lease: LeaseId) -> AsyncGenerator[Signs]:
         """What the gateway sees, at least once a second. Raises Unavailable once it is silent or gone: a sign, too."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from dockage.domain.deployment import OWN, Document, Replica, Site
+from dockage.domain.deployment import OWN, Document, Replica, Site, without
 from dockage.domain.errors import DockageError, UsageError
 from dockage.domain.identity import NodeKey, short
 from dockage.domain.reason import Reason
@@ -31,6 +31,8 @@ log = structlog.get_logger("dockage.telling")
 LASTS = Duration(12 * HOUR)
 """A document's term, and its grants'."""
 RENEWED_SEC = 3600.0
+LACKING_SEC = 15.0
+"""Until a record that our user has set in the DNS is looked for again."""
 PAUSE_SEC, PAUSE_MAX_SEC = 0.5, 10.0
 """After a document that could not be told, doubled with each."""
 AGAIN_SEC = 0.5
@@ -79,7 +81,9 @@ class Telling:
         """*hear*: is told the gateway's signs; *taken*: that a port which we chose ourselves is not to be had."""
         self.outlet = outlet
         self.trouble: Reason | None = None
-        """Why the document is not told."""
+        """Why the document is not told, or not served whole."""
+        self.lacking: frozenset[str] = frozenset()
+        """Hosts of it that the gateway does not serve."""
         self._me, self._publisher, self._clock, self._hear, self._taken = me, publisher, clock, hear, taken
         self._wanted: Content | None = None
         self.told: Content | None = None
@@ -95,6 +99,11 @@ class Telling:
     def is_open(self) -> bool:
         """Whether people may be sent there."""
         return self.told is not None and self._time() - self.heard_at < SILENT_SEC
+
+    @property
+    def served(self) -> tuple[Site, ...]:
+        """What was told, without the hosts that the gateway does not serve."""
+        return without(self.told.sites, self.lacking) if self.told else ()
 
     @property
     def silent_sec(self) -> float:
@@ -141,12 +150,13 @@ class Telling:
         document = Document(
             tenant, content.name, self.epoch, expires, content.sites, replicas, content.gateways
         )
-        await self._publisher.publish(self.outlet.lease, document, stead.letter if stead else b"")
+        taken = await self._publisher.publish(self.outlet.lease, document, stead.letter if stead else b"")
         log.info(
             "document.told", deployment=content.name, gateway=short(self.outlet.gateway), epoch=self.epoch
         )
-        self.told, self.trouble, self._failures = content, None, 0
-        self._renew_at = self._time() + RENEWED_SEC
+        self.told, self._failures = content, 0
+        self.lacking, self.trouble = frozenset(taken.lacking), taken.why
+        self._renew_at = self._time() + (LACKING_SEC if taken.lacking else RENEWED_SEC)
         if not self._published.is_set():
             self.heard_at = self._time()
             self._published.set()

@@ -10,9 +10,11 @@ import base64
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from .identity import LeaseId, NodeKey
 from .units import Instant
@@ -137,6 +139,11 @@ class Document(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
             and all(site.is_sane for site in self.sites)
             and all(replica.is_sane for replica in self.replicas)
         )
+
+
+def without(sites: tuple[Site, ...], hosts: Collection[str]) -> tuple[Site, ...]:
+    """As a gateway serves them that does not serve *hosts*. A site stays, if need be with none."""
+    return tuple(replace(site, hosts=tuple(x for x in site.hosts if x not in hosts)) for site in sites)
 
 
 def is_name(text: str) -> bool:

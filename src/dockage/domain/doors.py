@@ -190,4 +190,5 @@ def urls(found: Sequence[Site], gateway: Ingress) -> tuple[tuple[str, str], ...]
     return tuple(
         (site.service, f"https://{site.hosts[0]}" if site.hosts else f"{site.mode}://{at}:{site.public_port}")
         for site in found
+        if site.hosts or site.public_port
     )

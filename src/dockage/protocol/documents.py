@@ -10,6 +10,7 @@ import msgspec
 from dockage.domain.deployment import OWN, REPLICAS_MAX, SITES_MAX, Document
 from dockage.domain.errors import PeerError, UsageError
 from dockage.domain.identity import LeaseId, NodeKey
+from dockage.domain.reason import Reason
 from dockage.domain.units import MINUTE, Duration, Instant
 
 from .grants import TERM
@@ -19,14 +20,19 @@ from .signed import Form, Sign, Verify
 DOCUMENT_CONTEXT = b"dockage/1\0deployment\0"
 DOCUMENT_MAX = 16 << 10
 """Bytes as signed: about 45 replicas of one service."""
-ANSWER_MAX = 1024
+ANSWER_MAX = DOCUMENT_MAX + 1024
+"""It names hosts of the document."""
 CLOCK_SLACK = Duration(2 * MINUTE)
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="taken"):
-    """The gateway routes by it from now on."""
+    """The gateway routes by it from now on, but for *lacking*."""
 
     epoch: int
+    lacking: tuple[str, ...] = ()
+    """Hosts that it does not serve now."""
+    why: Reason | None = None
+    """Of the first of them."""
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="refused"):
@@ -136,7 +142,10 @@ def encode_answer(answer: Answer) -> bytes:
 
 def decode_answer(frame: bytes) -> Answer:
     """Raises PeerError("document.answer")."""
-    return decoded("document.answer", "the gateway's answer is none", _answers, frame)
+    answer = decoded("document.answer", "the gateway's answer is none", _answers, frame)
+    if isinstance(answer, Taken) and answer.why is not None and not answer.why.is_sane:
+        raise PeerError("document.answer", "the gateway's answer has a reason that is none")
+    return answer
 
 
 def encode_signs(signs: Signs) -> bytes:
