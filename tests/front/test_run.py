@@ -59,6 +59,7 @@ async def test_ps_filters_in_the_cli_form(tenant: Tenant) -> None:
     assert await ids("network=bridge") == {one, two}
     assert await ids(f"ancestor={IMAGE}") == {one, two}
     assert await ids("label=kind=red", "status=created") == set()
+    assert (await ids("before=two"), await ids("since=one")) == ({one}, {two})
     assert (await tenant.docker("ps", "-q", "--no-trunc")).split() == [one]
     assert (await tenant.docker("ps", "-n1", "-q", "--no-trunc")).split() == [two]
 
@@ -92,7 +93,9 @@ async def test_events_of_all_leases_come_together(tenant: Tenant) -> None:
     assert process.stdout
     seen: set[str] = set()
     wanted = {
+        "network connect bridge",
         "container start one",
+        "network disconnect bridge",
         "container die one",
         "container destroy one",
         "container destroy two",

@@ -25,7 +25,14 @@ async def items(parts: Parts, size: bool = False) -> list[Item]:
     """Every container, newest first; what cannot be asked is shown as it was last seen."""
     leases = {container.lease for container in parts.books.shelf.containers.values()}
     found = await asyncio.gather(*(_of_lease(parts, lease, size) for lease in leases))
-    return sorted((item for some in found for item in some), key=lambda item: -int(item.get("Created") or 0))
+    ranks = _ranks(parts)
+    return sorted((item for some in found for item in some), key=lambda item: -ranks.get(item["Id"], 0))
+
+
+def _ranks(parts: Parts) -> dict[str, int]:
+    """In which order they were made, by our own clock and, within a second, by our books: engines' clocks differ."""
+    known = sorted(parts.books.shelf.containers.values(), key=lambda one: one.created)
+    return {one.id: rank for rank, one in enumerate(known)}
 
 
 async def chosen(parts: Parts, query: dict[str, str], wanted: filters.Filters, every: bool) -> list[Item]:
@@ -44,12 +51,13 @@ async def chosen(parts: Parts, query: dict[str, str], wanted: filters.Filters, e
 
 
 def _around(parts: Parts, found: list[Item], wanted: filters.Filters) -> list[Item]:
+    ranks = _ranks(parts)
     for ref in wanted.get("before", ()):
-        moment = parts.books.container(ref).created
-        found = [item for item in found if int(item["Created"]) < moment]
+        moment = ranks[parts.books.container(ref).id]
+        found = [item for item in found if ranks.get(item["Id"], 0) < moment]
     for ref in wanted.get("since", ()):
-        moment = parts.books.container(ref).created
-        found = [item for item in found if int(item["Created"]) > moment]
+        moment = ranks[parts.books.container(ref).id]
+        found = [item for item in found if ranks.get(item["Id"], 0) > moment]
     return found
 
 

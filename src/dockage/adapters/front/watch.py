@@ -18,6 +18,7 @@ import structlog
 from dockage.domain.errors import DockageError, Unavailable
 from dockage.domain.identity import LeaseId, short
 from dockage.ports.machine import Clock
+from dockage.protocol.docker import front_create
 from dockage.protocol.docker import front_replies as replies
 from dockage.protocol.docker import front_views as views
 from dockage.protocol.docker.front_errors import ApiError
@@ -237,7 +238,11 @@ class Watch:
         action = str(event.get("Action") or "")
         if action == "create":
             return  # see ``created``
+        if action == "start":
+            self._plugged("connect", container, event["timeNano"])
         self._hub.publish(views.event(event, container, self.labels(lease)))
+        if action == "die":
+            self._plugged("disconnect", container, event["timeNano"])
         match action:
             case "destroy":
                 self.forget(container)
@@ -247,6 +252,14 @@ class Watch:
                 await self.after_change(container)
             case _:
                 pass
+
+    def _plugged(self, action: str, container: Container, at_ns: int) -> None:
+        """As an engine tells of each start and end: our user's networks, for the lease's own are nobody's here."""
+        ids = self._books.network_ids()
+        for name in front_create.joined(views.body_of(container)):
+            about = {"container": container.id, "name": name, "type": "bridge"}
+            id_ = ids.get(name) or replies.fixed_id(name)
+            self._hub.publish(replies.event("network", action, id_, about, at_ns))
 
     def _noted(self, container: Container, action: str) -> dict[str, Any]:
         """What is known of a container that removes itself: its event says all, for nobody starts it again. In a row of

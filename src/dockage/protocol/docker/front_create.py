@@ -126,6 +126,12 @@ def networks(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in named if name not in PREDEFINED))
 
 
+def joined(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The networks that it is in while it runs; none for ``none`` and another container's."""
+    mode = str(section(body, "HostConfig").get("NetworkMode") or "")
+    return networks(body) or (("bridge",) if mode in ("", "default", "bridge") else ())
+
+
 def peers(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The containers that it must be placed with: ``--network container:X`` and ``--volumes-from``."""
     host = section(body, "HostConfig")
