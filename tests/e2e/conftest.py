@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from devtools.localmarket import LocalMarket
+from devtools.localmarket import LocalMarket, NodeProcess
 from devtools.shell import Failed
 
 TENANT_SAT = 5_000_000
@@ -17,14 +16,13 @@ PRICES = {"ada": 500, "bob": 650, "cal": 10}
 """In percent of the demo's: a few requests are worth the fee of a close. At cal's, whole programs can run."""
 MARKET_NODES = 2
 """What a crowd of them does is tests/market's; each costs the stories six seconds of CPU."""
+LOG_TAIL = 8000
 LAB = "lab"
 """Where cal is: nobody looks there unasked."""
 
 
 @pytest.fixture(scope="package")
-def market(
-    request: pytest.FixtureRequest, tenant_engine: Path, provider_engine: Path, docker_config: Path
-) -> Iterator[LocalMarket]:
+def market(tenant_engine: Path, provider_engine: Path, docker_config: Path) -> Iterator[LocalMarket]:
     """Two providers, one dearer; a tenant with coins; a block every half second."""
     world = LocalMarket(
         *(str(tenant_engine), str(provider_engine), PRICES, MARKET_NODES),
@@ -38,16 +36,27 @@ def market(
         world.wait_for_offers(2)
         yield world
     finally:
-        if request.session.testsfailed:
-            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-                tell_logs(world)
         world.close()
 
 
-def tell_logs(world: LocalMarket) -> None:
-    """A story that failed is understood from what its nodes said, and where one is that says nothing."""
-    for node in (*world.markets, *world.providers.values(), world.tenant):
-        with suppress(OSError, Failed):
-            node.ask("GET", "/v1/status", seconds=10)
-        ended = f", ended with {node.process.returncode}" if node.process and node.process_ended() else ""
-        sys.stdout.write(f"--- {node.home.name}{ended}\n{node.log.read_text(errors='replace')[-4000:]}\n")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A story that failed is understood from what its nodes said until then, and where one is that says nothing."""
+    report = yield
+    world = getattr(item, "funcargs", {}).get("market")
+    if report.failed and isinstance(world, LocalMarket):
+        report.sections += [(f"node {node.home.name}", told(node)) for node in nodes(world)]
+    return report
+
+
+def nodes(world: LocalMarket) -> list[NodeProcess]:
+    return [*world.markets, *world.providers.values(), world.tenant]
+
+
+def told(node: NodeProcess) -> str:
+    with suppress(OSError, Failed):
+        node.ask("GET", "/v1/status", seconds=10)
+    ended = f"ended with {node.process.returncode}\n" if node.process and node.process_ended() else ""
+    return ended + node.log.read_text(errors="replace")[-LOG_TAIL:]
