@@ -31,7 +31,7 @@ SESSION = os.urandom(15)
 OURS = f"{tempfile.gettempdir()}/dkh-home"
 """Loop devices are not in a namespace either."""
 CLONE_NEWNET = 0x40000000
-GO = {name: os.environ[name] for name in ("GOGC",) if name in os.environ}
+GO = {name: os.environ[name] for name in ("GOGC", "GOMAXPROCS") if name in os.environ}
 """How script/test wants Go programs to run, for environments that a test makes out of nothing."""
 
 

@@ -37,7 +37,10 @@ def _watch(log: Path, over: threading.Event) -> None:
 
 
 def run() -> None:
-    from dockage.daemon import system
+    from dockage.daemon import memory
+
+    with memory.importing():
+        from dockage.daemon import system
 
     home, over = Path(sys.argv[1]), threading.Event()
     threading.Thread(target=_watch, args=(home / LOG, over), name="dockage-log", daemon=True).start()

@@ -167,7 +167,10 @@ def run(
     session: Session, wanted: Overrides, ready: Callable[[Json], bool], tell: Callable[[Json], None]
 ) -> None:
     """Run the node here until Ctrl-C; *tell* is called once, when its status is *ready*."""
-    from dockage.daemon import system
+    from dockage.daemon import memory
+
+    with memory.importing():
+        from dockage.daemon import system
 
     log_to_stderr()
     over = threading.Event()
