@@ -191,7 +191,12 @@ class Lab:
 
     def _place(self, lease: LeaseId, argv: tuple[str, ...]) -> list[str]:
         place = ["--label", f"{LEASE_LABEL}={lease.hex()}", "--cgroup-parent", f"/dockage/{lease.hex()}"]
-        return place if "--network" in argv else [*place, "--network", f"dkg-{lease.hex()[:12]}"]
+        return place if "--network" in argv else [*place, "--network", self.network(lease)]
+
+    def network(self, lease: LeaseId) -> str:
+        """The id of its default one: by its name none can be joined."""
+        ours = ("--filter", f"label={LEASE_LABEL}={lease.hex()}")
+        return self.docker("network", "ls", "--quiet", "--no-trunc", *ours).split()[0]
 
     def address(self, container: str) -> str:
         [found] = json.loads(self.docker("inspect", container))

@@ -210,7 +210,7 @@ def test_what_the_cli_sends_by_default_is_made() -> None:
     assert config["NetworkMode"] == PLACE.network
     assert config["Memory"] == config["MemorySwap"] == GIB
     assert config["NanoCpus"] == 2 * 10**9
-    assert body["NetworkingConfig"] == {"EndpointsConfig": {PLACE.network: {"Aliases": ["web"]}}}
+    assert body["NetworkingConfig"] == {"EndpointsConfig": {PLACE.network: {"Aliases": []}}}
 
 
 def test_a_drop_of_all_with_some_added_is_dockers_arithmetic() -> None:

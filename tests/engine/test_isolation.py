@@ -73,7 +73,9 @@ async def test_two_leases_do_not_see_each_other(ours: Tenant, theirs: Tenant) ->
 async def test_another_leases_things_cannot_be_used_in_a_new_container(ours: Tenant, theirs: Tenant) -> None:
     id = await theirs.run("--name", "web", "IMAGE", "sleep", "100")
     await theirs.docker("network", "create", "back")
-    network = await theirs.docker("network", "inspect", "-f", "{{.Id}}", "back")
+    network, default = [
+        await theirs.docker("network", "inspect", "-f", "{{.Id}}", name) for name in ("back", "bridge")
+    ]
     for wish in (
         {"NetworkMode": f"container:{id}"},
         {"PidMode": f"container:{id}"},
@@ -81,7 +83,8 @@ async def test_another_leases_things_cannot_be_used_in_a_new_container(ours: Ten
         {"VolumesFrom": [id]},
         {"NetworkMode": network},
         {"NetworkMode": "back"},
-        {"NetworkMode": f"dkg-{theirs.lease.hex()[:12]}"},
+        {"NetworkMode": default},
+        {"NetworkMode": f"container:dkg-{theirs.lease.hex()[:12]}"},
     ):
         status, _ = await ask(ours, "POST", "/containers/create", {"Image": ours.image, "HostConfig": wish})
         assert status == 404, wish

@@ -139,7 +139,7 @@ class LeaseRoom(Protocol):
         starts without its walls. "" where there can be none."""
 
     def network(self, lease: LeaseId) -> str:
-        """Name of the engine network that ``prepare`` made: where containers go by default."""
+        """Name of the engine network that ``prepare`` made: where containers go by default, by its id."""
 
     def network_options(self, lease: LeaseId, n: int) -> dict[str, str]:
         """``Options`` of ``POST /networks/create`` for the lease's *n*-th network (driver ``bridge``), 0 to 999; 0 is

@@ -34,6 +34,8 @@ class LeaseState:
     """Why nothing may be started at present; "" = everything may."""
     containers: set[str] = field(default_factory=set)
     """Full ids known to be of this lease: an id is never used twice, so it never has to be forgotten."""
+    network: str = ""
+    """The id of the default network, once it was asked for: the lease has it for as long as it lasts."""
     execs: dict[str, None] = field(default_factory=dict)
     streams: set[asyncio.Timeout] = field(default_factory=set)
     """Whoever is served now: cut when the lease ends."""

@@ -115,10 +115,12 @@ async def network(exchange: Exchange, reference: str) -> Json:
 
 
 async def network_name(exchange: Exchange, reference: str) -> str:
-    """The engine's; of the one that each lease has without asking for it, as it is made by rule."""
-    if reference in (names.DEFAULT_NETWORK, "default"):
-        return exchange.place.network
-    return str((await network(exchange, reference))["Name"])
+    """The engine's; of the one that each lease has without asking for it the id, which it keeps."""
+    if reference not in (names.DEFAULT_NETWORK, "default"):
+        return str((await network(exchange, reference))["Name"])
+    if not exchange.state.network:
+        exchange.state.network = str((await network(exchange, reference))["Id"])
+    return exchange.state.network
 
 
 async def volumes(exchange: Exchange, **more: list[str]) -> list[Json]:

@@ -73,14 +73,15 @@ async def remove(exchange: Exchange) -> None:
 
 
 async def connect(exchange: Exchange) -> None:
-    network = (await lookup.network(exchange, exchange.match.references["network"]))["Id"]
+    network = await lookup.network(exchange, exchange.match.references["network"])
     body = await exchange.json_body()
     check(endpoint_refusals(body.get("EndpointConfig")))
     item = await _container(exchange, body)
-    name = names.tenant_name(exchange.lease, item["Names"][0])
+    named = network["Name"] != exchange.place.network
+    name = names.tenant_name(exchange.lease, item["Names"][0]) if named else ""
     endpoint = endpoint_of(body.get("EndpointConfig") or {}, name)
     joined = {"Container": item["Id"], "EndpointConfig": endpoint}
-    await exchange.call("POST", f"/networks/{network}/connect", body=joined)
+    await exchange.call("POST", f"/networks/{network['Id']}/connect", body=joined)
     await exchange.server.answer(200, (), b"")
 
 

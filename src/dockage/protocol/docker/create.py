@@ -55,7 +55,7 @@ class Resolved(NamedTuple):
     containers: Mapping[str, str]
     """The tenant's reference -> full id, each of this lease."""
     networks: Mapping[str, str]
-    """The tenant's reference -> the engine's name, each of this lease."""
+    """The tenant's reference -> the engine's name, each of this lease; the default one's id."""
 
 
 class Creation(NamedTuple):
@@ -260,10 +260,12 @@ def _endpoints(body: dict[str, Any], name: str, resolved: Resolved) -> list[tupl
     named = {DEFAULT_NETWORK if key == "default" else key: value or {} for key, value in given.items()}
     found: dict[str, dict[str, Any]] = {}
     for reference in _networks(body):
-        found.setdefault(resolved.networks[reference], endpoint_of(named.get(reference) or {}, name))
+        own = "" if reference == DEFAULT_NETWORK else name
+        found.setdefault(resolved.networks[reference], endpoint_of(named.get(reference) or {}, own))
     return list(found.items())
 
 
 def endpoint_of(wish: dict[str, Any], name: str) -> dict[str, Any]:
-    """The container's own name is an alias: the engine knows it by another one."""
-    return {"Aliases": list(dict.fromkeys([*(wish.get("Aliases") or []), name]))}
+    """The container's own *name* is an alias, for the engine knows it by another one; "" in the default network, where
+    the engine knows no names and takes no alias."""
+    return {"Aliases": list(dict.fromkeys([*(wish.get("Aliases") or []), *([name] if name else [])]))}

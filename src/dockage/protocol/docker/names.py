@@ -65,8 +65,8 @@ def tenant_name(lease: LeaseId, name: str) -> str:
 
 
 def tenant_network(lease: LeaseId, default: str, name: str) -> str:
-    """*default* is the engine's name of the lease's own network."""
-    return DEFAULT_NETWORK if name == default else tenant_name(lease, name)
+    """*default* is the engine's name of the lease's own network, which is joined by its id; no other is."""
+    return DEFAULT_NETWORK if name == default or is_full_id(name) else tenant_name(lease, name)
 
 
 def scrub(lease: LeaseId, message: str) -> str:
