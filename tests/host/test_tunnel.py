@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from dockage.adapters.host import DockerHost
+from dockage.adapters.host.tunnel import Tunnels
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB
+from dockage.ports.hosting import LEASE_LABEL
+from dockage.wire.engine import Answer
 from dockage.wire.splice import SocketStream
 from hostlab import IMAGE, Lab, listening, stream_pair
 
@@ -96,3 +101,22 @@ async def test_a_closed_port_and_a_stopped_container_say_so(
             with pytest.raises(Unavailable) as error:
                 await host.serve_tunnel(lease, container, 81, theirs)
             assert error.value.code == "tunnel.closed"
+
+
+async def test_one_asks_where_a_container_is_for_all_who_knock() -> None:
+    """While an engine starts one it answers nobody who asks about it, and every knock would be one more question."""
+    asked, started = list[str](), asyncio.Event()
+
+    async def call(_: str, path: str) -> Answer:
+        asked.append(path)
+        await started.wait()
+        labels = {"Config": {"Labels": {LEASE_LABEL: bytes(16).hex()}}}
+        found = {**labels, "NetworkSettings": {"Networks": {"own": {"IPAddress": "127.0.0.1"}}}}
+        return Answer(200, json.dumps(found).encode())
+
+    tunnels = Tunnels(SimpleNamespace(call=call), asyncio.get_running_loop().time)  # type: ignore[arg-type]
+    knocks = [asyncio.ensure_future(tunnels._address(LeaseId(bytes(16)), "web", 80)) for _ in range(20)]
+    await asyncio.sleep(0)
+    started.set()
+    assert await asyncio.gather(*knocks) == ["127.0.0.1"] * 20
+    assert asked == ["/containers/web/json"]

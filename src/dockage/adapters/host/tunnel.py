@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from dockage.domain.errors import Unavailable, UsageError
 from dockage.domain.identity import LeaseId
@@ -45,6 +46,7 @@ class Tunnels:
     def __init__(self, client: EngineClient, now: Callable[[], float]) -> None:
         self._client, self._now = client, now
         self._addresses: dict[tuple[LeaseId, str], tuple[float, str]] = {}
+        self._asking: WeakValueDictionary[tuple[LeaseId, str], asyncio.Lock] = WeakValueDictionary()
 
     async def serve(self, lease: LeaseId, container: str, port: int, stream: Stream, count: Count) -> None:
         """Raises UsageError("tunnel.*") or Unavailable("tunnel.closed") before any byte was taken."""
@@ -79,13 +81,22 @@ class Tunnels:
     async def _address(self, lease: LeaseId, container: str, port: int) -> str:
         if not 0 < port < 65536:
             raise UsageError("tunnel.port", f"there is no port {port}")
-        until, address = self._addresses.get((lease, container), (0.0, ""))
-        if self._now() < until:
+        key = (lease, container)
+        if address := self._remembered(key):
             return address
-        address = await self._ask(lease, container)
+        async with self._asking.setdefault(
+            key, asyncio.Lock()
+        ):  # while it starts many knock: one asks for all
+            return self._remembered(key) or self._remember(key, await self._ask(lease, container))
+
+    def _remembered(self, key: tuple[LeaseId, str]) -> str:
+        until, address = self._addresses.get(key, (0.0, ""))
+        return address if self._now() < until else ""
+
+    def _remember(self, key: tuple[LeaseId, str], address: str) -> str:
         if len(self._addresses) >= REMEMBERED_MAX:
             self._addresses.clear()
-        self._addresses[lease, container] = (self._now() + REMEMBER, address)
+        self._addresses[key] = (self._now() + REMEMBER, address)
         return address
 
     async def _ask(self, lease: LeaseId, container: str) -> str:
