@@ -61,7 +61,12 @@ def settle(session: Session, name: str, services: Collection[str], seconds: floa
 
 def refusals(of: Json) -> list[str]:
     """Why gateways that are rented do not serve it, or not all of it."""
-    return [f"gateway {show.short(x['gateway'])}: {why(x['reason'])}" for x in of["gateways"] if x["reason"]]
+    return [_refusal(x) for x in of["gateways"] if x["reason"]]
+
+
+def _refusal(x: Json) -> str:
+    public = "not all of it is public" if x["open"] else "not public"
+    return f"{public} at gateway {show.short(x['gateway'])} yet: {why(x['reason'])}"
 
 
 def _is_settled(of: Json, services: Collection[str]) -> bool:

@@ -109,7 +109,7 @@ def _public(session: Session, project: compose.Project, limit: int) -> Json:
         session.say(f"not public as it is to be: {leases.why(of['hindrance'])}")
     elif refused := public.refusals(of):
         for text in refused:
-            session.say(f"not public there yet: {text}")
+            session.say(text)
     elif not of["urls"]:
         session.say(f"no gateway after {limit} s; `dockage ps` shows how it goes on")
     return of

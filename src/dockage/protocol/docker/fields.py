@@ -278,7 +278,7 @@ HOST_CONFIG: dict[str, Field] = {
     "GroupAdd": keep(each(matching(r"[a-zA-Z0-9_-]{1,64}", "must be group names or numbers"))),
     "IpcMode": force(either(one_of(("private", "shareable", "none"), _OWN), _join)),
     "Cgroup": refuse("another container's cgroup cannot be joined"),
-    "Links": refuse("containers of one network find each other by name; links are not needed"),
+    "Links": refuse("in a network that you make containers find each other by name; there are no links"),
     "OomScoreAdj": keep(number(0, 1000, "must be between 0 and 1000")),
     "PidMode": force(_join),
     "Privileged": refuse("no container of a stranger gets the provider's machine"),
@@ -311,7 +311,7 @@ ENDPOINT: dict[str, Field] = {
     "IPAMConfig": drop(
         either(record({}), nothing("addresses are given by the provider; use the container's name"))
     ),
-    "Links": refuse("containers of one network find each other by name; links are not needed"),
+    "Links": refuse("in a network that you make containers find each other by name; there are no links"),
     "MacAddress": refuse("a container's MAC address is chosen by the provider"),
     "DriverOpts": refuse("networks have no options here"),
     "GwPriority": drop(number(-(1 << 31), 1 << 31)),
