@@ -166,6 +166,17 @@ async def test_a_domain_that_is_lost_hides_itself_alone_also_after_a_restart(tow
     assert [await town.get(), await town.get(LOST)] == [200, 404]
 
 
+async def test_what_has_no_name_left_is_looked_at_and_counted_all_the_same(town: Town) -> None:
+    hosts = ("a." + LOST, "b." + LOST)
+    began = asyncio.get_running_loop().time()
+    taken = await town.publish(sites=tuple(Site((host,), 80, "web") for host in hosts))
+    assert taken.lacking == hosts
+    live = town.routes.served.at(town.ingress)
+    assert live is not None
+    await until(lambda: all(x.answered_at > began for x in live.backends.values()), 30, 0.05)
+    assert [(sign.in_flight, sign.total) for sign in (await town.sign()).sites] == [(0, 0)] * 2
+
+
 async def test_a_dropped_deployment_is_served_no_more(town: Town) -> None:
     await town.publish()
     ingress = town.gateway.node.ingress
@@ -220,6 +231,8 @@ async def test_who_does_not_rent_here_publishes_nothing(town: Town) -> None:
     assert await town.get() == 200
     [served] = [x for x in town.routes.documents().values() if x.tenant == thief.keys.node]
     assert served.sites[0].hosts == ()
+    await thief.node.renting.release(theirs)
+    await until(lambda: theirs not in town.routes.documents(), 10)
 
 
 async def test_engines_are_not_rented_at_gateways_nor_the_other_way_round(town: Town) -> None:

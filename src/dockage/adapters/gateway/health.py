@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from dockage.domain.deployment import Site
 from dockage.domain.errors import Unavailable
 
 from .live import Backend, Live, Way
 from .served import Served
 from .upstream import Unreached, Upstream, Upstreams
+
+log = structlog.get_logger("dockage.gateway")
 
 EVERY = 1.0
 CALM_EVERY, CALM_AFTER = 5.0, 60.0
@@ -70,6 +74,8 @@ class Health:
         except (Unavailable, TimeoutError) as error:
             if not backend.gone:
                 live.missed(backend, asked_at, self._now(), is_reached=not isinstance(error, Unreached))
+        except Exception:
+            log.exception("gateway.check")  # one replica's, never the gateway's
         finally:
             self._running.discard(backend)
 
@@ -95,7 +101,7 @@ class Health:
             raise Unreached("peer.unreachable", "its provider takes no connection in time") from None
 
     async def _head(self, upstream: Upstream, site: Site) -> None:
-        host = site.hosts[0]
+        host = site.hosts[0] if site.hosts else site.service  # its own domains may all lack their records
         await upstream.write(
             f"HEAD / HTTP/1.1\r\nhost: {host}\r\nuser-agent: dockage-health\r\nconnection: close\r\n\r\n".encode()
         )

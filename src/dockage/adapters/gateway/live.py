@@ -188,8 +188,10 @@ class Live:
 
     def _lead(self) -> None:
         old, self.ways = self.ways, {}
-        for site in self.document.sites:
-            key = site.hosts, site.mode, site.public_port
+        for number, site in enumerate(self.document.sites):
+            # The same for the same way in the next document; one that lost its names is told apart by its place.
+            place = 0 if site.hosts or site.public_port else number
+            key = site.hosts, site.mode, site.public_port, place
             way = self.ways[key] = old.get(key) or Way(self, site)
             way.site = site
 

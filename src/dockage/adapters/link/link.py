@@ -81,7 +81,7 @@ class IrohLink:
         try:
             endpoint = await iroh_ffi.Endpoint.bind(options)
             if not roams:
-                steady.unsubscribe(steady.subscriptions() - others)
+                await steady.unsubscribe(others)
             return cls(endpoint, limits)
         except IrohError as error:
             raise Unavailable(

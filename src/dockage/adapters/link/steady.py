@@ -11,12 +11,14 @@ they would be kept.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from contextlib import suppress
 from pathlib import Path
 
 OWN = Path("/proc/self/fd")
+TRIES, TRY_SEC = 100 if OWN.exists() else 0, 0.02
 SOL_NETLINK, NETLINK_DROP_MEMBERSHIP = 270, 2
 """linux/socket.h, linux/netlink.h; Python names neither."""
 
@@ -32,8 +34,16 @@ def subscriptions() -> set[int]:
     return found
 
 
-def unsubscribe(descriptors: set[int]) -> None:
-    """They stay open: they are not ours."""
+async def unsubscribe(others: set[int]) -> None:
+    """As soon as the transport has subscribed, which a task of its own does; *others* were there before. Its descriptor
+    stays open: it is not ours."""
+    for _ in range(TRIES):
+        if ears := subscriptions() - others:
+            return _drop(ears)
+        await asyncio.sleep(TRY_SEC)
+
+
+def _drop(descriptors: set[int]) -> None:
     for descriptor in descriptors:
         with suppress(OSError), _borrowed(descriptor) as ear:
             for group in _groups(descriptor):
