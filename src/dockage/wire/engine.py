@@ -136,6 +136,22 @@ class EngineClient:
         return await self._send("POST", self._prefix + path, {}, body, timeout)
 
     async def _send(self, method: str, path: str, params: Params, body: object, timeout: float) -> Answer:
+        """An engine that was started anew has closed the connections that we kept, and nobody may have noticed yet: a
+        question is asked again then (RFC 9112 §9.3.1)."""
+        if method == "GET" and self._kept:
+            try:
+                return await self._ask(method, path, params, body, timeout)
+            except Unavailable as error:
+                if error.code == "engine.unreachable":
+                    raise
+            while self._kept:
+                self._kept.pop()[0].abort()
+        try:
+            return await self._ask(method, path, params, body, timeout)
+        except Unavailable as error:
+            raise error if error.code == "engine.unreachable" else unreachable(self.path, error) from error
+
+    async def _ask(self, method: str, path: str, params: Params, body: object, timeout: float) -> Answer:
         tar = isinstance(body, AsyncIterable)
         kind = "application/x-tar" if tar else "application/json"
         headers = (("content-type", kind),) if body is not None else ()
@@ -147,8 +163,6 @@ class EngineClient:
                 return Answer(response.status, await response.read_body(ANSWER_MAX))
         except (PeerError, TimeoutError) as error:
             raise unreachable(self.path, error) from error
-        except Unavailable as error:
-            raise error if error.code == "engine.unreachable" else unreachable(self.path, error) from error
 
 
 def _encoded(body: object) -> bytes | None:
