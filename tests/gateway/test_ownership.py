@@ -12,6 +12,7 @@ import dns.rrset
 import pytest
 
 from dockage.adapters.dns.resolver import DnsResolver
+from dockage.daemon import ownership
 from dockage.daemon.ownership import KEPT_MAX, PROVEN_FOR, REFUSED_FOR, SILENT_FOR, Ownership
 from dockage.domain.deployment import Document, Site, alias, key52, long_name
 from dockage.domain.errors import DockageError, Unavailable
@@ -155,6 +156,29 @@ async def test_a_silent_resolver_proves_nothing_new_and_takes_nothing_old_for_a_
     assert await outcome(owns, tenant=THIEF) == "site.resolver"
     clock.pass_(Duration(1))
     assert await outcome(owns) == "site.resolver"
+
+
+async def test_a_slow_resolver_hides_no_host_that_was_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = ("a.example.com", "b.example.com")
+    clock, names = ManualClock(), Names({"_dockage.example.com": (proof_text(TENANT),)})
+    owns = Ownership(names, ZONE, clock)
+    assert not await owns.lacking(document(*hosts))
+    clock.pass_(PROVEN_FOR)
+    monkeypatch.setattr(ownership, "PROVE_SEC", 0.01)
+    monkeypatch.setattr(names, "texts", lambda _: asyncio.sleep(60, ()))
+    assert not await owns.lacking(document(*hosts))
+    assert list(await owns.lacking(document(*hosts, "new.example.com"))) == ["new.example.com"]
+
+
+async def test_what_was_served_before_a_restart_counts_while_the_resolver_is_silent() -> None:
+    clock, names = ManualClock(), Names()
+    owns = Ownership(names, ZONE, clock)
+    clock.pass_(Duration(2 * PROVEN_FOR))
+    owns.remember(document())
+    names.is_silent = True
+    assert not await owns.lacking(document())
+    names.is_silent = False
+    assert [why.code for why in (await owns.lacking(document())).values()] == ["site.unproven"]
 
 
 async def test_what_is_kept_is_bounded() -> None:

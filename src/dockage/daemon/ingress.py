@@ -93,7 +93,9 @@ class Ingress:
             try:
                 renter, letter = self._check_lease(lease), self._letters.get(lease, b"")
                 lacking = self._lacking.get(lease, b"").decode().split()
-                await self._gateway.publish(lease, _served(self._opened(renter, blob, letter), lacking))
+                document = _served(self._opened(renter, blob, letter), lacking)
+                await self._gateway.publish(lease, document)
+                self._owns.remember(document)
             except DockageError as error:
                 log.info("gateway.not-again", lease=short(lease), code=error.code)
                 await on_disk(self._journal.forget, [(kind, lease) for kind in (DOCUMENT, LETTER, LACKING)])

@@ -61,12 +61,18 @@ class Ownership:
     async def lacking(self, document: Document) -> Mapping[str, Reason]:
         """The hosts that are not to be served, and why ("site.unproven" | "site.resolver"): the others are no worse
         for them. Raises UsageError("site.no-own-domains")."""
-        lacks = {host: _unknown(host) for host in own_hosts(document, self._zone)}
+        hosts = own_hosts(document, self._zone)
+        lacks = {host: _unknown(host) for host in hosts if not self._was_proven(host, document.tenant)}
         with suppress(TimeoutError):
             async with asyncio.timeout(PROVE_SEC):
-                for host in list(lacks):
+                for host in hosts:
                     await self._look(host, document, lacks)
         return lacks
+
+    def remember(self, document: Document) -> None:
+        """Served before this process began, so its hosts were proven: they last a day, and are asked for soon."""
+        for host in own_hosts(document, self._zone):
+            self._keep(host, document.tenant, Found(None, Instant(self._clock.now() - PROVEN_FOR)))
 
     async def _look(self, host: str, document: Document, lacks: dict[str, Reason]) -> None:
         """Takes *host* out of *lacks*, or says there what is missing."""
@@ -76,7 +82,7 @@ class Ownership:
             log.info("gateway.resolver", host=host, why=error.message)
             return
         if lack is None:
-            del lacks[host]
+            lacks.pop(host, None)
             return
         record = f'{proof_names(host)[0]} TXT "{proof_text(document.tenant)}"{self._alias(host, document)}'
         why = Reason("site.unproven", f"nothing says that {host} is yours{lack}: set the record {record}")
@@ -100,7 +106,7 @@ class Ownership:
             async with self._asking:
                 lack = await self._ask(self._resolver, host, tenant)
         except Unavailable:
-            if found is not None and found.lack is None and self._lasts(found, SILENT_FOR):
+            if self._was_proven(host, tenant):
                 return None
             raise
         self._keep(host, tenant, Found(lack, self._clock.now()))
@@ -121,6 +127,11 @@ class Ownership:
                 break
             name = target
         return f" (it is a CNAME of {name[:SHOWN_MAX]})" if name != host else ""
+
+    def _was_proven(self, host: str, tenant: NodeKey) -> bool:
+        """Not so long ago that it does not count while the resolver is silent."""
+        found = self._found.get((host, tenant))
+        return found is not None and found.lack is None and self._lasts(found, SILENT_FOR)
 
     def _lasts(self, found: Found, time: Duration) -> bool:
         return self._clock.now() < after(found.at, time)
