@@ -279,6 +279,16 @@ def test_a_move_to_the_standby_needs_no_further_provider() -> None:
     assert "stayed" not in [x.what for x in world.shop.story]
 
 
+def test_of_two_that_move_one_does_where_one_place_is_left() -> None:
+    world = World(replace(GOAL, replicas=2, most=2, standby=0), supply=3)
+    world.second(5)
+    world.tell(say.MoveAsked(SHOP, Reason("move.asked", "our user wants it elsewhere")))
+    world.second(30)
+    assert [x for x in (1, 2) if world.stage(x) is Stage.SERVING] == [1]
+    assert world.stage(3) is Stage.SERVING
+    assert "stayed" in [x.what for x in world.shop.story]
+
+
 def test_a_ceiling_is_never_passed() -> None:
     world = World(replace(GOAL, replicas=3, most=3, standby=1, max_msat_hour=Msat(2500)))
     world.second(120)

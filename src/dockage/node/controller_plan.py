@@ -286,10 +286,14 @@ def _surplus(of: Deployment, seen: Facts) -> list[Replica]:
 
 
 def _replaced(of: Deployment, seen: Facts) -> list[tuple[LeaseId, Reason]]:
-    """Weak ones go once the others are enough and serve."""
-    if len(seen.proven) < of.wanted - _may_lack(of):
-        return []
-    return [(x.lease, x.moving or seen.verdicts[x.lease].reason or DRAINED) for x in seen.weak]
+    """One weak one goes for each that serves well beside it, so never fewer are there than wanted: first who does not
+    serve, last who our user's ports lead to."""
+    enough = len(seen.proven) + len(seen.weak) - (of.wanted - _may_lack(of))
+    worst = sorted(
+        seen.weak, key=lambda x: (seen.verdicts[x.lease].serves, x.lease == of.primary, -x.msat_hour, x.lease)
+    )
+    going = worst[: max(0, enough)]
+    return [(x.lease, x.moving or seen.verdicts[x.lease].reason or DRAINED) for x in going]
 
 
 def _may_lack(of: Deployment) -> int:
