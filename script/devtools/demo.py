@@ -26,7 +26,7 @@ from rich.console import Console  # noqa: E402
 from rich.live import Live  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from devtools.localmarket import EXAGGERATION, LocalMarket  # noqa: E402
+from devtools.localmarket import EXAGGERATION, LocalMarket, NodeProcess  # noqa: E402
 from devtools.regtest import free_port  # noqa: E402
 from devtools.shell import Failed, run, wait_until  # noqa: E402
 
@@ -293,42 +293,47 @@ def take_down(world: LocalMarket, result: dict[str, Any]) -> None:
 
 
 def settle(world: LocalMarket, before: dict[str, int], result: dict[str, Any]) -> None:
-    """The channel closes; what the two wallets gained and lost must be what was signed, to the satoshi."""
-    channel = world.tenant.ask("GET", "/v1/channels")["channels"][-1]
-    with say("closing the channel and waiting for the chain"):
-        world.tenant.ask("POST", f"/v1/channels/{channel['channel']}/close")
+    """All channels close (one that runs low has a successor); what the two wallets gained and lost must be what was
+    signed, to the satoshi."""
+    with say("closing what channels there are, and waiting for the chain"):
+        for each in channels(world.tenant).values():
+            world.tenant.ask("POST", f"/v1/channels/{each['channel']}/close")
         if not wait_until(lambda: is_settled(world), 60, 0.2):
             raise Failed("the close was not confirmed within 60 s")
     world.stop_mining()
     world.chain.mine(1)
     provider = next(n for n in world.providers.values() if n.key == result["chosen_provider"])
-    earned = next(
-        c for c in provider.ask("GET", "/v1/channels")["channels"] if c["channel"] == channel["channel"]
-    )
-    spent = next(
-        c for c in world.tenant.ask("GET", "/v1/channels")["channels"] if c["channel"] == channel["channel"]
-    )
+    spent, earned = channels(world.tenant), channels(provider)
     after = balances(world)
-    tenant_delta = after["tenant"] - before["tenant"]
-    provider_delta = after[provider.home.name] - before[provider.home.name]
-    fees = {"funding": spent["funding_fee_sat"], "closing": earned["closing_fee_sat"]}
-    result |= {
-        "paid_sat": earned["paid_sat"],
-        "settled_sat": earned["paid_sat"] if earned["settled"] else 0,
-        "fees_sat": sum(fees.values()),
-        "tenant_balance_delta_sat": tenant_delta,
-        "provider_balance_delta_sat": provider_delta,
-        "funding_txid": earned["funding_txid"],
-        "closing_txid": earned["closing_txid"],
+    fees = {
+        "funding": sum(c["funding_fee_sat"] for c in spent.values()),
+        "closing": sum(c["closing_fee_sat"] for c in earned.values() if c["paid_sat"]),
+        "giving back": sum(c["closing_fee_sat"] for c in earned.values() if not c["paid_sat"]),
     }
-    problems = audit(result, fees, spent["paid_sat"])
+    paid = sum(c["paid_sat"] for c in earned.values())
+    result |= {
+        "channels": len(earned),
+        "paid_sat": paid,
+        "settled_sat": sum(c["paid_sat"] for c in earned.values() if c["settled"]),
+        "fees_sat": sum(fees.values()),
+        "tenant_balance_delta_sat": after["tenant"] - before["tenant"],
+        "provider_balance_delta_sat": after[provider.home.name] - before[provider.home.name],
+        "funding_txid": next(iter(earned.values()))["funding_txid"],
+        "closing_txid": next(iter(earned.values()))["closing_txid"],
+    }
+    problems = audit(result, fees, sum(c["paid_sat"] for c in spent.values()))
     result["ok"] = not problems
     show_settlement(result, fees, problems)
 
 
+def channels(node: NodeProcess) -> dict[str, dict[str, Any]]:
+    """By their ids, oldest first."""
+    return {c["channel"]: c for c in node.ask("GET", "/v1/channels")["channels"]}
+
+
 def is_settled(world: LocalMarket) -> bool:
     sides = [world.tenant, *world.providers.values()]
-    shown = [c for node in sides for c in node.ask("GET", "/v1/channels")["channels"]]
+    shown = [c for node in sides for c in channels(node).values()]
     return bool(shown) and all(c["settled"] for c in shown)
 
 
@@ -341,8 +346,8 @@ def balances(world: LocalMarket) -> dict[str, int]:
 def audit(result: dict[str, Any], fees: dict[str, int], tenant_paid: int) -> list[str]:
     """What does not add up. The balances are bitcoind's own."""
     checks = {
-        "the tenant lost what it paid and the funding fee": result["tenant_balance_delta_sat"]
-        == -result["paid_sat"] - fees["funding"],
+        "the tenant lost what it paid and its fees": result["tenant_balance_delta_sat"]
+        == -result["paid_sat"] - fees["funding"] - fees["giving back"],
         "the provider gained what it was paid less the closing fee": result["provider_balance_delta_sat"]
         == result["paid_sat"] - fees["closing"],
         "both sides agree on what was paid": result["paid_sat"] == tenant_paid,
@@ -357,8 +362,10 @@ def show_settlement(result: dict[str, Any], fees: dict[str, int], problems: list
     table = Table("", "sat", title="Settlement, by bitcoind's own balances")
     table.add_row("tenant's balance", f"{result['tenant_balance_delta_sat']:+,}")
     table.add_row("provider's balance", f"{result['provider_balance_delta_sat']:+,}")
-    table.add_row("fee of the funding transaction", f"{fees['funding']:,}")
-    table.add_row("fee of the closing transaction", f"{fees['closing']:,}")
+    table.add_row("fees of funding", f"{fees['funding']:,}")
+    table.add_row("fees of closing", f"{fees['closing']:,}")
+    if fees["giving back"]:
+        table.add_row("fees of giving back what was not used", f"{fees['giving back']:,}")
     total = result["tenant_balance_delta_sat"] + result["provider_balance_delta_sat"] + sum(fees.values())
     table.add_row("[bold]sum[/]", f"[bold]{total:,}[/]")
     console.print(table)
