@@ -72,6 +72,17 @@ async def test_containers_of_an_ended_lease_are_shown_with_the_reason_and_can_be
     assert await tenant.docker("ps", "-aq") == ""
 
 
+async def test_what_is_at_a_lease_that_is_just_ending_is_removed_like_anything_else(tenant: Tenant) -> None:
+    await tenant.docker("network", "create", "net")
+    await tenant.docker("volume", "create", "data")
+    await tenant.run("--name", "web", "--network", "net", "-v", "data:/d", IMAGE, "sleep", "60")
+    [info] = tenant.leases.all()
+    tenant.leases.begin_end(info.id, "our user took the deployment down")
+    for kind in (["network", "rm", "net"], ["rm", "-f", "web"], ["volume", "rm", "data"]):
+        await tenant.docker(*kind)
+    assert await tenant.docker("ps", "-aq") == ""
+
+
 async def test_start_and_restart_place_a_container_of_an_ended_lease_again(tenant: Tenant) -> None:
     port = free_port()
     await tenant.docker("network", "create", "net")

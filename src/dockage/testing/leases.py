@@ -111,6 +111,13 @@ class FakeLeases:
             stream.abort()
         await self._host.teardown(lease)
 
+    def begin_end(self, lease: LeaseId, reason: str) -> None:
+        """Its end is asked for and not confirmed yet: it serves nothing any more, and is not over."""
+        held = self._leases[lease]
+        held.info = held.info._replace(state="ending", reason=reason)
+        for stream in held.streams:
+            stream.abort()
+
     def vanish(self, lease: LeaseId) -> None:
         """The provider's line is cut."""
         self.out_of_reach.add(lease)
@@ -119,8 +126,8 @@ class FakeLeases:
 
     def _open(self, lease: LeaseId, serve: Callable[[Stream], Awaitable[None]]) -> Stream:
         held = self._leases.get(lease)
-        if held is None:
-            why = self._ended.get(lease, "it never was")
+        if held is None or held.info.state == "ending":
+            why = held.info.reason if held else self._ended.get(lease, "it never was")
             raise Unavailable("lease.ended", f"the lease {lease.hex()[:8]} is not running: {why}")
         if lease in self.out_of_reach:
             raise Unavailable("peer.unreachable", "the provider does not answer")

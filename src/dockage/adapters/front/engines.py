@@ -15,6 +15,7 @@ import msgspec
 
 from dockage.domain.errors import PeerError, Unavailable
 from dockage.domain.identity import LeaseId, short
+from dockage.domain.lease import LeaseState
 from dockage.ports.peers import Stream
 from dockage.ports.renting import LeaseInfo, Leases
 from dockage.protocol.docker.front_errors import ApiError
@@ -54,8 +55,9 @@ class LeaseEngines:
         return next((info for info in self._leases.all() if info.id == lease), None)
 
     async def end_of(self, lease: LeaseId) -> str:
-        """Why *lease* ended, ``""`` if it has not, as far as anybody can tell."""
-        if self.info(lease) is not None:
+        """Why *lease* ended or is ending, ``""`` if it is not, as far as anybody can tell."""
+        info = self.info(lease)
+        if info is not None and info.state != LeaseState.ENDING.value:
             return ""
         try:
             (await self._leases.engine(lease)).abort()
