@@ -42,8 +42,9 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 
 from meter_daemon import play  # noqa: E402
 
-from dockage.adapters.host import elastic  # noqa: E402
+from dockage.adapters.host import elastic, names  # noqa: E402
 from dockage.adapters.host.cgroup import detect  # noqa: E402
+from dockage.domain.identity import LeaseId  # noqa: E402
 from dockage.domain.units import MIB  # noqa: E402
 from dockage.ports.hosting import LEASE_LABEL  # noqa: E402
 from dockage.wire.engine import BlockingEngine  # noqa: E402
@@ -136,7 +137,10 @@ class Bench:
 
     def create(self, lease: str, *argv: str) -> str:
         place = ["--label", f"{LEASE_LABEL}={lease}", "--cgroup-parent", f"/dockage/{lease}"]
-        container = self.docker("create", *place, "--network", f"dkg-{lease[:12]}", *argv)
+        network = self.docker(
+            "network", "inspect", "-f", "{{.Id}}", names.network(LeaseId(bytes.fromhex(lease)))
+        )
+        container = self.docker("create", *place, "--network", network, *argv)
         self.daemon.ask("enclose", lease, container)
         return container
 

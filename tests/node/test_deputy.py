@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from dockage.domain.deployment import is_name
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
 from dockage.domain.term import SOLE
 from dockage.domain.units import MINUTE, SECOND, Msat
 from dockage.node import controller_words as say
-from dockage.node.deputy import BY_DEPUTY, CHARGES_MAX, Deputy, Mandated, TermAsked, refusal, step
+from dockage.node.deputy import BY_DEPUTY, CHARGES_MAX, Deputy, Mandated, TermAsked, own_name, refusal, step
 from dockage.node.kept import Goal
 
 from .controllerlab import ME, SHOP, World, lease, provider
@@ -219,3 +220,10 @@ def test_so_many_deployments_and_no_more() -> None:
         state, _ = step(state, Mandated(replace(mandate(), name=f"shop-{n}")), START)
     assert refusal(state, replace(mandate(), name="one-more")).code == "deputy.full"  # type: ignore[union-attr]
     assert refusal(state, replace(mandate(version=2), name="shop-1")) is None
+
+
+def test_two_long_names_that_begin_alike_are_two_deployments_here() -> None:
+    long = "n" * 63
+    names = {own_name(replace(mandate(1), name=name)) for name in (long + "a", long + "b", long)}
+    assert len(names) == 3
+    assert all(is_name(x) and x.endswith(own_name(mandate(1))[-9:]) for x in names)

@@ -26,6 +26,8 @@ GATEWAYS_MAX = 16
 HOSTS_MAX = 16
 GRANT_MAX = 320
 """Bytes of a tenant's grant (``protocol/grants.py``)."""
+NAME_MAX = 64
+"""Characters of a deployment's name."""
 APP_MAX = 30
 """Characters of a deployment's name in its one-label alias: a label has 63, hash and hyphen take 33."""
 
@@ -35,7 +37,7 @@ passes the bytes on; ``tcp``, ``udp``: a public port of its own."""
 State = Literal["serving", "draining", "standby"]
 """``draining`` gets nothing new, ``standby`` nothing at all."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 _Z32 = "ybndrfg8ejkmcpqxot1uwisza345h769"

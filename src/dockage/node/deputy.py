@@ -8,10 +8,12 @@ by looking at the state, so there are no effects. Spec: docs/spec/12-terms.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 
 import msgspec
 from msgspec.structs import replace
 
+from dockage.domain.deployment import NAME_MAX
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import NodeKey
 from dockage.domain.reason import Reason
@@ -69,8 +71,11 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 def own_name(mandate: Mandate) -> str:
-    """As our own controller calls it: ours may have one of the same name."""
-    return f"{mandate.name[:48]}-{mandate.tenant.hex()[:8]}"
+    """As our own controller calls it: ours may have one of the same name. Two long ones that begin alike stay two."""
+    whose = mandate.tenant.hex()[:8]
+    if len(mandate.name) + 1 + len(whose) <= NAME_MAX:
+        return f"{mandate.name}-{whose}"
+    return f"{mandate.name[:46]}-{sha256(mandate.name.encode()).hexdigest()[:8]}-{whose}"
 
 
 class Deputy(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from dockage.domain.deployment import GRANT_MAX, is_name
+from dockage.domain.deployment import GRANT_MAX, NAME_MAX, is_name
 from dockage.domain.errors import PeerError
 from dockage.domain.identity import LeaseId, NodeKey
 from dockage.domain.units import Instant, Msat, Sat
@@ -113,7 +113,7 @@ class Give(Part, frozen=True, tag="mandate"):
 
 
 class AskTerm(Part, frozen=True, tag="term"):
-    name: Annotated[str, msgspec.Meta(max_length=64)]
+    name: Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
     epoch: Epoch
     serves: bool
     """The tenant's own copies do."""
