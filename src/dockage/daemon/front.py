@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dockage.adapters.front.front import DockerFront
 from dockage.adapters.images import CERTS, EngineImages, ImageSender, LeftImages, OwnImages, Pulling, WithLeft
 from dockage.adapters.probe.prober import LeaseProber, ProbeImage, program
 from dockage.adapters.system.machine import architecture
@@ -24,8 +24,13 @@ from .node import Node
 from .seeds import Seeds
 from .updating import attend
 
+if TYPE_CHECKING:
+    from dockage.adapters.front.front import DockerFront
+
 
 def open_front(node: Node, journal: Journal, stack: AsyncExitStack) -> list[Loop]:
+    from dockage.adapters.front.front import DockerFront  # a node that only sells does without
+
     home, tenant, rents, clock = node.home, node.config.tenant, node.renting, node.clock
     seeds = Seeds(node.tenant, node.keys, clock)
     engine = Path(tenant.engine) if tenant.engine and Path(tenant.engine).exists() else None

@@ -15,7 +15,6 @@ from dockage.adapters.gateway.host import GatewayHost
 from dockage.adapters.gateway.listeners import Listeners, Places
 from dockage.domain.errors import UsageError
 from dockage.domain.identity import LeaseId
-from dockage.domain.offer import Ingress
 from dockage.domain.routing import Rules
 from dockage.ports.hosting import Gateway, Resolver
 from dockage.ports.machine import Clock
@@ -27,6 +26,14 @@ from .ground import Loop
 from .naming import Naming
 
 FOLDER = "gateway"
+
+
+def open_gateway(
+    home: Path, gateway: settings.Gateway, directory: Directory, clock: Clock
+) -> tuple[GatewayHost, Resolver | None, list[Loop]]:
+    """What must run beside the relay, too. Raises UsageError("gateway.*")."""
+    host = make(home, gateway, clock)
+    return host, resolver(gateway), name_server(home, gateway, host, directory, clock)
 
 
 def make(home: Path, gateway: settings.Gateway, clock: Clock) -> GatewayHost:
@@ -93,7 +100,7 @@ def _wildcard(folder: Path, certificates: Certificates, naming: Naming, clock: C
 
 def resolver(gateway: settings.Gateway) -> Resolver | None:
     """Who is asked whose a tenant's own domain is. Raises UsageError("gateway.no-dnspython")."""
-    if not gateway.enabled or not gateway.resolver:
+    if not gateway.resolver:
         return None
     try:
         from dockage.adapters.dns.resolver import DnsResolver
@@ -104,10 +111,3 @@ def resolver(gateway: settings.Gateway) -> Resolver | None:
         ) from None
     at, _, port = gateway.resolver.rpartition(":")
     return DnsResolver(at.strip("[]"), int(port))
-
-
-def ingress(gateway: settings.Gateway) -> Ingress | None:
-    """What the offer says."""
-    if not gateway.enabled:
-        return None
-    return Ingress(gateway.zone, gateway.public, *settings.read_ports(gateway.ports))

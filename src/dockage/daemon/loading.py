@@ -6,7 +6,6 @@ is refused before anything starts, with the field's name.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -86,7 +85,9 @@ def _refuse_unknown(data: dict[str, Any], path: Path) -> None:
 def _meant(name: str, known: Sequence[str]) -> str:
     last = name.rpartition(".")[2]
     elsewhere = [each for each in known if each.rpartition(".")[2] == last]
-    near = elsewhere or difflib.get_close_matches(name, known, 1)
+    from difflib import get_close_matches  # nobody else needs it
+
+    near = elsewhere or get_close_matches(name, known, 1)
     return f" (is {' or '.join(near)} meant?)" if near else ""
 
 

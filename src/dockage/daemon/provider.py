@@ -16,13 +16,14 @@ from dockage.adapters.prices.fixed import ByUse, Fixed
 from dockage.adapters.prices.pegged import Bounds, FixedRate, Pegged
 from dockage.adapters.system.resolvers import resolvers
 from dockage.domain.channel import RESERVE
+from dockage.domain.offer import Ingress
 from dockage.domain.resources import Resources
 from dockage.domain.units import MIB, SECOND, Duration, Sat, micro, msat
 from dockage.node.policy import ProviderPolicy
 from dockage.ports.hosting import HostFacts, PricePolicy
 
 from . import config as settings
-from . import gateway, nat
+from . import nat
 from .config import Config
 
 log = structlog.get_logger("dockage.node")
@@ -61,7 +62,7 @@ def policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         only_own=settings.only_own(sells),
         blocked=frozenset(settings.read_key(key) for key in sells.blocked),
         credit_sat=Sat(sells.credit_sat),
-        ingress=gateway.ingress(config.gateway),
+        ingress=ingress(config.gateway),
         relay_port=port,
         setup_sat=Sat(sells.setup_sat or (RESERVE if config.bitcoin.wallet == "light" else 0)),
         credit_max_sat=Sat(sells.credit_max_sat),
@@ -70,6 +71,13 @@ def policy(config: Config, facts: HostFacts) -> ProviderPolicy:
         patience=Duration(sells.patience_sec * SECOND),
         grace=Duration(sells.grace_sec * SECOND),
     )
+
+
+def ingress(gateway: settings.Gateway) -> Ingress | None:
+    """What the offer says of the gateway."""
+    if not gateway.enabled:
+        return None
+    return Ingress(gateway.zone, gateway.public, *settings.read_ports(gateway.ports))
 
 
 def for_sale(sells: settings.Provider, machine: Resources) -> Resources:

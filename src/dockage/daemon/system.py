@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -30,13 +30,15 @@ from dockage.adapters.system.notify import Notifier
 from dockage.domain.errors import Unavailable
 from dockage.domain.identity import NodeKey
 from dockage.node.records import HISTORY
-from dockage.ports.hosting import ContainerHost
+from dockage.ports.hosting import ContainerHost, Resolver
+from dockage.ports.machine import Clock
+from dockage.ports.peers import Directory
 from dockage.protocol import proof as proofs
 from dockage.protocol.proof import Proven
 from dockage.wire.keys import verify
 
 from . import config as settings
-from . import front, gateway, loading, logs, memory, money, nat, network, provider
+from . import front, loading, logs, memory, money, nat, network, provider
 from .config import Config
 from .contacts import Contacts
 from .control import Control
@@ -48,6 +50,9 @@ from .peers import Reception
 from .supervised import supervised
 from .timekeeping import Timekeeping, has_leases
 from .wiring import wire
+
+if TYPE_CHECKING:
+    from dockage.adapters.gateway.host import GatewayHost
 
 log = structlog.get_logger("dockage.node")
 
@@ -126,7 +131,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         rail, beside = await money.open_rail(home, config.bitcoin, keys, clock, stack)
         if rail is not None:
             money.refuse_foreign_channels(rail, rows, keys.node)
-        gate = gateway.make(home, config.gateway, clock) if config.gateway.enabled else None
+        gate, resolver, at_gate = _gateway(home, config.gateway, directory, clock)
         host: ContainerHost | None = None
         if config.provider.enabled:
             host = gate or tolls or await provider.docker_host(home, config.provider, stack)
@@ -159,7 +164,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
             square=network.public_square(config, keys.node, link),
             hostname=network.hostname(),
             gateway=gate,
-            resolver=gateway.resolver(config.gateway),
+            resolver=resolver,
             tolls=tolls,
         )
         node, loops = wire(ground, provider.policy(config, await host.facts()) if host is not None else None)
@@ -168,7 +173,7 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
 
         loops += [*beside(node), Timekeeping(clock, partial(has_leases, node)).run]
         loops.append(partial(network.keep_board, directory, entered))
-        loops += gateway.name_server(home, config.gateway, gate, directory, clock) if gate is not None else []
+        loops += at_gate
         loops += [relay.serve] if relay else []
         if nat.wants_relays(config):
             loops += nat.find_ourselves(
@@ -178,6 +183,16 @@ async def assemble(home: Path, config: Config) -> AsyncIterator[tuple[Node, Sequ
         if config.tenant.enabled:
             loops += front.open_front(node, journal, stack)
         yield node, loops
+
+
+def _gateway(
+    home: Path, wanted: settings.Gateway, directory: Directory, clock: Clock
+) -> tuple[GatewayHost | None, Resolver | None, Sequence[Loop]]:
+    if not wanted.enabled:
+        return None, None, ()
+    from . import gateway  # most nodes are none, and do without its code
+
+    return gateway.open_gateway(home, wanted, directory, clock)
 
 
 def _faces(node: Node, stack: AsyncExitStack) -> list[Loop]:
