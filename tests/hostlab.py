@@ -208,9 +208,10 @@ class Lab:
         groups = [str(p) for pattern in ("*/dockage/*", "dockage/*") for p in root.glob(pattern)]
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         tools = ("iptables-save", "ip6tables-save")
-        # A table that a newer engine begins to use is shown empty, too: only chains and rules count.
+        lines = [line.split(" [")[0] for tool in tools for line in run(tool).splitlines()]
+        # A table that is used for the first time is there afterwards, empty, with the kernel's own chains.
         rules = [
-            line.split(" [")[0] for t in tools for line in run(t).splitlines() if line.startswith(("-A", ":"))
+            x for x in lines if x.startswith(("-A", ":")) and not (x[0] == ":" and x.endswith(" ACCEPT"))
         ]
         return {
             "guards": [str(p) for f in CANDIDATES for p in (f / "dockage-leases").glob(f"*{SESSION.hex()}")],

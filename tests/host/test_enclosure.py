@@ -76,8 +76,8 @@ async def test_the_disk_ends_where_it_ends_through_all_that_happens(
     assert {"A /note", "A /copy", "D /etc/passwd"} <= set(lab.docker("diff", container).splitlines())
     lab.stop_engine()
     lab.start_engine()
+    await filled(3)
     assert lab.docker("exec", container, "cat", "/note", "/copy") == "kept\nkept"
-    assert lab.docker("logs", container).count("No space left on device") >= 2
     assert await held(host, lease) <= LIMITS.disk_bytes
 
     await host.prepare(lease, LIMITS + LIMITS)  # grown while in use
