@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,14 +45,18 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A story that failed is understood from what its nodes said until then, and where one is that says nothing."""
     report = yield
-    world = getattr(item, "funcargs", {}).get("market")
-    if report.failed and isinstance(world, LocalMarket):
-        report.sections += [(f"node {node.home.name}", told(node)) for node in nodes(world)]
+    if report.failed:
+        used = getattr(item, "funcargs", {}).values()
+        report.sections += [(f"node {x.home.name}", told(x)) for each in used for x in nodes(each)]
     return report
 
 
-def nodes(world: LocalMarket) -> list[NodeProcess]:
-    return [*world.markets, *world.providers.values(), world.tenant]
+def nodes(fixture: object) -> Sequence[NodeProcess]:
+    """Of a market, or of a story's own house."""
+    if isinstance(fixture, LocalMarket):
+        return [*fixture.markets, *fixture.providers.values(), fixture.tenant]
+    own = getattr(fixture, "nodes", ())
+    return own if isinstance(own, tuple) else ()
 
 
 def told(node: NodeProcess) -> str:

@@ -126,7 +126,7 @@ def test_a_killed_laptops_deployment_goes_on_at_its_deputy(house: House, tmp_pat
     assert house.says() == {"hello"}
     house.laptop.kill()
     assert wait_until(lambda: house.serves(house.desk), PATIENT), house.desk.ask("GET", "/v1/deputies")
-    assert wait_until(lambda: house.says() == {"hello"}, PATIENT)
+    assert wait_until(lambda: house.says() == {"hello"}, PATIENT), house.says()
     house.laptop.start()
     assert wait_until(lambda: _is_ours(house), PATIENT), house.laptop.ask("GET", "/v1/deputies")
     assert wait_until(lambda: not house.shown(house.desk), PATIENT)

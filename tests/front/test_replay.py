@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
+
+from dockage.adapters.front.watch import Watch
+from dockage.domain.errors import Unavailable, UsageError
 from dockage.protocol.docker.recipe import decode, encode
 from frontlab import LIMITS, SITE, Tenant, fetch, serves, until
 from hostlab import IMAGE, Lab
@@ -50,3 +55,25 @@ async def test_a_deployment_moves_to_another_lease(tenant: Tenant, lab: Lab) -> 
     await tenant.docker("rm", "-f", "db", "web", "spare")
     await tenant.docker("volume", "rm", "data")
     await until(lambda: len(tenant.leases.all()) == 0)
+
+
+async def test_what_was_just_started_is_to_run_also_before_its_event_is_heard(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tenant.docker("create", "--name", "web", *LIMITS, IMAGE, "sleep", "60")
+    [deployment] = {info.deployment for info in tenant.leases.all()}
+    await until(lambda: seen_at_all(tenant, deployment))
+    monkeypatch.setattr(Watch, "look", never)
+    await tenant.docker("start", "web")
+    assert [one.runs for one in tenant.front.recipe(deployment).containers] == [True]
+
+
+def seen_at_all(tenant: Tenant, deployment: str) -> bool:
+    try:
+        return [one.runs for one in tenant.front.recipe(deployment).containers] == [False]
+    except UsageError:
+        return False
+
+
+async def never(*_: object) -> dict[str, Any]:
+    raise Unavailable("peer.slow", "its provider does not answer")

@@ -162,8 +162,17 @@ async def _with_ports(parts: Parts, container: Container, path: str, query: dict
         if not was_open:
             parts.published.close(container.id)
         raise
-    parts.books.change(container.id, lambda one: replace(one, bound=bound))  # the rest comes by its event
+    parts.books.change(container.id, lambda one: replace(_begun(one, container), bound=bound))
     return status
+
+
+def _begun(newest: Container, before: Container) -> Container:
+    """It runs, as far as nothing else was heard of it meanwhile: its event comes later, and whoever is told meanwhile
+    what is to run (a deputy, a standby) would not start it."""
+    if newest.seen != before.seen or newest.seen == b"{}":
+        return newest
+    doc = views.in_state(msgspec.json.decode(newest.seen), "running")
+    return replace(newest, seen=msgspec.json.encode(doc))
 
 
 async def stop(call: Call, parts: Parts) -> None:
