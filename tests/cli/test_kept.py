@@ -21,6 +21,10 @@ def test_a_move_that_found_no_place_is_an_error_and_an_older_one_is_not() -> Non
     with pytest.raises(UsageError, match="shop stays where it is: none of another operator") as caught:
         kept.check_moved(of, 9)
     assert caught.value.code == "market.nothing-apart"
+    with pytest.raises(
+        UsageError, match="shop has moved in part, the rest stays where it is: none of another"
+    ):
+        kept.check_moved(of, 5)
 
 
 def replica(**more: Any) -> dict[str, Any]:

@@ -96,10 +96,13 @@ def newest(session: Session, name: str) -> int:
 
 
 def check_moved(of: Json, since_ns: int) -> None:
-    """Raises UsageError with the reason for which it stayed."""
-    for x in of["story"]:
-        if x["what"] == "stayed" and x["at_ns"] > since_ns:
-            raise UsageError(x["code"], f"{of['deployment']} stays where it is: {x['text']}")
+    """Raises UsageError with the reason for which it stayed, or some of it did."""
+    fresh = [x for x in of["story"] if x["at_ns"] > since_ns]
+    moved = any(x["what"] == "replaced" for x in fresh)
+    what = "has moved in part, the rest stays where it is" if moved else "stays where it is"
+    for x in fresh:
+        if x["what"] == "stayed":
+            raise UsageError(x["code"], f"{of['deployment']} {what}: {x['text']}")
 
 
 def settle(session: Session, of: Json, seconds: float) -> Json:
