@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 from dockage.daemon import memory
 
@@ -18,3 +20,13 @@ def test_nothing_is_looked_through_while_it_is_being_imported() -> None:
     with memory.importing():
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def test_a_node_that_only_sells_has_no_code_of_other_roles() -> None:
+    look = "import dockage.daemon.system, sys; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True
+    )
+    there = set(done.stdout.split())
+    assert "structlog" in there
+    assert not there & {"rich", "difflib", "dockage.adapters.front.front", "dockage.adapters.gateway.host"}

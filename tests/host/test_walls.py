@@ -221,9 +221,7 @@ async def test_rules_that_somebody_swept_away_come_back(lab: Lab, host: DockerHo
     inside = lab.run(lease, "-d", IMAGE, "sleep", "100")
     for chain in ("DOCKER-USER", "INPUT"):
         run("iptables", "-F", chain)
-    run(
-        "iptables", "-A", "DOCKER-USER", "-j", "RETURN"
-    )  # the engine's own, which it makes again with its next network
+    run("iptables", "-A", "DOCKER-USER", "-j", "RETURN")  # the engine's own: back only with its next network
     assert reaches(lab, inside, gateway(lab, inside), 9999)
     host._firewall._counted_at = float("-inf")
     await host.read(lease)

@@ -83,10 +83,10 @@ def _refuse_unknown(data: dict[str, Any], path: Path) -> None:
 
 
 def _meant(name: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # a node whose settings are right does without
+
     last = name.rpartition(".")[2]
     elsewhere = [each for each in known if each.rpartition(".")[2] == last]
-    from difflib import get_close_matches  # nobody else needs it
-
     near = elsewhere or get_close_matches(name, known, 1)
     return f" (is {' or '.join(near)} meant?)" if near else ""
 

@@ -287,11 +287,14 @@ def _surplus(of: Deployment, seen: Facts) -> list[Replica]:
 
 def _replaced(of: Deployment, seen: Facts) -> list[tuple[LeaseId, Reason]]:
     """One weak one goes for each that serves well beside it, so never fewer are there than wanted: first who does not
-    serve, last who our user's ports lead to."""
+    serve (yet), then the dearest, last who our user's ports lead to."""
     enough = len(seen.proven) + len(seen.weak) - (of.wanted - _may_lack(of))
-    worst = sorted(
-        seen.weak, key=lambda x: (seen.verdicts[x.lease].serves, x.lease == of.primary, -x.msat_hour, x.lease)
-    )
+
+    def worth(x: Replica) -> tuple[bool, bool, int, LeaseId]:
+        serves = x.stage is Stage.SERVING and seen.verdicts[x.lease].serves
+        return serves, x.lease == of.primary, -x.msat_hour, x.lease
+
+    worst = sorted(seen.weak, key=worth)
     going = worst[: max(0, enough)]
     return [(x.lease, x.moving or seen.verdicts[x.lease].reason or DRAINED) for x in going]
 
